@@ -1,0 +1,2 @@
+//! pod-monitor.
+fn main() {}
