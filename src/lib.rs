@@ -1,1 +1,15 @@
-//! pod-monitor.
+//! pod-monitor: every execution pod's story is told to Kafka once, in order, whoever dies.
+//!
+//! ```text
+//!  kube-apiserver ──LIST/WATCH──▶ watch ──Observation──▶ lifecycle (pure) ──Decision──▶ logs ──▶ publish ──one transaction──▶ Kafka
+//!    pods by label                slim pods              step(told, input)              capture   group commit     events topic
+//!                                                              ▲                                                   changelog topic[shard]
+//!                                                              └──── told: Tracked per pod, restored at take-over ──────┘
+//! ```
+
+pub mod clock;
+pub mod leadership;
+pub mod lifecycle;
+pub mod logs;
+pub mod publish;
+pub mod watch;

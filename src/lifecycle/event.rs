@@ -1,0 +1,371 @@
+//! What is told: the events of contract.md as data. How they are written as JSON is `publish/record.rs`'s business.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::watch::pod::PodUid;
+
+/// One domain event of one pod.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// UUIDv5 of (cluster id, pod UID, restart count, slot): the same for everyone who ever tells this event.
+    pub event_id: Uuid,
+    /// When it happened, by the clocks of the cluster.
+    pub timestamp: Timestamp,
+    /// When this replica saw it, by its own clock.
+    pub observed_at: Timestamp,
+    /// Which execution; the key of the Kafka record.
+    pub execution_id: Box<str>,
+    /// Whose execution, where a label says so.
+    pub user_id: Option<Box<str>>,
+    /// `metadata.name` of the pod.
+    pub pod_name: Box<str>,
+    /// `metadata.namespace` of the pod.
+    pub namespace: Box<str>,
+    /// `metadata.uid` of the pod.
+    pub pod_uid: PodUid,
+    /// `spec.nodeName`, once bound.
+    pub node_name: Option<Box<str>>,
+    /// 1, 2, ... per pod.
+    pub sequence: u32,
+    /// What happened.
+    pub body: Body,
+}
+
+/// What happened, with the fields that only this kind of event has.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// The pod is bound to a node.
+    Scheduled,
+    /// Its container runs, or ran.
+    Running {
+        /// All ordinary containers at that moment.
+        container_statuses: Vec<ContainerSummary>,
+    },
+    /// The execution is over: completed, failed or timed out.
+    Ended(Box<Ended>),
+    /// The Pod object is gone.
+    Terminated {
+        /// Of the execution, 0 where it completed; `None` if unknown.
+        exit_code: Option<i32>,
+        /// The pod's last `status.reason`, or the cause of its end.
+        reason: Option<Box<str>>,
+        /// For people.
+        message: Option<Box<str>>,
+        /// False: nobody saw it go, its absence was found by a LIST.
+        observed: bool,
+    },
+}
+
+/// The names of events that consumers see in `event_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventType {
+    /// `pod_scheduled`
+    PodScheduled,
+    /// `execution_running`
+    ExecutionRunning,
+    /// `execution_completed`
+    ExecutionCompleted,
+    /// `execution_failed`
+    ExecutionFailed,
+    /// `execution_timeout`
+    ExecutionTimeout,
+    /// `pod_terminated`
+    PodTerminated,
+}
+
+impl EventType {
+    /// Every event type, in the order of a pod's life.
+    pub const ALL: [Self; 6] = [
+        Self::PodScheduled,
+        Self::ExecutionRunning,
+        Self::ExecutionCompleted,
+        Self::ExecutionFailed,
+        Self::ExecutionTimeout,
+        Self::PodTerminated,
+    ];
+
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PodScheduled => "pod_scheduled",
+            Self::ExecutionRunning => "execution_running",
+            Self::ExecutionCompleted => "execution_completed",
+            Self::ExecutionFailed => "execution_failed",
+            Self::ExecutionTimeout => "execution_timeout",
+            Self::PodTerminated => "pod_terminated",
+        }
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Body {
+    /// The event type that this body makes.
+    pub fn event_type(&self) -> EventType {
+        match self {
+            Self::Scheduled => EventType::PodScheduled,
+            Self::Running { .. } => EventType::ExecutionRunning,
+            Self::Ended(ended) => match ended.verdict.outcome {
+                Outcome::Completed => EventType::ExecutionCompleted,
+                Outcome::Failed => EventType::ExecutionFailed,
+                Outcome::TimedOut => EventType::ExecutionTimeout,
+            },
+            Self::Terminated { .. } => EventType::PodTerminated,
+        }
+    }
+}
+
+/// One container in `execution_running`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ContainerSummary {
+    /// Container name.
+    pub name: Box<str>,
+    /// Passed its readiness probe.
+    pub ready: bool,
+    /// How often the kubelet restarted it.
+    pub restart_count: u32,
+    /// `waiting`, `running` or `terminated`.
+    pub state: &'static str,
+}
+
+/// An end: the verdict, and what the container printed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    /// How it ended and why.
+    pub verdict: Verdict,
+    /// What was captured of its output.
+    pub captured: Captured,
+}
+
+/// How an execution ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Exit code 0.
+    Completed,
+    /// Any other end.
+    Failed,
+    /// A deadline ended it.
+    TimedOut,
+}
+
+/// Coarse, stable class of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorType {
+    /// The user's program.
+    ScriptError,
+    /// A limit that the pod was given.
+    ResourceLimit,
+    /// A deadline.
+    Timeout,
+    /// The platform.
+    SystemError,
+}
+
+/// Fine cause of a failure; grows with time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The program ended with an exit code other than 0.
+    ExitCode,
+    /// The program died of a signal of its own making (SIGSEGV, SIGABRT, ...).
+    Signal,
+    /// SIGKILL or SIGTERM from outside, nobody says whose.
+    Killed,
+    /// The container exceeded its memory limit.
+    OomKilled,
+    /// The kubelet evicted the pod.
+    Evicted,
+    /// Preemption, drain, taint, node shutdown.
+    Disrupted,
+    /// `activeDeadlineSeconds` passed.
+    Deadline,
+    /// The image could not be had.
+    Image,
+    /// The container could not be created or started as configured.
+    Config,
+    /// An init container failed.
+    Init,
+    /// The node refused the pod.
+    Admission,
+    /// No node fitted.
+    Unschedulable,
+    /// The node went away.
+    NodeLost,
+    /// Somebody deleted the pod.
+    Deleted,
+    /// The pod vanished and nobody saw its end.
+    Lost,
+    /// Nothing says why.
+    Unknown,
+}
+
+impl Cause {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ExitCode => "exit_code",
+            Self::Signal => "signal",
+            Self::Killed => "killed",
+            Self::OomKilled => "oom_killed",
+            Self::Evicted => "evicted",
+            Self::Disrupted => "disrupted",
+            Self::Deadline => "deadline",
+            Self::Image => "image",
+            Self::Config => "config",
+            Self::Init => "init",
+            Self::Admission => "admission",
+            Self::Unschedulable => "unschedulable",
+            Self::NodeLost => "node_lost",
+            Self::Deleted => "deleted",
+            Self::Lost => "lost",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The failure half of a verdict; absent where the execution completed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Coarse class.
+    pub error_type: ErrorType,
+    /// Fine cause.
+    pub cause: Cause,
+    /// What Kubernetes said, for people; bounded to [`MESSAGE_CHARS_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Box<str>>,
+    /// What to do about it, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<Box<str>>,
+    /// Whether the same execution may succeed when tried again.
+    pub retryable: bool,
+    /// Whether the main container ever started.
+    pub attempt_started: bool,
+    /// `activeDeadlineSeconds`, where a deadline ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<i64>,
+}
+
+/// Longest `message` that is told, in characters.
+pub const MESSAGE_CHARS_MAX: usize = 1024;
+
+/// What was decided about an end, before its output is captured. Goes into the changelog first, so that whoever
+/// finishes the job tells the same verdict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Of the main container; absent where no process exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Why, where it did not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// When the main container started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When the main container finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// When the end happened: the event's `timestamp`.
+    pub at: Timestamp,
+    /// All ordinary and init containers that ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<ContainerEnd>,
+    /// The main container's name.
+    pub container: Box<str>,
+    /// The main container's restart count at its end.
+    #[serde(default)]
+    pub restart_count: u32,
+    /// The main container's termination message: where framed reports put their numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub termination_message: Option<Box<str>>,
+}
+
+/// How one container ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerEnd {
+    /// Container name.
+    pub name: Box<str>,
+    /// Absent where no process exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The kubelet's reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Box<str>>,
+    /// How often the kubelet restarted it.
+    pub restart_count: u32,
+}
+
+/// What was captured of a container's output. A field without a value is absent, never invented.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Captured {
+    /// Standard output (everything, where streams cannot be told apart).
+    pub stdout: Option<String>,
+    /// Standard error.
+    pub stderr: Option<String>,
+    /// Numbers that the executor reported.
+    pub resource_usage: Option<ResourceUsage>,
+    /// The exit code that the output claims; the kubelet's wins.
+    pub claimed_exit_code: Option<i64>,
+    /// How complete all this is.
+    pub logs: Logs,
+}
+
+/// `logs` of an end event.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Logs {
+    /// How complete the streams are.
+    pub status: LogsStatus,
+    /// Why they are not complete: a short stable word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Box<str>>,
+    /// Size of standard output before any cut, in bytes; absent if unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdout_bytes: Option<u64>,
+    /// Size of standard error before any cut, in bytes; absent if unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stderr_bytes: Option<u64>,
+}
+
+/// How complete captured logs are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogsStatus {
+    /// All of it.
+    Complete,
+    /// Head and tail, the middle was cut to fit.
+    Truncated,
+    /// The beginning only: the source went away or the deadline passed.
+    Partial,
+    /// Nothing could be had.
+    #[default]
+    Unavailable,
+}
+
+/// `resource_usage`: only where an executor reported it; each number by itself may be absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ResourceUsage {
+    /// Wall-clock time of the execution, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_time_wall_seconds: Option<f64>,
+    /// CPU time, in clock ticks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_time_jiffies: Option<u64>,
+    /// Clock ticks per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clk_tck_hertz: Option<u64>,
+    /// Peak resident memory, in kilobytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_kb: Option<u64>,
+}

@@ -1,0 +1,83 @@
+//! What has been told of a pod: the value of its changelog record, and all that a standby knows of it.
+//!
+//! A format number guards readers against records of a later release; fields that this release does not know survive a
+//! rewrite. Kept small on purpose: one of these per living pod is the memory that the monitor needs.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::event::{Cause, Verdict};
+use crate::watch::pod::ResourceVersion;
+
+/// The format that this release writes.
+pub const FORMAT: u16 = 1;
+
+/// What has been told of one pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tracked {
+    /// Format of this record.
+    pub format: u16,
+    /// The oldest format whose readers may act on this record.
+    pub oldest_reader: u16,
+    /// Of the newest observation that this record rests on.
+    pub resource_version: ResourceVersion,
+    /// `metadata.namespace`
+    pub namespace: Box<str>,
+    /// `metadata.name`
+    pub pod_name: Box<str>,
+    /// The execution id that every event of this pod carries, fixed when it was first seen.
+    pub execution_id: Box<str>,
+    /// The user id, fixed like the execution id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<Box<str>>,
+    /// `spec.nodeName`, once bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<Box<str>>,
+    /// Sequence of the last event told; 0 before the first.
+    #[serde(default)]
+    pub sequence: u32,
+    /// Which events have been told.
+    #[serde(default)]
+    pub told: Told,
+    /// Why it does not start, as last seen: the cause of the end, should it vanish before it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Cause>,
+    /// When the deletion was due (`metadata.deletionTimestamp`), once seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_timestamp: Option<Timestamp>,
+    /// Decided and not yet told: its capture is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Box<Verdict>>,
+    /// The end that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<End>,
+    /// Set once `pod_terminated` was told: the resourceVersion of the going. Kept until the watch position has passed
+    /// it (INV-7), so that a replayed watch cannot tell the story anew; then the record becomes a tombstone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<ResourceVersion>,
+    /// Fields of later releases.
+    #[serde(flatten)]
+    pub unknown: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Which of the once-only events have been told (the end has its own field).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// `pod_scheduled`
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scheduled: bool,
+    /// `execution_running`
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub running: bool,
+}
+
+/// What later events need to know of an end that was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// Of the main container; absent where no process exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Why, where it did not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+}

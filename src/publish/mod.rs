@@ -1,0 +1,28 @@
+//! Out to Kafka: events and the changelog that remembers them, in one transaction.
+
+use crate::{
+    lifecycle::{event::Event, tracked::Tracked},
+    watch::pod::{PodUid, ResourceVersion},
+};
+
+/// Events and what to remember of them: visible together or not at all.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Batch {
+    /// Events, in the order in which they are to be seen.
+    pub events: Vec<Event>,
+    /// Changelog records `pod/<uid>`; `None` is a tombstone.
+    pub records: Vec<(PodUid, Option<Tracked>)>,
+    /// Changelog record `meta/position`, where it moved.
+    pub position: Option<Position>,
+}
+
+/// How far the watch streams have been worked through.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Position {
+    /// Our count of the shard's changes of hands; one more than the last barrier's.
+    pub term: u64,
+    /// Who wrote it: unique per process start.
+    pub holder: String,
+    /// Per watch stream (a namespace, or "" for all): every observation up to here is committed or needed nothing.
+    pub streams: std::collections::BTreeMap<String, ResourceVersion>,
+}
