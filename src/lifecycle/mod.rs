@@ -1,4 +1,12 @@
-//! What happened: the pure core that turns observations into events.
+//! What happened: the pure core that turns observations of a pod into its story.
+//!
+//! [`decide::step`] asks [`identity`] who the execution is, [`container`] which container counts and [`cause`] how it
+//! ended; [`event`] is what is told, [`tracked`] what is remembered of the telling.
 
+pub mod cause;
+pub mod container;
+pub mod decide;
 pub mod event;
+pub mod identity;
+pub mod rules;
 pub mod tracked;

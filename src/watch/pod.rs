@@ -72,6 +72,18 @@ pub struct Metadata {
     pub deletion_timestamp: Option<Timestamp>,
     /// `metadata.deletionGracePeriodSeconds`
     pub deletion_grace_period_seconds: Option<i64>,
+    /// `metadata.finalizers`
+    #[serde(deserialize_with = "nullable")]
+    pub finalizers: Vec<Box<str>>,
+}
+
+impl Metadata {
+    /// Whether a DELETED event with this last state proves that the object is gone. Without these signs the pod may
+    /// merely have left the selection (its labels changed), which only a GET can tell.
+    pub fn surely_deleted(&self) -> bool {
+        let over = self.deletion_timestamp.is_some() && self.deletion_grace_period_seconds == Some(0);
+        over && self.finalizers.is_empty()
+    }
 }
 
 /// `spec` of a pod.

@@ -1,0 +1,294 @@
+//! `step`: what is to be told, given what has been told and what was just seen. The heart of the monitor.
+//!
+//! Pure, total, deterministic: no I/O, no clock, no randomness, cannot fail. A pod first seen in a late state yields the
+//! earlier events too, with the times that its status holds, so that the set of events is a function of the pod's
+//! history and not of our luck. Laws (tests/laws.rs): telling twice adds nothing; stop anywhere, restore, same story;
+//! drop any middle observation, same end; an older observation changes nothing; at most one end; same input, same
+//! bytes; no pod panics it.
+
+use jiff::Timestamp;
+
+use super::{
+    cause::{self, Judged},
+    container::{self, main_container},
+    event::{Body, Captured, Ended, Event, Logs, LogsStatus, Outcome, Verdict},
+    identity::{self, OddId, Slot},
+    rules::Rules,
+    tracked::{End, FORMAT, Told, Tracked},
+};
+use crate::{
+    logs::Target,
+    watch::pod::{Pod, PodUid, ResourceVersion},
+};
+
+/// What was seen of a pod.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input<'a> {
+    /// A watch event or a line of a LIST showed it. The same one may come again with a later `now`.
+    Observed {
+        /// The pod.
+        pod: &'a Pod,
+        /// Our wall clock.
+        now: Timestamp,
+    },
+    /// The capture that the verdict asked for has ended.
+    Captured {
+        /// Its result.
+        captured: Captured,
+        /// Our wall clock.
+        now: Timestamp,
+    },
+    /// The Pod object is gone.
+    Gone {
+        /// Its last state, where a DELETED event carried it.
+        last: Option<&'a Pod>,
+        /// False: found missing by a LIST.
+        observed: bool,
+        /// resourceVersion of the going: of the DELETED event, or of the LIST that lacks it.
+        version: ResourceVersion,
+        /// Our wall clock.
+        now: Timestamp,
+    },
+}
+
+/// What follows from an input.
+#[derive(Debug, Default, PartialEq)]
+pub struct Decision {
+    /// To be told, in this order.
+    pub events: Vec<Event>,
+    /// To be remembered in the same transaction; `None`: as it was.
+    pub tracked: Option<Tracked>,
+    /// To be captured once this is committed.
+    pub capture: Option<Target>,
+    /// To be observed again at this time, if nothing newer comes before.
+    pub settle_until: Option<Timestamp>,
+    /// The pod's ids are not what its maker meant; only set when the pod is first seen.
+    pub odd: Option<OddId>,
+}
+
+/// Decides. `told` is what has been committed of this pod, `None` for one that was never seen.
+pub fn step(uid: &PodUid, told: Option<&Tracked>, input: Input<'_>, rules: &Rules) -> Decision {
+    // INV-6: once gone, a pod tells nothing more; a replayed watch shows it again.
+    if told.is_some_and(|t| t.gone.is_some()) {
+        return Decision::default();
+    }
+    match (told, input) {
+        (told, Input::Observed { pod, now }) => observed(uid, told, pod, now, rules),
+        (Some(told), Input::Captured { captured, now }) => self::captured(uid, told, captured, now, rules),
+        // A capture of a pod that was never told of: nothing asked for it.
+        (None, Input::Captured { .. }) => Decision::default(),
+        (told, Input::Gone { last, observed, version, now }) => {
+            let seen = last.map(|pod| self::observed(uid, told, pod, now, rules));
+            gone(uid, told, seen, last, Going { observed, version, now }, rules)
+        }
+    }
+}
+
+/// The capture that a restored pod still waits for.
+pub fn outstanding(uid: &PodUid, tracked: &Tracked) -> Option<Target> {
+    let verdict = tracked.verdict.as_deref()?;
+    Some(Target {
+        uid: uid.clone(),
+        namespace: tracked.namespace.clone(),
+        pod_name: tracked.pod_name.clone(),
+        node_name: tracked.node_name.clone(),
+        container: verdict.container.clone(),
+        termination_message: verdict.termination_message.clone(),
+    })
+}
+
+fn observed(uid: &PodUid, told: Option<&Tracked>, pod: &Pod, now: Timestamp, rules: &Rules) -> Decision {
+    // INV-5: an older observation than the one a decision rests on changes nothing.
+    if told.is_some_and(|t| pod.metadata.resource_version < t.resource_version) {
+        return Decision::default();
+    }
+    let mut odd = None;
+    let before = told.cloned().unwrap_or_else(|| first_seen(pod, rules, &mut odd));
+    let mut teller = Teller { uid, tracked: before, events: Vec::new(), now, rules };
+    let mut capture = None;
+    let mut settle_until = None;
+    teller.note(pod);
+    teller.scheduled(pod);
+    teller.running(pod);
+    if teller.tracked.end.is_none() && teller.tracked.verdict.is_none() {
+        match cause::judge(pod, now, rules) {
+            Judged::Open => {}
+            Judged::Settling { until } => settle_until = Some(until),
+            Judged::Ended(verdict) => capture = teller.verdict(verdict),
+        }
+    }
+    let Teller { mut tracked, events, .. } = teller;
+    // Only what changed is written: most watch events change nothing that is told.
+    let changed = told != Some(&tracked);
+    tracked.resource_version = pod.metadata.resource_version;
+    Decision { events, tracked: changed.then_some(tracked), capture, settle_until, odd }
+}
+
+fn first_seen(pod: &Pod, rules: &Rules, odd: &mut Option<OddId>) -> Tracked {
+    let ids = identity::ids(&pod.metadata, &rules.ids);
+    *odd = ids.odd;
+    Tracked {
+        format: FORMAT,
+        oldest_reader: FORMAT,
+        resource_version: pod.metadata.resource_version,
+        namespace: pod.metadata.namespace.clone(),
+        pod_name: pod.metadata.name.clone(),
+        execution_id: ids.execution_id,
+        user_id: ids.user_id,
+        node_name: None,
+        sequence: 0,
+        told: Told::default(),
+        waiting: None,
+        deletion_timestamp: None,
+        verdict: None,
+        end: None,
+        gone: None,
+        unknown: serde_json::Map::new(),
+    }
+}
+
+fn captured(uid: &PodUid, told: &Tracked, captured: Captured, now: Timestamp, rules: &Rules) -> Decision {
+    let mut teller = Teller { uid, tracked: told.clone(), events: Vec::new(), now, rules };
+    let Some(verdict) = teller.tracked.verdict.take() else { return Decision::default() };
+    teller.end(*verdict, captured);
+    Decision { events: teller.events, tracked: Some(teller.tracked), ..Decision::default() }
+}
+
+struct Going {
+    observed: bool,
+    version: ResourceVersion,
+    now: Timestamp,
+}
+
+fn gone(
+    uid: &PodUid,
+    told: Option<&Tracked>,
+    seen: Option<Decision>,
+    last: Option<&Pod>,
+    going: Going,
+    rules: &Rules,
+) -> Decision {
+    let Decision { events, tracked, odd, .. } = seen.unwrap_or_default();
+    // Never seen, and gone without a last state: nothing is known that could be told.
+    let Some(tracked) = tracked.or_else(|| told.cloned()) else { return Decision::default() };
+    let mut teller = Teller { uid, tracked, events, now: going.now, rules };
+    let at = last.and_then(|p| p.metadata.deletion_timestamp).or(teller.tracked.deletion_timestamp);
+    let at = at.unwrap_or(going.now);
+    if let Some(verdict) = teller.tracked.verdict.take() {
+        // Its capture did not come in time: the logs went with the pod.
+        teller.end(*verdict, unavailable("pod_gone"));
+    } else if teller.tracked.end.is_none() {
+        let deleting = teller.tracked.deletion_timestamp.is_some();
+        let verdict = cause::vanished(teller.tracked.waiting, teller.tracked.told.running, deleting, at);
+        teller.end(*verdict, unavailable("pod_gone"));
+    }
+    teller.terminated(last, at, &going);
+    teller.tracked.gone = Some(going.version);
+    Decision { events: teller.events, tracked: Some(teller.tracked), odd, ..Decision::default() }
+}
+
+fn unavailable(reason: &str) -> Captured {
+    let logs = Logs { status: LogsStatus::Unavailable, reason: Some(reason.into()), ..Logs::default() };
+    Captured { logs, ..Captured::default() }
+}
+
+/// Collects the events of one step and keeps the record of what has been told in step with them.
+struct Teller<'a> {
+    uid: &'a PodUid,
+    tracked: Tracked,
+    events: Vec<Event>,
+    now: Timestamp,
+    rules: &'a Rules,
+}
+
+impl Teller<'_> {
+    fn tell(&mut self, slot: Slot, timestamp: Timestamp, body: Body) {
+        let t = &mut self.tracked;
+        t.sequence += 1;
+        self.events.push(Event {
+            event_id: identity::event_id(&self.rules.cluster_id, self.uid, 0, slot),
+            timestamp,
+            observed_at: self.now,
+            execution_id: t.execution_id.clone(),
+            user_id: t.user_id.clone(),
+            pod_name: t.pod_name.clone(),
+            namespace: t.namespace.clone(),
+            pod_uid: self.uid.clone(),
+            node_name: t.node_name.clone(),
+            sequence: t.sequence,
+            body,
+        });
+    }
+
+    /// Facts to remember for later decisions.
+    fn note(&mut self, pod: &Pod) {
+        let t = &mut self.tracked;
+        t.node_name = pod.spec.node_name.clone().filter(|n| !n.is_empty()).or(t.node_name.take());
+        t.deletion_timestamp = pod.metadata.deletion_timestamp.or(t.deletion_timestamp);
+        if !t.told.running && t.end.is_none() {
+            // While it goes away the kubelet rewrites the waiting reasons: the earlier ones say why it never started.
+            t.waiting = cause::waiting_cause(pod).or(t.waiting);
+        }
+    }
+
+    fn scheduled(&mut self, pod: &Pod) {
+        // Ends are final: nothing that comes before may be told after one.
+        if self.tracked.told.scheduled || self.tracked.node_name.is_none() || self.over() {
+            return;
+        }
+        self.tracked.told.scheduled = true;
+        let bound = pod.status.conditions.iter().find(|c| &*c.kind == "PodScheduled" && &*c.status == "True");
+        let at = bound.and_then(|c| c.last_transition_time).or(pod.status.start_time);
+        self.tell(Slot::Scheduled, at.or(pod.metadata.creation_timestamp).unwrap_or(self.now), Body::Scheduled);
+    }
+
+    fn running(&mut self, pod: &Pod) {
+        if self.tracked.told.running || self.over() {
+            return;
+        }
+        let Some(at) = main_container(pod, self.rules).started_at() else { return };
+        self.tracked.told.running = true;
+        self.tracked.waiting = None;
+        self.tell(Slot::Running, at, Body::Running { container_statuses: container::summaries(pod) });
+    }
+
+    fn over(&self) -> bool {
+        self.tracked.end.is_some() || self.tracked.verdict.is_some()
+    }
+
+    /// Remembers a verdict and says what is to be captured for it; tells the end at once where nothing ran.
+    fn verdict(&mut self, mut verdict: Box<Verdict>) -> Option<Target> {
+        let ran = self.tracked.told.running || verdict.outcome == Outcome::Completed;
+        if let Some(failure) = &mut verdict.failure {
+            failure.attempt_started |= self.tracked.told.running;
+        }
+        if !ran || verdict.container.is_empty() {
+            cause::explain_by_waiting(&mut verdict, self.tracked.waiting);
+            self.end(*verdict, unavailable("container_not_started"));
+            return None;
+        }
+        // INV-3: verdict before capture. Whoever finishes the job tells this verdict.
+        self.tracked.verdict = Some(verdict);
+        outstanding(self.uid, &self.tracked)
+    }
+
+    fn end(&mut self, verdict: Verdict, captured: Captured) {
+        let cause = verdict.failure.as_ref().map(|f| f.cause);
+        self.tracked.end = Some(End { exit_code: verdict.exit_code, cause });
+        self.tracked.waiting = None;
+        let at = verdict.at;
+        self.tell(Slot::End, at, Body::Ended(Box::new(Ended { verdict, captured })));
+    }
+
+    fn terminated(&mut self, last: Option<&Pod>, at: Timestamp, going: &Going) {
+        let end = self.tracked.end;
+        let reason = last.and_then(|p| p.status.reason.clone());
+        let body = Body::Terminated {
+            exit_code: end.and_then(|e| e.exit_code),
+            reason: reason.or_else(|| end?.cause.map(|c| c.as_str().into())),
+            message: last.and_then(|p| p.status.message.clone()),
+            observed: going.observed,
+        };
+        self.tell(Slot::Gone, at, body);
+    }
+}

@@ -1,0 +1,277 @@
+//! The API server as this service uses it: LIST, WATCH and GET of pods, raw bytes in and slim pods out.
+//!
+//! Own client, without the retries that kube adds (they would outlast our own limits). Every call has a time limit; the
+//! body of a watch has one per line, so that a half-open connection is found.
+
+use std::time::Duration;
+
+use futures::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
+use http::Request;
+use kube::{Client, core::Status};
+
+use super::{
+    frame::{Frame, Page, read_frame, read_page},
+    pod::{Decoded, ResourceVersion, decode},
+};
+
+/// How long the server keeps one watch open: short, since resuming is cheap and each end proves that it lives.
+const WATCH_SECONDS: u64 = 15;
+/// A watch that is silent for longer than the server would keep it open is half-open.
+const SILENCE_MAX: Duration = Duration::from_secs(WATCH_SECONDS + 5);
+/// For the answer's head, and for whole answers of GET.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// For one page of a LIST.
+const PAGE_MAX: Duration = Duration::from_secs(60);
+/// Pods per page: bounds the peak of memory, 2000 pods of 6 KB are 12 MB.
+const PAGE_PODS: u32 = 2000;
+/// Longest line of a watch: etcd refuses objects over 1.5 MiB, JSON may double that.
+const LINE_BYTES_MAX: u64 = 8 << 20;
+
+/// Why the API server could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No answer: refused, reset, name not found, TLS.
+    #[error("{verb} pods: the API server cannot be reached")]
+    Unreachable {
+        /// What was asked.
+        verb: &'static str,
+        /// The client's error.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// An answer did not come in time.
+    #[error("{verb} pods: no answer within {limit:?}")]
+    Timeout {
+        /// What was asked.
+        verb: &'static str,
+        /// The limit.
+        limit: Duration,
+    },
+    /// 401 or 403.
+    #[error("{verb} pods{place}: the API server refuses ({said}). Grant it: kubectl create role pod-monitor --verb=get,list,watch --resource=pods,pods/log{place}, and bind it to this ServiceAccount", place = place(.namespace))]
+    Forbidden {
+        /// The RBAC verb that is missing.
+        verb: &'static str,
+        /// The namespace; `None` for all.
+        namespace: Option<String>,
+        /// The server's words.
+        said: String,
+    },
+    /// 410: the resourceVersion is compacted away.
+    #[error("{verb} pods: the resourceVersion is too old")]
+    Expired {
+        /// What was asked.
+        verb: &'static str,
+    },
+    /// Any other refusal.
+    #[error("{verb} pods: the API server answers {code}: {message}")]
+    Refused {
+        /// What was asked.
+        verb: &'static str,
+        /// HTTP status code.
+        code: u16,
+        /// The Status' message.
+        message: String,
+    },
+    /// The connection broke within the body.
+    #[error("{verb} pods: the connection broke")]
+    Broken {
+        /// What was asked.
+        verb: &'static str,
+        /// The I/O error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The answer is no list of pods.
+    #[error("{verb} pods: unreadable answer: {why}")]
+    Unreadable {
+        /// What was asked.
+        verb: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+fn place(namespace: &Option<String>) -> String {
+    namespace.as_ref().map(|n| format!(" --namespace {n}")).unwrap_or_default()
+}
+
+/// Which pods: one watch stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// One namespace; `None` for all.
+    pub namespace: Option<String>,
+    /// Label selector as the API takes it.
+    pub selector: String,
+}
+
+impl Scope {
+    /// The stream's name in positions: the namespace, or "" for all.
+    pub fn stream(&self) -> &str {
+        self.namespace.as_deref().unwrap_or("")
+    }
+
+    fn path(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("/api/v1/namespaces/{namespace}/pods"),
+            None => "/api/v1/pods".into(),
+        }
+    }
+
+    fn url(&self, parameters: &[(&str, &str)]) -> String {
+        let mut url = format!("{}?labelSelector={}", self.path(), percent(&self.selector));
+        for (key, value) in parameters {
+            url.push_str(&format!("&{key}={}", percent(value)));
+        }
+        url
+    }
+}
+
+/// Percent-encodes all but unreserved characters (RFC 3986).
+fn percent(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// The API server's pods.
+#[derive(Clone)]
+pub struct Pods {
+    client: Client,
+}
+
+impl std::fmt::Debug for Pods {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pods")
+    }
+}
+
+impl Pods {
+    /// Over a client without retries.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// One page of a consistent LIST (no resourceVersion asked for: never older than when it was asked).
+    ///
+    /// # Errors
+    /// As [`Error`] says; `Expired` means the LIST is to be begun anew.
+    pub async fn list_page(&self, scope: &Scope, next: Option<&str>) -> Result<Page, Error> {
+        let limit = PAGE_PODS.to_string();
+        let mut parameters = vec![("limit", limit.as_str())];
+        parameters.extend(next.map(|token| ("continue", token)));
+        let text = within("list", PAGE_MAX, self.client.request_text(get(&scope.url(&parameters)))).await?;
+        let text = text.map_err(|e| refused("list", scope, e))?;
+        read_page(&text).map_err(|why| Error::Unreadable { verb: "list", why })
+    }
+
+    /// Opens a watch that begins right after `from`.
+    ///
+    /// # Errors
+    /// As [`Error`] says; `Expired` means that only a LIST helps.
+    pub async fn watch(
+        &self,
+        scope: &Scope,
+        from: ResourceVersion,
+    ) -> Result<Watch<impl AsyncBufRead + Unpin + use<>>, Error> {
+        let (from, seconds) = (from.to_string(), WATCH_SECONDS.to_string());
+        let url = scope.url(&[
+            ("watch", "true"),
+            ("resourceVersion", &from),
+            ("allowWatchBookmarks", "true"),
+            ("timeoutSeconds", &seconds),
+        ]);
+        let lines = within("watch", ANSWER_MAX, self.client.request_stream(get(&url))).await?;
+        Ok(Watch { lines: Box::pin(lines.map_err(|e| refused("watch", scope, e))?), line: Vec::new() })
+    }
+
+    /// The pod of that name, or `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn get(&self, namespace: &str, name: &str) -> Result<Option<Decoded>, Error> {
+        let scope = Scope { namespace: Some(namespace.into()), selector: String::new() };
+        let url = format!("{}/{}", scope.path(), percent(name));
+        match within("get", ANSWER_MAX, self.client.request_text(get(&url))).await? {
+            Ok(text) => Ok(Some(decode(&text))),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(error) => Err(refused("get", &scope, error)),
+        }
+    }
+}
+
+fn get(url: &str) -> Request<Vec<u8>> {
+    Request::get(url).body(Vec::new()).expect("the URL is made of percent-encoded parts")
+}
+
+async fn within<T>(verb: &'static str, limit: Duration, call: impl Future<Output = T>) -> Result<T, Error> {
+    tokio::time::timeout(limit, call).await.map_err(|_| Error::Timeout { verb, limit })
+}
+
+fn refused(verb: &'static str, scope: &Scope, error: kube::Error) -> Error {
+    match error {
+        kube::Error::Api(status) => by_status(verb, scope, *status),
+        source => Error::Unreachable { verb, source: Box::new(source) },
+    }
+}
+
+fn by_status(verb: &'static str, scope: &Scope, status: Status) -> Error {
+    match status.code {
+        401 | 403 => Error::Forbidden { verb, namespace: scope.namespace.clone(), said: status.message },
+        410 => Error::Expired { verb },
+        code => Error::Refused { verb, code, message: status.message },
+    }
+}
+
+/// An open watch.
+#[derive(Debug)]
+pub struct Watch<R> {
+    lines: std::pin::Pin<Box<R>>,
+    line: Vec<u8>,
+}
+
+impl<R: AsyncBufRead> Watch<R> {
+    /// The next line; `None` when the server ended the watch, as it does after its time.
+    ///
+    /// # Errors
+    /// `Timeout` where the connection is silent for longer than the server would keep it; `Broken` where it breaks.
+    pub async fn next(&mut self) -> Result<Option<Frame>, Error> {
+        self.line.clear();
+        let mut bounded = (&mut self.lines).take(LINE_BYTES_MAX);
+        let read = within("watch", SILENCE_MAX, bounded.read_until(b'\n', &mut self.line)).await?;
+        let count = read.map_err(|source| Error::Broken { verb: "watch", source })?;
+        if count == 0 {
+            return Ok(None);
+        }
+        Ok(Some(match std::str::from_utf8(&self.line) {
+            Ok(line) => read_frame(line),
+            Err(error) => Frame::Garbled(error.to_string()),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_is_percent_encoded() {
+        let scope = Scope { namespace: Some("runs".into()), selector: "app in (a,b),!x".into() };
+        let url = scope.url(&[("limit", "5")]);
+        assert_eq!(url, "/api/v1/namespaces/runs/pods?labelSelector=app%20in%20%28a%2Cb%29%2C%21x&limit=5");
+    }
+
+    #[test]
+    fn a_refusal_names_the_verb_and_the_mend() {
+        let scope = Scope { namespace: Some("runs".into()), selector: String::new() };
+        let status = Status { code: 403, message: "nope".into(), ..Status::default() };
+        let text = by_status("watch", &scope, status).to_string();
+        assert!(text.contains("watch pods") && text.contains("--verb=get,list,watch"), "{text}");
+        assert!(text.contains("--namespace runs"), "{text}");
+    }
+}

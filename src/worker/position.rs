@@ -1,0 +1,124 @@
+//! How far the watch streams have been worked through. Pure.
+//!
+//! The position of a stream is the highest resourceVersion such that every observation up to it is committed or needed
+//! nothing: where a successor's watch may begin. It never goes back (tombstones rest on it, INV-7).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::watch::pod::ResourceVersion;
+
+/// One watch stream's progress.
+#[derive(Debug, Default)]
+pub struct Stream {
+    /// Name in positions: the namespace, or "" for all.
+    pub name: String,
+    /// The newest version that the watch has delivered.
+    seen: ResourceVersion,
+    /// Observations that are neither committed nor part of an open transaction.
+    open: BTreeSet<ResourceVersion>,
+    /// Observations in the open transaction.
+    in_flight: BTreeSet<ResourceVersion>,
+    /// The position in the changelog.
+    committed: ResourceVersion,
+}
+
+impl Stream {
+    /// A stream that begins at `from` (what the changelog holds), or nowhere yet.
+    pub fn new(name: &str, from: Option<ResourceVersion>) -> Self {
+        let from = from.unwrap_or_default();
+        Self { name: name.into(), seen: from, committed: from, ..Self::default() }
+    }
+
+    /// The newest version that the watch has delivered.
+    pub fn seen(&self) -> ResourceVersion {
+        self.seen
+    }
+
+    /// The position in the changelog.
+    pub fn committed(&self) -> ResourceVersion {
+        self.committed
+    }
+
+    /// The watch has delivered everything up to here.
+    pub fn progress(&mut self, version: ResourceVersion) {
+        self.seen = self.seen.max(version);
+    }
+
+    /// An observation is waiting to be worked through.
+    pub fn opened(&mut self, version: ResourceVersion) {
+        self.open.insert(version);
+    }
+
+    /// It needed nothing.
+    pub fn settled(&mut self, version: ResourceVersion) {
+        self.open.remove(&version);
+    }
+
+    /// It becomes part of the open transaction.
+    pub fn taken(&mut self, version: ResourceVersion) {
+        self.open.remove(&version);
+        self.in_flight.insert(version);
+    }
+
+    /// The position that is true once the open transaction is committed.
+    pub fn after_commit(&self) -> ResourceVersion {
+        let below = self.open.first().map_or(self.seen, |first| ResourceVersion(first.0.saturating_sub(1)));
+        below.min(self.seen).max(self.committed)
+    }
+
+    /// The open transaction is committed, with this position.
+    pub fn commit(&mut self, position: ResourceVersion) {
+        self.in_flight.clear();
+        self.committed = self.committed.max(position);
+    }
+
+    /// The open transaction came to nothing: its observations are open again.
+    pub fn abort(&mut self) {
+        self.open.append(&mut self.in_flight);
+    }
+
+    /// The cluster's store was reset: versions begin anew, below what we had seen.
+    pub fn reset(&mut self, version: ResourceVersion) {
+        *self = Self { name: std::mem::take(&mut self.name), seen: version, committed: version, ..Self::default() };
+    }
+}
+
+/// All streams' positions, for the changelog.
+pub fn positions(streams: &[Stream]) -> BTreeMap<String, ResourceVersion> {
+    streams.iter().map(|s| (s.name.clone(), s.after_commit())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rv(v: u64) -> ResourceVersion {
+        ResourceVersion(v)
+    }
+
+    #[test]
+    fn position_stays_below_what_is_not_committed() {
+        let mut s = Stream::new("", Some(rv(10)));
+        s.progress(rv(15));
+        s.opened(rv(12));
+        s.opened(rv(15));
+        assert_eq!(s.after_commit(), rv(11));
+        s.taken(rv(12));
+        assert_eq!(s.after_commit(), rv(14), "what the open transaction holds is committed with it");
+        s.abort();
+        assert_eq!(s.after_commit(), rv(11), "an aborted transaction gives its observations back");
+        s.taken(rv(12));
+        s.commit(rv(14));
+        s.settled(rv(15));
+        assert_eq!((s.after_commit(), s.committed()), (rv(15), rv(14)));
+    }
+
+    #[test]
+    fn position_never_goes_back() {
+        let mut s = Stream::new("", Some(rv(20)));
+        s.opened(rv(5));
+        assert_eq!(s.after_commit(), rv(20), "a LIST shows an object that did not change for long");
+        s.reset(rv(3));
+        assert_eq!((s.after_commit(), s.seen()), (rv(3), rv(3)), "only a reset store takes it back");
+    }
+}
