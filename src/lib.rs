@@ -12,4 +12,5 @@ pub mod leadership;
 pub mod lifecycle;
 pub mod logs;
 pub mod publish;
+pub mod worker;
 pub mod watch;

@@ -1,0 +1,452 @@
+//! Every pod of the shard: what has been told of it, and what waits to be decided. Pure; the worker's loop owns it.
+//!
+//! One decision is in flight per pod; the newest observation and a gone flag wait beside it (a newer observation
+//! replaces an older one: late states yield the earlier events too). Nothing is dropped before its commit.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::position::{self, Stream};
+use crate::{
+    lifecycle::{
+        decide::{self, Decision, Input, step},
+        event::Captured,
+        identity::OddId,
+        rules::Rules,
+        tracked::Tracked,
+    },
+    logs::Target,
+    publish::Batch,
+    watch::pod::{Pod, PodUid, ResourceVersion},
+};
+
+/// Pods per transaction: full batches are as fast as no transaction at all.
+pub const BATCH_PODS_MAX: usize = 1000;
+/// Captured bytes per transaction, so that a burst of large outputs is spread over several.
+pub const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Tombstones per transaction.
+const TOMBSTONES_MAX: usize = 2000;
+
+/// One pod.
+#[derive(Debug, Default)]
+struct Slot {
+    stream: usize,
+    tracked: Option<Tracked>,
+    pending: Option<Pending>,
+    captured: Option<Captured>,
+    capturing: bool,
+    busy: bool,
+    queued: bool,
+    /// Kept for a look at the same state when its settle grace is over.
+    settling: Option<Box<Pod>>,
+}
+
+/// What waits to be decided.
+#[derive(Debug)]
+pub struct Pending {
+    /// The newest state.
+    pub pod: Option<Box<Pod>>,
+    /// The pod is gone.
+    pub gone: Option<Gone>,
+    /// The lowest version that is settled with this; `None` where nothing holds the position back for it.
+    pub holds: Option<ResourceVersion>,
+    /// When the newest part of this was read.
+    pub arrived: Instant,
+    /// Found by a periodic LIST: telling something then means that the watch had missed it.
+    pub listed: bool,
+}
+
+/// How a pod went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone {
+    /// False: found missing by a LIST.
+    pub observed: bool,
+    /// Of the going.
+    pub version: ResourceVersion,
+    /// Found by a periodic LIST.
+    pub listed: bool,
+}
+
+/// What a batch will do to its pods once it is committed.
+#[derive(Debug, Default)]
+pub struct InFlight {
+    moves: Vec<Move>,
+    tombstones: Vec<PodUid>,
+    positions: Vec<ResourceVersion>,
+}
+
+#[derive(Debug)]
+struct Move {
+    uid: PodUid,
+    pending: Option<Pending>,
+    captured: Option<Captured>,
+    tracked: Tracked,
+    capture: Option<Target>,
+}
+
+/// What the worker is to do besides committing.
+#[derive(Debug, Default)]
+pub struct Formed {
+    /// To be committed; empty where nothing is to be told.
+    pub batch: Batch,
+    /// To be given back with the verdict on the batch.
+    pub in_flight: InFlight,
+    /// Pods to be looked at again later.
+    pub settle: Vec<(Timestamp, PodUid)>,
+    /// Ids that are not what the pod's maker meant: (pod, what).
+    pub odd: Vec<(String, OddId)>,
+    /// Events that only a periodic LIST brought to light.
+    pub drift: usize,
+    /// When the oldest observation in it was read.
+    pub oldest: Option<Instant>,
+}
+
+/// All pods of a shard.
+#[derive(Debug)]
+pub struct Table {
+    slots: HashMap<PodUid, Slot>,
+    ready: VecDeque<PodUid>,
+    /// Told as gone and not yet tombstones: (stream, version of the going, pod).
+    gone: BTreeSet<(usize, ResourceVersion, PodUid)>,
+    /// Left the selection without going, and not yet tombstones.
+    left: BTreeSet<PodUid>,
+    /// Progress of each watch stream.
+    pub streams: Vec<Stream>,
+}
+
+impl Table {
+    /// An empty table over these streams.
+    pub fn new(streams: Vec<Stream>) -> Self {
+        Self { slots: HashMap::new(), ready: VecDeque::new(), gone: BTreeSet::new(), left: BTreeSet::new(), streams }
+    }
+
+    /// How many pods are known.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether no pod is known.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether a pod waits to be decided.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.left.is_empty()
+    }
+
+    /// Makes what the changelog holds the truth about what has been told, and gives the captures that it still wants.
+    /// Observations and captures that wait stay.
+    pub fn restore(&mut self, told: HashMap<PodUid, Tracked>) -> Vec<Target> {
+        for (uid, slot) in &mut self.slots {
+            slot.tracked = None;
+            if told.contains_key(uid) {
+                continue;
+            }
+            // Its tombstone was committed: a going without a last state that waits for it has been told.
+            if let Some(pending) = slot.pending.take_if(|p| p.pod.is_none()) {
+                pending.holds.inspect(|holds| self.streams[slot.stream].settled(*holds));
+            }
+        }
+        self.gone.clear();
+        for (uid, tracked) in told {
+            let stream = self.stream_of(&tracked.namespace);
+            if let Some(version) = tracked.gone {
+                self.gone.insert((stream, version, uid.clone()));
+            }
+            let slot = self.slots.entry(uid).or_default();
+            slot.stream = stream;
+            slot.tracked = Some(tracked);
+        }
+        self.slots.retain(|_, s| s.tracked.is_some() || s.pending.is_some());
+        self.requeue_all();
+        let wanted = self.slots.iter().filter(|(_, s)| !s.capturing && s.captured.is_none());
+        wanted.filter_map(|(uid, s)| decide::outstanding(uid, s.tracked.as_ref()?)).collect()
+    }
+
+    fn stream_of(&self, namespace: &str) -> usize {
+        self.streams.iter().position(|s| s.name == namespace).unwrap_or(0)
+    }
+
+    fn requeue_all(&mut self) {
+        self.ready.clear();
+        for (uid, slot) in &mut self.slots {
+            slot.busy = false;
+            slot.queued = slot.runnable();
+            if slot.queued {
+                self.ready.push_back(uid.clone());
+            }
+        }
+    }
+
+    /// Takes in a state of a pod.
+    pub fn observe(&mut self, stream: usize, pod: Box<Pod>, arrived: Instant, listed: bool) {
+        let version = pod.metadata.resource_version;
+        let uid = pod.metadata.uid.clone();
+        self.left.remove(&uid);
+        let slot = self.slots.entry(uid.clone()).or_default();
+        slot.stream = stream;
+        slot.settling = None;
+        match &mut slot.pending {
+            Some(p) if p.gone.is_some() || p.pod.as_ref().is_some_and(|q| q.metadata.resource_version >= version) => {}
+            Some(p) => (p.pod, p.arrived) = (Some(pod), arrived),
+            none => {
+                self.streams[stream].opened(version);
+                *none = Some(Pending { pod: Some(pod), gone: None, holds: Some(version), arrived, listed });
+            }
+        }
+        self.enqueue(&uid);
+    }
+
+    /// Takes in that a pod is gone, with its last state where a DELETED event carried it.
+    pub fn gone(&mut self, stream: usize, uid: &PodUid, last: Option<Box<Pod>>, gone: Gone, arrived: Instant) {
+        self.left.remove(uid);
+        let slot = self.slots.entry(uid.clone()).or_default();
+        slot.stream = stream;
+        slot.settling = None;
+        if let Some(pending) = &mut slot.pending {
+            pending.pod = last.or(pending.pod.take());
+            pending.gone = Some(gone);
+            pending.arrived = arrived;
+        } else {
+            self.streams[stream].opened(gone.version);
+            let holds = Some(gone.version);
+            slot.pending = Some(Pending { pod: last, gone: Some(gone), holds, arrived, listed: gone.listed });
+        }
+        self.enqueue(uid);
+    }
+
+    /// Takes in the result of a capture.
+    pub fn captured(&mut self, uid: &PodUid, captured: Captured) {
+        if let Some(slot) = self.slots.get_mut(uid) {
+            slot.capturing = false;
+            slot.captured = Some(captured);
+            self.enqueue(uid);
+        }
+    }
+
+    /// A capture of this pod has begun: its going waits for it.
+    pub fn capturing(&mut self, uid: &PodUid) {
+        if let Some(slot) = self.slots.get_mut(uid) {
+            slot.capturing = true;
+        }
+    }
+
+    /// A settle grace is over: the same state is looked at again.
+    pub fn settle(&mut self, uid: &PodUid, arrived: Instant) {
+        let Some(slot) = self.slots.get_mut(uid) else { return };
+        if let (None, Some(pod)) = (&slot.pending, slot.settling.take()) {
+            slot.pending = Some(Pending { pod: Some(pod), gone: None, holds: None, arrived, listed: false });
+            self.enqueue(uid);
+        }
+    }
+
+    /// The pod left the selection without going: it is dropped without an event, its record becomes a tombstone.
+    pub fn left(&mut self, uid: &PodUid) {
+        if self.slots.contains_key(uid) {
+            self.left.insert(uid.clone());
+        }
+    }
+
+    /// Pods of a stream that were told of and not told as gone, with the version that the record rests on.
+    pub fn present(&self, stream: usize) -> impl Iterator<Item = (&PodUid, ResourceVersion)> {
+        let of_stream = self.slots.iter().filter(move |(_, s)| s.stream == stream && s.pending.is_none());
+        of_stream.filter_map(|(uid, s)| {
+            let tracked = s.tracked.as_ref()?;
+            tracked.gone.is_none().then_some((uid, tracked.resource_version))
+        })
+    }
+
+    /// What has been told of a pod.
+    pub fn tracked(&self, uid: &PodUid) -> Option<&Tracked> {
+        self.slots.get(uid)?.tracked.as_ref()
+    }
+
+    /// The cluster's store was reset: versions that records rest on mean nothing any more.
+    pub fn forget_versions(&mut self, stream: usize) {
+        for tracked in self.slots.values_mut().filter(|s| s.stream == stream).filter_map(|s| s.tracked.as_mut()) {
+            tracked.resource_version = ResourceVersion::default();
+        }
+    }
+
+    fn enqueue(&mut self, uid: &PodUid) {
+        let Some(slot) = self.slots.get_mut(uid) else { return };
+        if !slot.queued && slot.runnable() {
+            slot.queued = true;
+            self.ready.push_back(uid.clone());
+        }
+    }
+
+    /// Decides what waits, up to one transaction's worth. `keep_tombstones`: per stream, a LIST is under way, whose
+    /// snapshot may still show pods that are gone since.
+    pub fn form(&mut self, now: Timestamp, rules: &Rules, keep_tombstones: &[bool]) -> Formed {
+        let mut formed = Formed::default();
+        let mut bytes = 0;
+        while formed.in_flight.moves.len() < BATCH_PODS_MAX && bytes < BATCH_BYTES_MAX {
+            let Some(uid) = self.ready.pop_front() else { break };
+            bytes += self.decide(uid, now, rules, &mut formed);
+        }
+        self.tombstones(keep_tombstones, &mut formed);
+        formed.in_flight.positions = self.streams.iter().map(Stream::after_commit).collect();
+        formed
+    }
+
+    /// Current positions, for the changelog.
+    pub fn positions(&self) -> std::collections::BTreeMap<String, ResourceVersion> {
+        position::positions(&self.streams)
+    }
+
+    fn decide(&mut self, uid: PodUid, now: Timestamp, rules: &Rules, formed: &mut Formed) -> usize {
+        let Some(slot) = self.slots.get_mut(&uid) else { return 0 };
+        slot.queued = false;
+        if !slot.runnable() {
+            return 0;
+        }
+        let (pending, captured) = (slot.pending.take(), slot.captured.take());
+        let bytes = captured.as_ref().map_or(0, size);
+        let decision = chain(&uid, slot.tracked.as_ref(), pending.as_ref(), captured.as_ref(), now, rules);
+        let stream = &mut self.streams[slot.stream];
+        if let Some(until) = decision.settle_until {
+            slot.settling = pending.as_ref().and_then(|p| p.pod.clone());
+            formed.settle.push((until, uid.clone()));
+        }
+        let Some(tracked) = decision.tracked else {
+            // INV-1: an observation is done when it is committed or needed nothing.
+            if let Some(holds) = pending.and_then(|p| p.holds) {
+                stream.settled(holds);
+            }
+            if slot.tracked.is_none() {
+                self.slots.remove(&uid);
+            }
+            return 0;
+        };
+        slot.busy = true;
+        if let Some(pending) = &pending {
+            pending.holds.inspect(|holds| stream.taken(*holds));
+            formed.oldest = Some(formed.oldest.map_or(pending.arrived, |o| o.min(pending.arrived)));
+            formed.drift += if pending.listed { decision.events.len() } else { 0 };
+        }
+        if let Some(odd) = decision.odd {
+            formed.odd.push((format!("{}/{}", tracked.namespace, tracked.pod_name), odd));
+        }
+        formed.batch.events.extend(decision.events);
+        formed.batch.records.push((uid.clone(), Some(tracked.clone())));
+        formed.in_flight.moves.push(Move { uid, pending, captured, tracked, capture: decision.capture });
+        bytes
+    }
+
+    fn tombstones(&mut self, keep: &[bool], formed: &mut Formed) {
+        // INV-7: a pod that is gone is forgotten only once the position has passed its going, in an earlier
+        // transaction or this one: a successor's watch begins behind it.
+        let idle = |uid: &PodUid| {
+            self.slots.get(uid).is_none_or(|s| !s.busy && s.pending.is_none() && s.captured.is_none() && !s.capturing)
+        };
+        let passed = |(stream, version, uid): &&(usize, ResourceVersion, PodUid)| {
+            let listing = keep.get(*stream).copied().unwrap_or(false);
+            *version <= self.streams[*stream].after_commit() && !listing && idle(uid)
+        };
+        let gone = self.gone.iter().filter(passed).map(|(_, _, uid)| uid);
+        let left = self.left.iter().filter(|uid| idle(uid));
+        formed.in_flight.tombstones = gone.chain(left).take(TOMBSTONES_MAX).cloned().collect();
+        formed.batch.records.extend(formed.in_flight.tombstones.iter().map(|uid| (uid.clone(), None)));
+    }
+
+    /// The batch is committed. Gives the captures to begin.
+    pub fn committed(&mut self, in_flight: InFlight) -> Vec<Target> {
+        let InFlight { moves, tombstones, positions } = in_flight;
+        for (stream, position) in self.streams.iter_mut().zip(positions) {
+            stream.commit(position);
+        }
+        for uid in &tombstones {
+            self.slots.remove(uid);
+            self.left.remove(uid);
+        }
+        self.gone.retain(|(_, _, uid)| self.slots.contains_key(uid));
+        let mut captures = Vec::new();
+        for Move { uid, tracked, capture, .. } in moves {
+            let Some(slot) = self.slots.get_mut(&uid) else { continue };
+            slot.busy = false;
+            if let Some(version) = tracked.gone {
+                self.gone.insert((slot.stream, version, uid.clone()));
+            }
+            slot.tracked = Some(tracked);
+            captures.extend(capture);
+            self.enqueue(&uid);
+        }
+        captures
+    }
+
+    /// The batch came to nothing, or nobody knows: what it rested on waits again. What newer observations brought
+    /// meanwhile wins.
+    pub fn aborted(&mut self, in_flight: InFlight) {
+        for stream in &mut self.streams {
+            stream.abort();
+        }
+        for Move { uid, pending, captured, .. } in in_flight.moves {
+            let Some(slot) = self.slots.get_mut(&uid) else { continue };
+            slot.busy = false;
+            slot.captured = slot.captured.take().or(captured);
+            slot.pending = merge(pending, slot.pending.take(), &mut self.streams[slot.stream]);
+            self.enqueue(&uid);
+        }
+    }
+}
+
+impl Slot {
+    /// The going of a pod waits for its capture; nothing else does.
+    fn runnable(&self) -> bool {
+        let goes = self.pending.as_ref().is_some_and(|p| p.gone.is_some());
+        !self.busy && !(goes && self.capturing) && (self.pending.is_some() || self.captured.is_some())
+    }
+}
+
+/// An older and a newer pending become one, which holds the position where the older did.
+fn merge(older: Option<Pending>, newer: Option<Pending>, stream: &mut Stream) -> Option<Pending> {
+    match (older, newer) {
+        (Some(older), Some(newer)) => {
+            let holds = match (older.holds, newer.holds) {
+                (Some(low), Some(high)) if low != high => {
+                    stream.settled(low.max(high));
+                    Some(low.min(high))
+                }
+                (low, high) => low.or(high),
+            };
+            Some(Pending { pod: newer.pod.or(older.pod), gone: newer.gone.or(older.gone), holds, ..newer })
+        }
+        (older, newer) => newer.or(older),
+    }
+}
+
+/// The steps that one slot is due: its capture, then its newest state, then its going. Their events are told in one
+/// transaction, their last record is what is remembered.
+fn chain(
+    uid: &PodUid,
+    told: Option<&Tracked>,
+    pending: Option<&Pending>,
+    captured: Option<&Captured>,
+    now: Timestamp,
+    rules: &Rules,
+) -> Decision {
+    let first = match captured {
+        Some(captured) => step(uid, told, Input::Captured { captured: captured.clone(), now }, rules),
+        None => Decision::default(),
+    };
+    let between = first.tracked.as_ref().or(told);
+    let second = match pending {
+        Some(Pending { pod: last, gone: Some(gone), .. }) => {
+            let (observed, version) = (gone.observed, gone.version);
+            step(uid, between, Input::Gone { last: last.as_deref(), observed, version, now }, rules)
+        }
+        Some(Pending { pod: Some(pod), .. }) => step(uid, between, Input::Observed { pod, now }, rules),
+        _ => Decision::default(),
+    };
+    let mut events = first.events;
+    events.extend(second.events);
+    Decision { events, tracked: second.tracked.or(first.tracked), ..second }
+}
+
+fn size(captured: &Captured) -> usize {
+    captured.stdout.as_ref().map_or(0, String::len) + captured.stderr.as_ref().map_or(0, String::len)
+}
