@@ -7,9 +7,14 @@
 //!                                                              └──── told: Tracked per pod, restored at take-over ──────┘
 //! ```
 
+pub mod cli;
 pub mod clock;
+pub mod compose;
+pub mod config;
+pub mod http;
 pub mod leadership;
 pub mod lifecycle;
 pub mod logs;
 pub mod publish;
+pub mod telemetry;
 pub mod watch;
