@@ -109,6 +109,8 @@ const CASES: &[Case] = &[
     ("file-list-for-a-scalar", &[], &[], "kafka: k:9092\nselector: [a, b]\n"),
     ("file-scalar-for-a-list", &[], &[], "selector: a\nnamespace: b\n"),
     ("file-scalar-for-a-map", &[], &[], "selector: a\nkafka-config: b=c\n"),
+    ("file-nested-too-deep", &[], &[], "selector: a\nkafka-config:\n  x.password: {hunter2: y}\n"),
+    ("file-scalar-not-in-quotes", &[], &[], "kafka: k:9092\ncluster-id: a b\nselector: a\n"),
     ("file-key-twice", &[], &[], "selector: a\nselector: b\n"),
     ("file-null", &[], &[], "kafka: k:9092\nselector:\n"),
     ("file-no-map", &[], &[], "- a\n- b\n"),

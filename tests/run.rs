@@ -133,6 +133,7 @@ fn a_flag_wins_over_a_variable_that_over_the_file_that_over_the_default() {
     {
         assert!(sink.contains(part), "{part}: {sink}");
     }
+    running.line("serving HTTP");
     running.signal("-TERM");
     assert_eq!(running.end(), Some(0));
 }
@@ -151,6 +152,7 @@ fn lists_and_maps_can_stand_in_variables() {
     assert_eq!(line["selector"], "a=1,b=2");
     assert_eq!(line["namespaces"], r#"Named({"x", "y", "z"})"#);
     assert!(line["sink"].as_str().unwrap().contains("client.id=c, ssl.cipher.suites=a,b"), "{line}");
+    running.line("serving HTTP");
     running.signal("-INT");
     assert_eq!(running.end(), Some(0));
 }

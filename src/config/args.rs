@@ -98,7 +98,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", help_heading = "Ids", value_parser = checked(names::id))]
     pub environment: Option<String>,
 
-    /// What pods print
+    /// What pods print; auto: framed if it looks framed, else the last JSON report line, else raw
     #[arg(long, value_name = "FORM", default_value = "auto", help_heading = "Captured output")]
     pub report: ReportKind,
     /// Bytes kept per stream; head and tail are kept, the cut is marked
@@ -117,7 +117,7 @@ pub struct RunArgs {
         value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub captures_per_node_max: u32,
 
-    /// Where events go
+    /// Where events go; stdout: one JSON event a line, nothing kept
     #[arg(long, value_name = "SINK", default_value = "kafka", help_heading = "Events")]
     pub sink: SinkKind,
     /// Bootstrap servers, comma-separated; required for the sink kafka
@@ -173,7 +173,7 @@ pub struct RunArgs {
 fn checked(
     rule: fn(&str) -> Result<(), String>,
 ) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static {
-    move |text| rule(text).map(|()| text.to_owned()).map_err(|why| format!("'{}' {why}", text.escape_debug()))
+    move |text| rule(text).map(|()| text.to_owned()).map_err(|why| format!("'{}': {why}", text.escape_debug()))
 }
 
 fn bootstrap(text: &str) -> Result<String, String> {

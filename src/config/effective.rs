@@ -212,7 +212,7 @@ fn namespaces(args: &RunArgs, origins: &Origins, own: &str) -> Result<Namespaces
     let given = args.namespace.iter().flat_map(|names| names.split(',')).map(str::to_owned);
     let given: BTreeSet<String> = given.collect();
     if let Some((name, why)) = given.iter().find_map(|name| names::dns_label(name).err().map(|why| (name, why))) {
-        return Err(Error::Conflict { why: format!("{}: '{}' {why}", at(origins, "namespace"), name.escape_debug()) });
+        return Err(Error::Conflict { why: format!("{}: '{}': {why}", at(origins, "namespace"), name.escape_debug()) });
     }
     match (args.all_namespaces, given.is_empty()) {
         (true, true) => Ok(Namespaces::All),

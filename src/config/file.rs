@@ -3,9 +3,9 @@
 //! Scalars are kept as the text that stands in the file (`1.10` stays `1.10`), so that one parser, the flag's own,
 //! reads them wherever they come from. No message quotes a value of the file: it may hold secrets.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{cell::RefCell, collections::BTreeMap, fmt, path::Path};
 
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess};
+use serde::de::{self, Deserializer as _, IgnoredAny, MapAccess};
 use serde_saphyr::Spanned;
 
 use super::{Error, Origin};
@@ -26,6 +26,18 @@ pub(super) enum Shape {
     /// Only sensible as a flag or variable.
     NotInFile,
     Unknown,
+}
+
+impl Shape {
+    /// What to write.
+    fn mend(self) -> &'static str {
+        match self {
+            Self::Scalar => "takes one value: write 'key: value', with quotes where the value is empty",
+            Self::List => "takes a list: write for instance [a, b]",
+            Self::Map => "takes a map of single values: write for instance {security.protocol: ssl}",
+            Self::NotInFile | Self::Unknown => "its value cannot be read",
+        }
+    }
 }
 
 /// What form `key` has.
@@ -54,13 +66,12 @@ fn parse(path: &Path, text: &str, keys: &[String]) -> Result<BTreeMap<String, En
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
         return Ok(BTreeMap::new());
     }
-    let raw: Raw = serde_saphyr::from_str(text).map_err(|error| {
-        let line = error.location().map_or(1, |location| location.line());
-        // Without its snippet: that would print the neighbouring lines, and a secret may stand there.
-        Error::Yaml { path: path.to_owned(), line, why: error.without_snippet().to_string() }
-    })?;
+    let open = RefCell::new(None);
+    let reader = Reader { keys, open: &open };
+    let entries_read = serde_saphyr::with_deserializer_from_str(text, |yaml| yaml.deserialize_map(reader));
+    let raw = entries_read.map_err(|error| refused(path, error.without_snippet(), open.take()))?;
     let mut entries = BTreeMap::new();
-    for (key, line, value) in raw.0 {
+    for (key, line, value) in raw {
         let at = |why: String| Error::Setting {
             origin: Origin::File { path: path.to_owned(), line },
             key: key.escape_debug().to_string(),
@@ -76,9 +87,7 @@ fn parse(path: &Path, text: &str, keys: &[String]) -> Result<BTreeMap<String, En
             (Shape::Map, Value::Map(values)) => {
                 values.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
             }
-            (Shape::Scalar, _) => return Err(at("takes one value: write 'key: value'".to_owned())),
-            (Shape::List, _) => return Err(at("takes a list: write for instance [a, b]".to_owned())),
-            (Shape::Map, _) => return Err(at("takes a map: write for instance {security.protocol: ssl}".to_owned())),
+            (shape, _) => return Err(at(shape.mend().to_owned())),
         };
         entries.insert(key, Entry { line, values });
     }
@@ -108,9 +117,6 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// The document as it stands: keys in order with their lines.
-struct Raw(Vec<(String, u64, Value)>);
-
 /// A value of the file.
 enum Value {
     Scalar(String),
@@ -120,39 +126,65 @@ enum Value {
     Skipped,
 }
 
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Raw;
+/// The key whose value is being read: its name, line and shape.
+type OpenKey = (String, u64, Shape);
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("settings, one 'key: value' a line")
-            }
+/// Reads the document as it stands: keys in order with their lines.
+struct Reader<'a> {
+    keys: &'a [String],
+    /// Left behind by a value that cannot be read, since the parser's error names no key.
+    open: &'a RefCell<Option<OpenKey>>,
+}
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(key) = map.next_key::<Spanned<String>>()? {
-                    // The type asked for keeps scalars as they are written; a wrong one is an error with its line.
-                    let value = match shape(&key.value, true) {
-                        Shape::Scalar if is_known(&key.value) => Value::Scalar(map.next_value()?),
-                        Shape::List => Value::List(map.next_value()?),
-                        Shape::Map => Value::Map(map.next_value()?),
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                            Value::Skipped
-                        }
-                    };
-                    entries.push((key.value, key.referenced.line(), value));
+impl<'de> de::Visitor<'de> for Reader<'_> {
+    type Value = Vec<(String, u64, Value)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("settings, one 'key: value' a line")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(key) = map.next_key::<Spanned<String>>()? {
+            let (key, line) = (key.value, key.referenced.line());
+            let shape = shape(&key, self.keys.contains(&key));
+            self.open.replace(Some((key.clone(), line, shape)));
+            // The type asked for keeps scalars as they are written; a wrong one is an error.
+            let value = match shape {
+                Shape::Scalar => Value::Scalar(map.next_value()?),
+                Shape::List => Value::List(map.next_value()?),
+                Shape::Map => Value::Map(map.next_value()?),
+                // May hold anything, since it is refused anyway.
+                Shape::NotInFile | Shape::Unknown => {
+                    map.next_value::<IgnoredAny>()?;
+                    Value::Skipped
                 }
-                Ok(Raw(entries))
-            }
+            };
+            self.open.replace(None);
+            entries.push((key, line, value));
         }
-        deserializer.deserialize_map(Visitor)
+        Ok(entries)
     }
 }
 
-/// Whether a flag of that name exists; unknown keys may hold anything, since they are refused anyway.
-fn is_known(key: &str) -> bool {
-    super::layers::keys().iter().any(|known| known == key)
+/// The parser's refusal in our words. Without its snippet, which would print the neighbouring lines: a secret may
+/// stand there.
+fn refused(path: &Path, error: &serde_saphyr::Error, open: Option<OpenKey>) -> Error {
+    let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
+    let path = path.to_owned();
+    let why = match (error, open) {
+        (serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. }, _) => {
+            format!("{}: stands twice: leave one of them out", key.escape_debug())
+        }
+        (serde_saphyr::Error::Unexpected { .. } | serde_saphyr::Error::NullIntoString { .. }, open) => match open {
+            Some((key, line, shape)) => {
+                return Error::Setting { origin: Origin::File { path, line }, key, why: shape.mend().to_owned() };
+            }
+            None => "the file has to hold settings, one 'key: value' a line".to_owned(),
+        },
+        (other, _) => other.to_string(),
+    };
+    // The place stands in front already.
+    let why = why.strip_suffix(&format!(" at line {line}, column {column}")).unwrap_or(&why).to_owned();
+    Error::Yaml { path, line, why }
 }

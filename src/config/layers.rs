@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, error::Error as _, ffi::OsString};
 
 use clap::{
-    Arg, ArgMatches, Args, Command, FromArgMatches,
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches,
     error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
 };
@@ -17,14 +17,16 @@ use super::{Error, Origin, Variables, args::RunArgs, file, properties};
 /// Where each key's value came from; keys with their defaults are absent.
 pub(super) type Origins = BTreeMap<String, Origin>;
 
-/// Names the variable of each flag in the help.
+/// Names the variable of each flag in the help, and keeps the help to a line or two a flag.
 pub(crate) fn with_variables(command: Command) -> Command {
-    command.mut_args(|arg| {
+    let help = Arg::new("help").short('h').long("help").action(ArgAction::HelpShort).help("Print help");
+    let command = command.disable_help_flag(true).mut_args(|arg| {
         let Some(long) = arg.get_long() else { return arg };
         let variable = variable(long);
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
         arg.help(format!("{help} [env: {variable}]"))
-    })
+    });
+    command.arg(help)
 }
 
 /// All keys, as they stand in the file.

@@ -30,13 +30,13 @@ pub struct Telemetry {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The OTEL_* variables do not make an exporter.
-    #[error("{0}")]
+    #[error(transparent)]
     Traces(#[from] traces::Error),
     /// Somebody installed a subscriber before.
     #[error("start logging")]
     Logs(#[source] tracing_subscriber::util::TryInitError),
     /// The log filter does not parse, although the configuration checked it.
-    #[error("log-level: {0}")]
+    #[error("log-level")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
 }
 

@@ -53,7 +53,7 @@ pub enum Error {
         why: String,
     },
     /// The exporter refuses its variables.
-    #[error("the OTEL_EXPORTER_OTLP_* variables make no exporter: {0}")]
+    #[error("the OTEL_EXPORTER_OTLP_* variables make no exporter")]
     Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
 }
 
