@@ -242,6 +242,8 @@ mod tests {
         let (address, stop, task) = serve(&Health::default()).await;
         let mut stream = tokio::net::TcpStream::connect(address).await.expect("the server listens");
         stream.write_all(b"GET / HTTP/1.1\r\n").await.expect("half a request");
+        // Answered only after the server took the connection above over.
+        assert_eq!(get(address, "/livez").await.0, 200);
         stop.cancel();
         let limit = DRAIN_MAX + Duration::from_secs(5);
         tokio::time::timeout(limit, task).await.expect("in time").expect("no panic").expect("a clean end");
