@@ -7,10 +7,16 @@
 //!                                                              └──── told: Tracked per pod, restored at take-over ──────┘
 //! ```
 
+pub mod cli;
 pub mod clock;
+pub mod compose;
+pub mod config;
+pub mod http;
 pub mod leadership;
 pub mod lifecycle;
 pub mod logs;
+pub mod ports;
 pub mod publish;
-pub mod worker;
+pub mod telemetry;
 pub mod watch;
+pub mod worker;

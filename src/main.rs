@@ -1,2 +1,28 @@
-//! pod-monitor.
-fn main() {}
+//! pod-monitor: parses, starts telemetry, runs. Everything else is in the library.
+
+use std::process::ExitCode;
+
+use pod_monitor::{
+    cli::{self, Command},
+    config::Surroundings,
+    telemetry::Telemetry,
+};
+
+fn main() -> ExitCode {
+    let command = cli::parse(std::env::args_os(), &|name| std::env::var_os(name), &Surroundings::of_this_process());
+    let Command::Run(config) = match command {
+        Ok(command) => command,
+        Err(error) => return cli::refuse(&error),
+    };
+    // Before the async runtime starts and after it has ended: the exporter of traces blocks.
+    let telemetry = match Telemetry::start(&config.log, &config.identity) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("error: {}", cli::chain(&error));
+            return ExitCode::from(cli::EXIT_CONFIG);
+        }
+    };
+    let code = cli::run(*config, &telemetry);
+    telemetry.shutdown();
+    code
+}

@@ -1,4 +1,390 @@
-//! Where the steps of one shard meet.
+//! Where the steps of one shard meet: the only file that knows watch, lifecycle, logs and publish.
+//!
+//! ```text
+//!  watch streams ─Notice─▶ ┌────────────────────── worker (one task) ──────────────────────┐
+//!  LIST, GET tasks ──────▶ │ Table: told, pending per pod ──form──▶ Batch ──▶ Publishing    │──▶ journal
+//!  capture tasks ────────▶ │   ▲                                                │          │
+//!                          │   └── committed: captures begin ◀── verdict ◀──────┘          │
+//!                          └────────────────────────────────────────────────────────────────┘
+//! ```
+//! It takes notices at all times, also while Kafka is away: they coalesce by pod. It acts only after the journal was
+//! opened (fenced, restored), and nothing outside Kafka happens before the commit that remembers it.
 
+mod intake;
 pub mod position;
+mod publishing;
 pub mod table;
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
+};
+use tokio_util::time::DelayQueue;
+
+use self::{
+    intake::{Confirmed, Feed, Listed},
+    publishing::{FENCES_ALARMING, Happened, Publishing, Ticket},
+    table::{Drift, Table},
+};
+use crate::{
+    cli::chain,
+    clock,
+    http::{Board, health::Component, health::Heartbeat, status::ShardStatus},
+    leadership::tenure::Tenure,
+    lifecycle::{event::Captured, event::LogsStatus, identity::OddId, rules::Rules},
+    logs::{Report, Target, capture::Capturer, streams::LogSource},
+    ports::Journals,
+    publish::{
+        Position,
+        error::{Class, CommitError, OpenError},
+        identity::Identity,
+        restore::Restored,
+    },
+    telemetry::metrics::{self, CaptureStatus, FenceResult, Metrics, MissingId, Verdict},
+    watch::{
+        api::{Pods, Scope},
+        pod::PodUid,
+        stream::{NOTICES_MAX, Notice},
+    },
+};
+
+/// How often an idle position is written: well within the minute or so for which the API server keeps events.
+const POSITION_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the loop says that it turns.
+const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Captures under way or waiting for their commit: bounds the bytes held while Kafka is away.
+const CAPTURES_OUTSTANDING_MAX: usize = 128;
+/// How long a stop waits for the transaction that is on its way.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// What a worker works with.
+pub struct Parts<J, S> {
+    /// The permit.
+    pub tenure: Tenure,
+    /// Where events go.
+    pub journals: Arc<J>,
+    /// Who this installation is; `None` where nothing is kept (stdout).
+    pub identity: Option<Identity>,
+    /// The API server.
+    pub pods: Pods,
+    /// The watch streams.
+    pub scopes: Vec<Scope>,
+    /// For output.
+    pub capturer: Capturer<S>,
+    /// What pods print.
+    pub report: Report,
+    /// Settings of the pure core.
+    pub rules: Arc<Rules>,
+    /// Between two reconciliations.
+    pub reconcile_interval: Duration,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What the status page shows.
+    pub board: Board,
+    /// Health of the API server side.
+    pub cluster: Component,
+    /// Health of the Kafka side.
+    pub kafka: Component,
+    /// This loop's sign of life.
+    pub beat: Heartbeat,
+}
+
+/// Why a worker cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The journal will never open as configured.
+    #[error("take the shard over")]
+    Open(#[source] OpenError),
+    /// Trying again cannot help.
+    #[error("publish")]
+    Commit(#[source] CommitError),
+    /// A task of ours died: a bug.
+    #[error("a {task} task ended unexpectedly")]
+    Task {
+        /// Which.
+        task: &'static str,
+        /// How.
+        #[source]
+        source: JoinError,
+    },
+}
+
+/// The worker of one shard during one tenure.
+pub struct Worker<J: Journals, S> {
+    parts: Parts<J, S>,
+    publishing: Publishing<J>,
+    table: Table,
+    term: u64,
+    feeds: Vec<Feed>,
+    watches: JoinSet<()>,
+    notices: mpsc::Receiver<Notice>,
+    notices_in: mpsc::Sender<Notice>,
+    lists: JoinSet<Listed>,
+    confirms: JoinSet<Confirmed>,
+    captures: JoinSet<(PodUid, Captured)>,
+    capture_queue: VecDeque<Target>,
+    settling: DelayQueue<PodUid>,
+    reconcile: Interval,
+    position: Interval,
+    position_due: bool,
+}
+
+impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
+    /// A worker that has not begun.
+    pub fn new(parts: Parts<J, S>) -> Self {
+        let (notices_in, notices) = mpsc::channel(NOTICES_MAX);
+        let publishing = Publishing::new(Arc::clone(&parts.journals), parts.tenure.clone());
+        parts.kafka.not_yet("the journal is being opened");
+        Self {
+            publishing,
+            table: Table::new(Vec::new()),
+            term: 0,
+            feeds: Vec::new(),
+            watches: JoinSet::new(),
+            notices,
+            notices_in,
+            lists: JoinSet::new(),
+            confirms: JoinSet::new(),
+            captures: JoinSet::new(),
+            capture_queue: VecDeque::new(),
+            settling: DelayQueue::new(),
+            reconcile: every(parts.reconcile_interval),
+            position: every(POSITION_INTERVAL),
+            position_due: false,
+            parts,
+        }
+    }
+
+    /// Runs until the tenure ends or nothing more can be done.
+    ///
+    /// # Errors
+    /// As [`Error`] says; the process should end.
+    pub async fn run(mut self) -> Result<(), Error> {
+        let ended = self.parts.tenure.ended.clone();
+        let mut beat = every(BEAT_INTERVAL);
+        self.show("fencing");
+        loop {
+            self.publish();
+            tokio::select! {
+                () = ended.cancelled() => return self.drain().await,
+                happened = self.publishing.next() => self.happened(happened)?,
+                Some(notice) = self.notices.recv() => self.notice(notice),
+                Some(listed) = self.lists.join_next() => self.listed(joined("LIST", listed)?),
+                Some(confirmed) = self.confirms.join_next() => self.confirmed(joined("GET", confirmed)?),
+                Some(captured) = self.captures.join_next() => self.captured(joined("capture", captured)?),
+                Some(watch) = self.watches.join_next() => joined("watch", watch)?,
+                Some(due) = std::future::poll_fn(|cx| self.settling.poll_expired(cx)), if !self.settling.is_empty() => {
+                    self.table.settle(due.get_ref(), Instant::now());
+                }
+                _ = self.reconcile.tick() => self.reconcile(),
+                _ = self.position.tick() => self.position_due = true,
+                _ = beat.tick() => self.turned(),
+            }
+        }
+    }
+
+    fn turned(&mut self) {
+        self.parts.beat.beat();
+        self.parts.metrics.set_tracked_pods(self.table.len());
+        self.release_held();
+    }
+
+    /// Group commit: what gathered while the last transaction committed goes into the next one, at once when idle.
+    fn publish(&mut self) {
+        if !self.publishing.is_idle() || !(self.table.has_ready() || self.position_due) {
+            return;
+        }
+        let now = clock::now();
+        let listing: Vec<bool> = self.feeds.iter().map(Feed::is_listing).collect();
+        let formed = self.table.form(now, &self.parts.rules, &listing);
+        for (until, uid) in formed.settle {
+            self.settling.insert(uid, until_then(now, until));
+        }
+        formed.odd.iter().for_each(|(pod, odd)| self.odd(pod, *odd));
+        formed.drift.iter().for_each(|drift| self.drift(*drift));
+        let moved = self.table.streams.iter().any(|s| s.after_commit() > s.committed());
+        if formed.batch.records.is_empty() && !(self.position_due && moved) {
+            self.position_due = false;
+            return;
+        }
+        self.position_due = false;
+        let mut batch = formed.batch;
+        let told = batch.events.iter().map(|e| e.body.event_type()).collect();
+        let holder = self.parts.tenure.holder.clone();
+        batch.position = Some(Position { term: self.term, holder, streams: self.table.positions() });
+        let ticket = Ticket { in_flight: formed.in_flight, told, oldest: formed.oldest, begun: Instant::now() };
+        self.publishing.commit(batch, ticket);
+    }
+
+    fn happened(&mut self, happened: Happened) -> Result<(), Error> {
+        match happened {
+            Happened::Opening => self.show("fencing"),
+            Happened::Opened(restored) => self.opened(restored),
+            Happened::NotOpened(error) if error.class() == Class::Fatal => return Err(Error::Open(error)),
+            Happened::NotOpened(error) => {
+                self.parts.metrics.fenced(FenceResult::Failed);
+                self.parts.kafka.not_yet(chain(&error));
+            }
+            Happened::Ended(ticket, Ok(())) => self.committed(ticket),
+            Happened::Ended(ticket, Err(error)) => self.not_committed(ticket, error)?,
+        }
+        Ok(())
+    }
+
+    fn opened(&mut self, restored: Restored) {
+        self.parts.metrics.fenced(FenceResult::Ok);
+        self.parts.metrics.set_restored_pods(restored.told.len());
+        self.term = restored.next_term();
+        for odd in &restored.unreadable {
+            tracing::error!(record = ?odd, "changelog record cannot be read: its pod may be told anew");
+        }
+        tracing::info!(shard = %self.parts.tenure.shard, term = self.term, pods = restored.told.len(), "shard taken over");
+        if self.feeds.is_empty() {
+            self.begin_feeds(&restored);
+        }
+        let wanted = self.table.restore(restored.told);
+        self.queue_captures(wanted);
+        self.parts.kafka.ok();
+        self.show("live");
+    }
+
+    fn committed(&mut self, ticket: Ticket) {
+        let metrics = &self.parts.metrics;
+        metrics.transaction_ended(Verdict::Committed, ticket.begun.elapsed());
+        ticket.told.iter().for_each(|event_type| metrics.events_committed(*event_type, 1));
+        ticket.oldest.inspect(|oldest| metrics.observed_to_committed(oldest.elapsed()));
+        let wanted = self.table.committed(ticket.in_flight);
+        self.queue_captures(wanted);
+        self.parts.kafka.ok();
+    }
+
+    fn not_committed(&mut self, ticket: Ticket, error: CommitError) -> Result<(), Error> {
+        let verdict = match &error {
+            CommitError::Fenced { .. } => Verdict::Fenced,
+            CommitError::Unknown { .. } => Verdict::Unknown,
+            _ => Verdict::Aborted,
+        };
+        self.parts.metrics.transaction_ended(verdict, ticket.begun.elapsed());
+        self.table.aborted(ticket.in_flight);
+        match (&error, error.class()) {
+            (CommitError::TooLarge { pod_uid, .. }, _) => {
+                tracing::warn!(%pod_uid, error = %chain(&error), "output left out of its event");
+                self.table.shrink(pod_uid);
+                return Ok(());
+            }
+            (_, Class::Fatal) => return Err(Error::Commit(error)),
+            (_, Class::Fenced) => self.fenced(&error),
+            (_, Class::Transient) => tracing::warn!(error = %chain(&error), "transaction not committed, taking over anew"),
+        }
+        self.parts.kafka.not_yet(chain(&error));
+        Ok(())
+    }
+
+    fn fenced(&self, error: &CommitError) {
+        let fences = self.publishing.fences();
+        let id = self.parts.identity.as_ref().map(|i| i.transactional_id(self.parts.tenure.shard));
+        let transactional_id = id.unwrap_or_default();
+        if fences >= FENCES_ALARMING {
+            let error = chain(error);
+            tracing::error!(transactional_id, fences, error, "fenced again and again: does another monitor run with this id?");
+        } else {
+            tracing::info!(transactional_id, "fenced: a newer producer exists, or our transaction timed out");
+        }
+    }
+
+    fn queue_captures(&mut self, wanted: Vec<Target>) {
+        wanted.iter().for_each(|target| self.table.capturing(&target.uid));
+        self.capture_queue.extend(wanted);
+        self.begin_captures();
+    }
+
+    fn begin_captures(&mut self) {
+        while self.captures.len() + self.table.captures_held() < CAPTURES_OUTSTANDING_MAX {
+            let Some(target) = self.capture_queue.pop_front() else { return };
+            let (capturer, report, metrics) = (self.parts.capturer.clone(), self.parts.report, self.parts.metrics.clone());
+            self.captures.spawn(async move {
+                let begun = Instant::now();
+                let captured = capturer.capture(&target, report).await;
+                metrics.capture_ended(capture_status(captured.logs.status), begun.elapsed());
+                (target.uid, captured)
+            });
+        }
+    }
+
+    fn captured(&mut self, (uid, captured): (PodUid, Captured)) {
+        self.table.captured(&uid, captured);
+        self.begin_captures();
+    }
+
+    fn odd(&self, pod: &str, odd: OddId) {
+        let (id, what) = match odd {
+            OddId::ExecutionAbsent => (MissingId::Execution, "no execution id: the pod UID stands in"),
+            OddId::ExecutionIllegal => (MissingId::Execution, "illegal execution id: the pod UID stands in"),
+            OddId::UserIllegal => (MissingId::User, "illegal user id: left out"),
+        };
+        self.parts.metrics.id_missing(id);
+        tracing::warn!(pod, "{what}");
+    }
+
+    fn drift(&self, drift: Drift) {
+        self.parts.metrics.drifted(match drift {
+            Drift::Missed => metrics::Drift::Missed,
+            Drift::Behind => metrics::Drift::Behind,
+            Drift::Vanished => metrics::Drift::Vanished,
+        });
+        tracing::warn!(?drift, "reconciliation found what the watch had not told");
+    }
+
+    fn show(&self, role: &'static str) {
+        let shard = ShardStatus {
+            shard: self.parts.tenure.shard.0,
+            role,
+            holder: Some(self.parts.tenure.holder.clone()),
+            term: Some(self.term),
+            tracked_pods: u64::try_from(self.table.len()).ok(),
+            lag_records: None,
+            since: Some(clock::now()),
+        };
+        self.parts.board.update(|shown| shown.shards = vec![shard]);
+    }
+
+    /// Stop: no new intake, and the transaction that is on its way gets its verdict.
+    async fn drain(mut self) -> Result<(), Error> {
+        self.show("draining");
+        self.watches.abort_all();
+        if self.publishing.is_committing() {
+            match tokio::time::timeout(DRAIN_MAX, self.publishing.next()).await {
+                Ok(happened) => self.happened(happened)?,
+                Err(_) => tracing::warn!("stopped without the verdict on the last transaction; the changelog has it"),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn joined<T>(task: &'static str, result: Result<T, JoinError>) -> Result<T, Error> {
+    result.map_err(|source| Error::Task { task, source })
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval_at(Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+fn until_then(now: Timestamp, until: Timestamp) -> Duration {
+    Duration::try_from(until.duration_since(now)).unwrap_or_default()
+}
+
+fn capture_status(status: LogsStatus) -> CaptureStatus {
+    match status {
+        LogsStatus::Complete => CaptureStatus::Complete,
+        LogsStatus::Truncated => CaptureStatus::Truncated,
+        LogsStatus::Partial => CaptureStatus::Partial,
+        LogsStatus::Unavailable => CaptureStatus::Unavailable,
+    }
+}

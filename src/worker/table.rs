@@ -12,7 +12,7 @@ use super::position::{self, Stream};
 use crate::{
     lifecycle::{
         decide::{self, Decision, Input, step},
-        event::Captured,
+        event::{Captured, LogsStatus},
         identity::OddId,
         rules::Rules,
         tracked::Tracked,
@@ -97,10 +97,21 @@ pub struct Formed {
     pub settle: Vec<(Timestamp, PodUid)>,
     /// Ids that are not what the pod's maker meant: (pod, what).
     pub odd: Vec<(String, OddId)>,
-    /// Events that only a periodic LIST brought to light.
-    pub drift: usize,
+    /// What only a periodic LIST brought to light.
+    pub drift: Vec<Drift>,
     /// When the oldest observation in it was read.
     pub oldest: Option<Instant>,
+}
+
+/// A difference that a periodic LIST found; in a healthy system there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drift {
+    /// A pod that the watch had not told of.
+    Missed,
+    /// A pod that is further than the watch had told.
+    Behind,
+    /// A pod that went unseen.
+    Vanished,
 }
 
 /// All pods of a shard.
@@ -112,6 +123,8 @@ pub struct Table {
     gone: BTreeSet<(usize, ResourceVersion, PodUid)>,
     /// Left the selection without going, and not yet tombstones.
     left: BTreeSet<PodUid>,
+    /// Captures whose end is not committed yet: their bytes are held here.
+    captures_held: usize,
     /// Progress of each watch stream.
     pub streams: Vec<Stream>,
 }
@@ -119,7 +132,7 @@ pub struct Table {
 impl Table {
     /// An empty table over these streams.
     pub fn new(streams: Vec<Stream>) -> Self {
-        Self { slots: HashMap::new(), ready: VecDeque::new(), gone: BTreeSet::new(), left: BTreeSet::new(), streams }
+        Self { slots: HashMap::new(), ready: VecDeque::new(), gone: BTreeSet::new(), left: BTreeSet::new(), captures_held: 0, streams }
     }
 
     /// How many pods are known.
@@ -188,7 +201,8 @@ impl Table {
         self.left.remove(&uid);
         let slot = self.slots.entry(uid.clone()).or_default();
         slot.stream = stream;
-        slot.settling = None;
+        // A settle grace that ends just now is not something that the watch missed.
+        let listed = listed && slot.settling.take().is_none();
         match &mut slot.pending {
             Some(p) if p.gone.is_some() || p.pod.as_ref().is_some_and(|q| q.metadata.resource_version >= version) => {}
             Some(p) => (p.pod, p.arrived) = (Some(pod), arrived),
@@ -222,8 +236,23 @@ impl Table {
     pub fn captured(&mut self, uid: &PodUid, captured: Captured) {
         if let Some(slot) = self.slots.get_mut(uid) {
             slot.capturing = false;
+            self.captures_held += usize::from(slot.captured.is_none());
             slot.captured = Some(captured);
             self.enqueue(uid);
+        }
+    }
+
+    /// How many captures wait here for their commit.
+    pub fn captures_held(&self) -> usize {
+        self.captures_held
+    }
+
+    /// The broker takes no record as large as this pod's: its output is left out, so that the others get through.
+    pub fn shrink(&mut self, uid: &PodUid) {
+        if let Some(captured) = self.slots.get_mut(uid).and_then(|s| s.captured.as_mut()) {
+            (captured.stdout, captured.stderr) = (None, None);
+            captured.logs.status = LogsStatus::Unavailable;
+            captured.logs.reason = Some("record_too_large".into());
         }
     }
 
@@ -306,6 +335,7 @@ impl Table {
         }
         let (pending, captured) = (slot.pending.take(), slot.captured.take());
         let bytes = captured.as_ref().map_or(0, size);
+        let had_capture = captured.is_some();
         let decision = chain(&uid, slot.tracked.as_ref(), pending.as_ref(), captured.as_ref(), now, rules);
         let stream = &mut self.streams[slot.stream];
         if let Some(until) = decision.settle_until {
@@ -317,6 +347,7 @@ impl Table {
             if let Some(holds) = pending.and_then(|p| p.holds) {
                 stream.settled(holds);
             }
+            self.captures_held -= usize::from(had_capture);
             if slot.tracked.is_none() {
                 self.slots.remove(&uid);
             }
@@ -326,7 +357,13 @@ impl Table {
         if let Some(pending) = &pending {
             pending.holds.inspect(|holds| stream.taken(*holds));
             formed.oldest = Some(formed.oldest.map_or(pending.arrived, |o| o.min(pending.arrived)));
-            formed.drift += if pending.listed { decision.events.len() } else { 0 };
+            if pending.listed && !decision.events.is_empty() {
+                formed.drift.push(match (&pending.gone, &slot.tracked) {
+                    (Some(_), _) => Drift::Vanished,
+                    (None, None) => Drift::Missed,
+                    (None, Some(_)) => Drift::Behind,
+                });
+            }
         }
         if let Some(odd) = decision.odd {
             formed.odd.push((format!("{}/{}", tracked.namespace, tracked.pod_name), odd));
@@ -365,7 +402,8 @@ impl Table {
         }
         self.gone.retain(|(_, _, uid)| self.slots.contains_key(uid));
         let mut captures = Vec::new();
-        for Move { uid, tracked, capture, .. } in moves {
+        for Move { uid, tracked, capture, captured, .. } in moves {
+            self.captures_held -= usize::from(captured.is_some());
             let Some(slot) = self.slots.get_mut(&uid) else { continue };
             slot.busy = false;
             if let Some(version) = tracked.gone {

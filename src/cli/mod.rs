@@ -1,0 +1,122 @@
+//! The command line: sub-commands, exit codes, signals.
+//!
+//! Exit codes: 0 asked to stop, 1 could not go on, 2 configuration. One message for people goes to standard error
+//! before any of the latter two.
+
+pub mod signals;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::{
+    compose,
+    config::{self, Config, RunArgs, Surroundings, Variables, layers},
+    http::Health,
+    telemetry::Telemetry,
+};
+
+/// Could not go on.
+pub const EXIT_FAILED: u8 = 1;
+/// Cannot start as configured.
+pub const EXIT_CONFIG: u8 = 2;
+
+const RUN_EXAMPLES: &str = "\
+Every flag can also stand in the environment (POD_MONITOR_ and its name in capitals) or in the file of --config
+(its name without the dashes). A flag wins over a variable, that over the file, that over the default.
+Lists and maps: in the file as YAML lists and maps; --namespace in its variable separated by commas or newlines,
+--kafka-config by newlines where there are any, else by commas.
+Durations: 300ms, 5s, 2m, 1h. Traces: the standard OTEL_* variables.
+
+Examples:
+  Try it on a cluster without Kafka, one JSON event a line:
+    pod-monitor run --selector app=executor --sink stdout
+  Two namespaces, to Kafka, making its topics:
+    pod-monitor run --selector app=executor --namespace a --namespace b --kafka kafka:9092 --create-topics
+  Everything from a file but the secrets:
+    pod-monitor run --config pod-monitor.yaml --kafka-config-file /run/secrets/kafka.properties
+
+Exit codes: 0 asked to stop, 1 could not go on, 2 configuration.";
+
+/// Tells what happens to execution pods to Kafka, exactly once.
+#[derive(Parser)]
+#[command(name = "pod-monitor", version, arg_required_else_help = true, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Watch execution pods and tell what happens to them
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Box<RunArgs>),
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Be the monitor.
+    Run(Box<Config>),
+}
+
+/// Reads the command line with the environment and the file it names.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    variables: Variables<'_>,
+    surroundings: &Surroundings,
+) -> Result<Command, config::Error> {
+    // The variables stand in the help, but are read by config, which knows their place among the layers.
+    let command = Cli::command().mut_subcommand("run", layers::with_variables);
+    let matches = command.try_get_matches_from(arguments).map_err(layers::refused)?;
+    match matches.subcommand() {
+        Some(("run", given)) => Ok(Command::Run(Box::new(config::load(given, variables, surroundings)?))),
+        other => unreachable!("clap lets only known sub-commands through, not {other:?}"),
+    }
+}
+
+/// Tells people why there is nothing to run; the exit code for that.
+pub fn refuse(error: &config::Error) -> ExitCode {
+    if let config::Error::Clap(error) = error {
+        // Also the way of --help and --version. A closed standard output is nobody's concern at this point.
+        if error.print().is_err() {
+            return ExitCode::from(EXIT_FAILED);
+        }
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_CONFIG));
+    }
+    eprintln!("error: {error}");
+    ExitCode::from(EXIT_CONFIG)
+}
+
+/// Runs the monitor to its end. Call it outside an async runtime.
+pub fn run(config: Config, telemetry: &Telemetry) -> ExitCode {
+    tracing::info_span!("start").in_scope(|| config.log());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the async runtime");
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    match runtime.block_on(compose::run(config, telemetry, Health::default())) {
+        Ok(()) => {
+            tracing::info!("stopped as asked");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "cannot go on");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// An error with its sources, outermost first.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}

@@ -1,0 +1,207 @@
+//! The flags of `pod-monitor run`: names, defaults, help. The one place of the defaults that users see.
+//!
+//! Variables and file keys are derived from the flags' names (`layers.rs`), so none can be forgotten. There is no
+//! `Debug` here on purpose: `kafka_config` may hold secrets.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, ValueEnum};
+
+use super::{Selector, duration, names};
+use crate::logs::Report;
+
+/// Where events go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SinkKind {
+    /// Exactly once, to Kafka
+    Kafka,
+    /// One JSON event a line, nothing kept: to try the monitor on a cluster without Kafka
+    Stdout,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Pretty,
+    /// One JSON object a line
+    Json,
+}
+
+/// What pods print, as a flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportKind {
+    /// Framed if it looks framed, else the last JSON report line, else raw
+    Auto,
+    /// A JSON report line
+    Json,
+    /// Length-framed streams
+    Framed,
+    /// Everything is output
+    Raw,
+}
+
+impl From<ReportKind> for Report {
+    fn from(kind: ReportKind) -> Self {
+        match kind {
+            ReportKind::Auto => Self::Auto,
+            ReportKind::Json => Self::Json,
+            ReportKind::Framed => Self::Framed,
+            ReportKind::Raw => Self::Raw,
+        }
+    }
+}
+
+/// Flags of `run`.
+#[derive(Args)]
+pub struct RunArgs {
+    /// YAML file with any of these settings, keys without the dashes
+    #[arg(long, value_name = "FILE", help_heading = "Configuration")]
+    pub config: Option<PathBuf>,
+
+    /// Label selector of execution pods, as kubectl takes it; required
+    #[arg(long, value_name = "SELECTOR", help_heading = "Pods")]
+    pub selector: Option<Selector>,
+    /// Namespace to watch; repeatable [default: the pod's own, else 'default']
+    #[arg(long, value_name = "NAME", action = ArgAction::Append, help_heading = "Pods")]
+    pub namespace: Vec<String>,
+    /// Watch the pods of all namespaces
+    #[arg(long, help_heading = "Pods", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true", hide_possible_values = true, hide_default_value = true)]
+    pub all_namespaces: bool,
+    /// The container whose end is the execution's end [default: found by the pod's own facts]
+    #[arg(long, value_name = "NAME", help_heading = "Pods", value_parser = checked(names::dns_label))]
+    pub container: Option<String>,
+    /// Compare everything with a list this often
+    #[arg(long, value_name = "DURATION", default_value = "300s", help_heading = "Pods", value_parser = duration::parse)]
+    pub reconcile_interval: Duration,
+    /// How long a failed container's end waits for the pod's final phase, which may say more
+    #[arg(long, value_name = "DURATION", default_value = "10s", help_heading = "Pods", value_parser = duration::parse)]
+    pub settle_grace: Duration,
+
+    /// Label that holds the execution id
+    #[arg(long, value_name = "KEY", default_value = "execution-id", help_heading = "Ids", value_parser = checked(names::label_key))]
+    pub execution_label: String,
+    /// Annotation that holds the execution id where the label does not
+    #[arg(long, value_name = "KEY", default_value = "execution-id", help_heading = "Ids", value_parser = checked(names::label_key))]
+    pub execution_annotation: String,
+    /// Prefix of pod names whose rest is the execution id where neither does
+    #[arg(long, value_name = "PREFIX", default_value = "exec-", help_heading = "Ids")]
+    pub execution_name_prefix: String,
+    /// Label that holds the user id
+    #[arg(long, value_name = "KEY", default_value = "user-id", help_heading = "Ids", value_parser = checked(names::label_key))]
+    pub user_label: String,
+    /// Names the cluster in ids [default: uid of namespace kube-system]
+    #[arg(long, value_name = "ID", help_heading = "Ids", value_parser = checked(names::id))]
+    pub cluster_id: Option<String>,
+    /// metadata.environment of events, for instance production
+    #[arg(long, value_name = "NAME", help_heading = "Ids", value_parser = checked(names::id))]
+    pub environment: Option<String>,
+
+    /// What pods print; auto: framed if it looks framed, else the last JSON report line, else raw
+    #[arg(long, value_name = "FORM", default_value = "auto", help_heading = "Captured output")]
+    pub report: ReportKind,
+    /// Bytes kept per stream; head and tail are kept, the cut is marked
+    #[arg(long, value_name = "BYTES", default_value = "262144", help_heading = "Captured output",
+        value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
+    pub log_bytes_max: u32,
+    /// An end is told at the latest this long after it was seen, with or without its output
+    #[arg(long, value_name = "DURATION", default_value = "30s", help_heading = "Captured output", value_parser = duration::parse)]
+    pub capture_deadline: Duration,
+    /// Captures at the same time
+    #[arg(long, value_name = "COUNT", default_value = "32", help_heading = "Captured output",
+        value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub captures_max: u32,
+    /// Captures at the same time from one node
+    #[arg(long, value_name = "COUNT", default_value = "8", help_heading = "Captured output",
+        value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub captures_per_node_max: u32,
+
+    /// Where events go; stdout: one JSON event a line, nothing kept
+    #[arg(long, value_name = "SINK", default_value = "kafka", help_heading = "Events")]
+    pub sink: SinkKind,
+    /// Bootstrap servers, comma-separated; required for the sink kafka
+    #[arg(long, value_name = "HOST:PORT,...", help_heading = "Events", value_parser = bootstrap)]
+    pub kafka: Option<String>,
+    /// Any librdkafka property; repeatable
+    #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append, help_heading = "Events")]
+    pub kafka_config: Vec<String>,
+    /// File with name=value lines, for secrets; --kafka-config wins
+    #[arg(long, value_name = "FILE", help_heading = "Events")]
+    pub kafka_config_file: Option<PathBuf>,
+    /// Topic of events; with {event_type} in it, one topic per type
+    #[arg(long, value_name = "TOPIC", default_value = "pod-monitor.events", help_heading = "Events",
+        value_parser = checked(names::topic_pattern))]
+    pub events_topic: String,
+    /// Topic that remembers what was told: compacted, partitions = shards
+    #[arg(long, value_name = "TOPIC", default_value = "pod-monitor.changelog", help_heading = "Events",
+        value_parser = checked(names::topic))]
+    pub changelog_topic: String,
+    /// Make missing topics
+    #[arg(long, help_heading = "Events", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true", hide_possible_values = true, hide_default_value = true)]
+    pub create_topics: bool,
+
+    /// Shards that share the pods; this release runs 1
+    #[arg(long, value_name = "COUNT", default_value = "1", help_heading = "Installation",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub shards: u32,
+    /// Name of the installation: of its Leases and its transactional ids
+    #[arg(long, value_name = "NAME", default_value = "pod-monitor", help_heading = "Installation",
+        value_parser = checked(names::dns_subdomain))]
+    pub lease_name: String,
+    /// Namespace of the installation [default: the pod's own, else 'default']
+    #[arg(long, value_name = "NAME", help_heading = "Installation", value_parser = checked(names::dns_label))]
+    pub lease_namespace: Option<String>,
+    /// This process among the replicas; never the same twice [default: pod or host name + random part]
+    #[arg(long, value_name = "ID", help_heading = "Installation", value_parser = checked(names::id))]
+    pub identity: Option<String>,
+
+    /// Address of /livez, /readyz, /metrics, /api/status and the status page
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", help_heading = "Watching the monitor",
+        value_parser = listen)]
+    pub listen: SocketAddr,
+    /// How log lines look [default: pretty on a terminal, else json]
+    #[arg(long, value_name = "FORMAT", help_heading = "Watching the monitor")]
+    pub log_format: Option<LogFormat>,
+    /// error, warn, info, debug, trace, or per module, for instance warn,pod_monitor=debug
+    #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = "Watching the monitor", value_parser = log_level)]
+    pub log_level: String,
+}
+
+/// A value parser from a rule of names.rs.
+fn checked(
+    rule: fn(&str) -> Result<(), String>,
+) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static {
+    move |text| rule(text).map(|()| text.to_owned()).map_err(|why| format!("'{}': {why}", text.escape_debug()))
+}
+
+fn bootstrap(text: &str) -> Result<String, String> {
+    let legal = |server: &str| {
+        let port = server.rsplit_once(':').map(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        port == Some(true) && server.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    match text.split(',').find(|server| !legal(server)) {
+        None => Ok(text.to_owned()),
+        Some(server) => Err(format!(
+            "'{}' is not host:port: write the bootstrap servers comma-separated, for instance kafka-0:9092,kafka-1:9092",
+            server.escape_debug()
+        )),
+    }
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("'{}' is not an address and port: write for instance 0.0.0.0:8080 or [::]:8080", text.escape_debug())
+    })
+}
+
+fn log_level(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::builder().parse(text) {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err(format!(
+            "'{}' is not a level or filter: write error, warn, info, debug, trace, or for instance warn,pod_monitor=debug",
+            text.escape_debug()
+        )),
+    }
+}

@@ -1,0 +1,323 @@
+//! The effective configuration: what the rest of the program gets. Values here fit together.
+
+use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroU32, path::Path, time::Duration};
+
+use super::{
+    At, Error, LogFormat, Origin, Properties, Selector,
+    args::{RunArgs, SinkKind},
+    duration,
+    layers::Origins,
+    names,
+};
+use crate::logs::{Limits, Report};
+
+/// Both captured streams of one event as JSON strings, in bytes: the rest of the record's 1 MiB (Kafka's default
+/// `message.max.bytes`) is for its other fields and headers.
+const ENCODED_BYTES_MAX: usize = 900_000;
+
+/// Where Kubernetes puts the namespace of a pod's service account.
+const OWN_NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// The checked settings of `run`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Which pods are executions.
+    pub selector: Selector,
+    /// Where they are.
+    pub namespaces: Namespaces,
+    /// The container whose end is the execution's end, where it is not the obvious one.
+    pub container: Option<String>,
+    /// Between two comparisons with a LIST.
+    pub reconcile_interval: Duration,
+    /// How long a failed container's end waits for the pod's final phase.
+    pub settle_grace: Duration,
+    /// Where ids come from.
+    pub ids: IdSources,
+    /// Names the cluster in ids; `None`: the uid of namespace kube-system.
+    pub cluster_id: Option<String>,
+    /// `metadata.environment` of events.
+    pub environment: Option<String>,
+    /// What pods print.
+    pub report: Report,
+    /// Bounds of captures.
+    pub limits: Limits,
+    /// Where events go.
+    pub sink: Sink,
+    /// Shards; 1 in this release.
+    pub shards: NonZeroU32,
+    /// Name of the installation.
+    pub lease_name: String,
+    /// Namespace of the installation.
+    pub lease_namespace: String,
+    /// This process among the replicas; unique per start unless the user set it.
+    pub identity: String,
+    /// Address of the HTTP server.
+    pub listen: SocketAddr,
+    /// How the monitor logs.
+    pub log: LogSettings,
+}
+
+/// Whose pods are watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Namespaces {
+    /// All there are.
+    All,
+    /// These, none twice; never empty.
+    Named(BTreeSet<String>),
+}
+
+/// Where ids come from, tried in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdSources {
+    /// Label with the execution id.
+    pub execution_label: String,
+    /// Annotation with the execution id.
+    pub execution_annotation: String,
+    /// Prefix of pod names before the execution id; empty: pod names tell nothing.
+    pub execution_name_prefix: String,
+    /// Label with the user id.
+    pub user_label: String,
+}
+
+/// Where events go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sink {
+    /// Exactly once, to Kafka.
+    Kafka(Kafka),
+    /// To standard output, nothing kept.
+    Stdout,
+}
+
+/// The settings of the sink kafka.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kafka {
+    /// `bootstrap.servers`.
+    pub bootstrap_servers: String,
+    /// Further librdkafka properties; may hold secrets, which Debug does not show.
+    pub properties: Properties,
+    /// Topic of events, may contain [`names::EVENT_TYPE`].
+    pub events_topic: String,
+    /// Topic of the changelog.
+    pub changelog_topic: String,
+    /// Make missing topics.
+    pub create_topics: bool,
+}
+
+/// How the monitor logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// `None`: pretty on a terminal, else JSON.
+    pub format: Option<LogFormat>,
+    /// A level or filter that parses.
+    pub filter: String,
+}
+
+/// What the place where the process runs says about it.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// Namespace of the pod that this process runs in.
+    pub own_namespace: Option<String>,
+    /// Pod or host name.
+    pub host_name: Option<String>,
+    /// Differs between any two starts.
+    pub random: u64,
+}
+
+impl Surroundings {
+    /// Looks around.
+    pub fn of_this_process() -> Self {
+        use std::hash::{BuildHasher, Hasher};
+        let read = |path: &str| std::fs::read_to_string(Path::new(path)).ok();
+        let trimmed = |text: String| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        let host_name = ["POD_NAME", "HOSTNAME"].iter().find_map(|name| std::env::var(name).ok().and_then(trimmed));
+        Self {
+            own_namespace: read(OWN_NAMESPACE_FILE).and_then(trimmed),
+            host_name: host_name.or_else(|| read("/proc/sys/kernel/hostname").and_then(trimmed)),
+            // The standard library's hash keys are the one source of randomness at hand.
+            random: std::collections::hash_map::RandomState::new().build_hasher().finish(),
+        }
+    }
+}
+
+/// Checks the settings against one another.
+pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> Result<Config, Error> {
+    let selector = args.selector.clone().ok_or(Error::Missing {
+        key: "selector",
+        mend: "say which pods are executions with --selector, POD_MONITOR_SELECTOR or the key selector in the file, \
+               for instance --selector app=executor",
+    })?;
+    let shards = NonZeroU32::new(args.shards).filter(|shards| shards.get() == 1).ok_or_else(|| Error::Conflict {
+        why: format!("{}: this release runs one shard: leave it at 1", at(origins, "shards")),
+    })?;
+    for (key, value) in [("reconcile-interval", args.reconcile_interval), ("capture-deadline", args.capture_deadline)] {
+        if value.is_zero() {
+            return Err(Error::Conflict { why: format!("{}: must be longer than 0s", at(origins, key)) });
+        }
+    }
+    if args.captures_per_node_max > args.captures_max && origins.contains_key("captures-per-node-max") {
+        return Err(Error::Conflict {
+            why: format!(
+                "{} ({}) is more than captures-max ({}), so it has no effect: lower it or raise captures-max",
+                at(origins, "captures-per-node-max"),
+                args.captures_per_node_max,
+                args.captures_max
+            ),
+        });
+    }
+    let own_namespace = around.own_namespace.clone().unwrap_or_else(|| "default".to_owned());
+    Ok(Config {
+        selector,
+        namespaces: namespaces(&args, origins, &own_namespace)?,
+        report: args.report.into(),
+        limits: Limits {
+            log_bytes_max: bytes(args.log_bytes_max),
+            encoded_bytes_max: ENCODED_BYTES_MAX,
+            capture_deadline: args.capture_deadline,
+            captures_max: bytes(args.captures_max),
+            captures_per_node_max: bytes(args.captures_per_node_max.min(args.captures_max)),
+        },
+        sink: sink(&args, origins)?,
+        shards,
+        container: args.container,
+        reconcile_interval: args.reconcile_interval,
+        settle_grace: args.settle_grace,
+        ids: IdSources {
+            execution_label: args.execution_label,
+            execution_annotation: args.execution_annotation,
+            execution_name_prefix: args.execution_name_prefix,
+            user_label: args.user_label,
+        },
+        cluster_id: args.cluster_id,
+        environment: args.environment,
+        lease_name: args.lease_name,
+        lease_namespace: args.lease_namespace.unwrap_or(own_namespace),
+        identity: args.identity.unwrap_or_else(|| identity(around)),
+        listen: args.listen,
+        log: LogSettings { format: args.log_format, filter: args.log_level },
+    })
+}
+
+fn bytes(count: u32) -> usize {
+    usize::try_from(count).expect("usize has at least 32 bits on all targets that tokio runs on")
+}
+
+fn identity(around: &Surroundings) -> String {
+    let host = around.host_name.as_deref().unwrap_or("pod-monitor");
+    // Host names are not ours: only what an id may contain is taken over.
+    let host: String = host.chars().filter(char::is_ascii_graphic).take(63).collect();
+    format!("{host}_{:08x}", around.random & 0xffff_ffff)
+}
+
+fn namespaces(args: &RunArgs, origins: &Origins, own: &str) -> Result<Namespaces, Error> {
+    let given = args.namespace.iter().flat_map(|names| names.split(',')).map(str::to_owned);
+    let given: BTreeSet<String> = given.collect();
+    if let Some((name, why)) = given.iter().find_map(|name| names::dns_label(name).err().map(|why| (name, why))) {
+        return Err(Error::Conflict { why: format!("{}: '{}': {why}", at(origins, "namespace"), name.escape_debug()) });
+    }
+    match (args.all_namespaces, given.is_empty()) {
+        (true, true) => Ok(Namespaces::All),
+        (true, false) => Err(Error::Conflict {
+            why: format!(
+                "{} and {} contradict each other: leave one of them out",
+                at(origins, "namespace"),
+                at(origins, "all-namespaces")
+            ),
+        }),
+        (false, true) => Ok(Namespaces::Named(BTreeSet::from([own.to_owned()]))),
+        (false, false) => Ok(Namespaces::Named(given)),
+    }
+}
+
+fn sink(args: &RunArgs, origins: &Origins) -> Result<Sink, Error> {
+    if args.sink == SinkKind::Stdout {
+        // In a file or variable the Kafka settings may stay while somebody tries stdout; on the same command line
+        // they are a mistake.
+        let kafka = ["kafka", "kafka-config", "kafka-config-file", "events-topic", "changelog-topic", "create-topics"];
+        if let Some(key) = kafka.iter().find(|key| origins.get(**key) == Some(&Origin::Flag)) {
+            return Err(Error::Conflict {
+                why: format!("--{key} has no effect with the sink stdout: leave it out, or use --sink kafka"),
+            });
+        }
+        return Ok(Sink::Stdout);
+    }
+    let bootstrap_servers = args.kafka.clone().ok_or(Error::Missing {
+        key: "kafka",
+        mend: "name the bootstrap servers with --kafka, POD_MONITOR_KAFKA or the key kafka in the file, for instance \
+               --kafka kafka:9092; or try the monitor without Kafka: --sink stdout",
+    })?;
+    if args.events_topic == args.changelog_topic {
+        return Err(Error::Conflict {
+            why: format!(
+                "events-topic and changelog-topic are both '{}': give {} another name",
+                args.events_topic,
+                at(origins, "events-topic")
+            ),
+        });
+    }
+    Ok(Sink::Kafka(Kafka {
+        bootstrap_servers,
+        properties: kafka_properties(args, origins)?,
+        events_topic: args.events_topic.clone(),
+        changelog_topic: args.changelog_topic.clone(),
+        create_topics: args.create_topics,
+    }))
+}
+
+fn kafka_properties(args: &RunArgs, origins: &Origins) -> Result<Properties, Error> {
+    let mut properties = Properties::default();
+    if let Some(path) = &args.kafka_config_file {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
+            key: "kafka-config-file",
+            path: path.clone(),
+            source,
+            mend: "name a readable file with name=value lines",
+        })?;
+        properties = Properties::parse_lines(&text).map_err(|(line, why)| Error::Yaml {
+            path: path.clone(),
+            line: u64::try_from(line).unwrap_or(u64::MAX),
+            why: format!("kafka-config-file: {why}"),
+        })?;
+    }
+    let mut given = Properties::default();
+    for entry in &args.kafka_config {
+        given.add(entry).map_err(|why| Error::Conflict { why: format!("{}: {why}", at(origins, "kafka-config")) })?;
+    }
+    properties.extend(given);
+    Ok(properties)
+}
+
+/// How an error names a key: with its place where it has one.
+fn at(origins: &Origins, key: &str) -> String {
+    origins.get(key).map_or_else(|| key.to_owned(), |origin| At { origin, key }.to_string())
+}
+
+impl Config {
+    /// Logs the effective configuration once, secrets masked.
+    pub fn log(&self) {
+        let Self { selector, namespaces, ids, limits, sink, log, .. } = self;
+        tracing::info!(
+            %selector,
+            ?namespaces,
+            ?sink,
+            shards = self.shards,
+            lease_name = self.lease_name,
+            lease_namespace = self.lease_namespace,
+            identity = self.identity,
+            cluster_id = self.cluster_id,
+            environment = self.environment,
+            container = self.container,
+            ?ids,
+            report = ?self.report,
+            log_bytes_max = limits.log_bytes_max,
+            capture_deadline = duration::format(limits.capture_deadline),
+            captures_max = limits.captures_max,
+            captures_per_node_max = limits.captures_per_node_max,
+            reconcile_interval = duration::format(self.reconcile_interval),
+            settle_grace = duration::format(self.settle_grace),
+            listen = %self.listen,
+            log_format = ?log.format,
+            log_level = log.filter,
+            "effective configuration"
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! The configuration of `run`: flags, POD_MONITOR_* variables and a YAML file become one checked [`Config`].
+//!
+//! ```text
+//!   flags ─▶ variables ─▶ file ─▶ defaults        (the first that says something wins, layers.rs)
+//!                    │ RunArgs: each value parsed (args.rs)
+//!                    ▼
+//!                 Config: values that fit together (effective.rs)
+//! ```
+//!
+//! Promises: nothing is accepted that has no effect; each refusal is one message that names the key, where its value
+//! stands and the mend; secrets appear neither in Debug nor in messages. Reads files and variables only at start.
+
+pub mod args;
+pub mod duration;
+mod effective;
+mod file;
+pub(crate) mod layers;
+pub mod lease;
+pub mod names;
+pub mod properties;
+pub mod selector;
+
+use std::{ffi::OsString, fmt, path::PathBuf};
+
+pub use args::{LogFormat, RunArgs};
+pub use effective::{Config, IdSources, Kafka, LogSettings, Namespaces, Sink, Surroundings};
+pub use properties::Properties;
+pub use selector::Selector;
+
+/// Looks up an environment variable.
+pub type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// Where a value stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// On the command line.
+    Flag,
+    /// In the environment.
+    Variable,
+    /// In the file of `--config`.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: u64,
+    },
+}
+
+/// Why the process cannot start as configured. Ends it with exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What clap itself says: unknown flags, but also `--help` and `--version`, which are no failures.
+    #[error("{0}")]
+    Clap(clap::Error),
+    /// A value that is wrong by itself, with its place.
+    #[error("{}: {why}", At { origin, key })]
+    Setting {
+        /// Where the value stands.
+        origin: Origin,
+        /// The key, without dashes.
+        key: String,
+        /// What is wrong, and the mend.
+        why: String,
+    },
+    /// The file of `--config` is no YAML, or has a value of a wrong type.
+    #[error("{}:{line}: {why}", path.display())]
+    Yaml {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: u64,
+        /// What the parser says.
+        why: String,
+    },
+    /// A file that cannot be read.
+    #[error("{key}: cannot read {}: {source}: {mend}", path.display())]
+    Unreadable {
+        /// The key that names the file.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+        /// What to do.
+        mend: &'static str,
+    },
+    /// A required value is absent.
+    #[error("{key} is missing: {mend}")]
+    Missing {
+        /// The key.
+        key: &'static str,
+        /// What to do.
+        mend: &'static str,
+    },
+    /// Values that do not go together.
+    #[error("{why}")]
+    Conflict {
+        /// Which keys, where they stand, and the mend.
+        why: String,
+    },
+}
+
+/// The settings from all layers, checked against one another.
+pub fn load(given: &clap::ArgMatches, variables: Variables<'_>, surroundings: &Surroundings) -> Result<Config, Error> {
+    let (args, origins) = layers::resolve(given, variables)?;
+    effective::build(args, &origins, surroundings)
+}
+
+/// A key with its place: `--key`, `POD_MONITOR_KEY` or `file:line: key`.
+struct At<'a> {
+    origin: &'a Origin,
+    key: &'a str,
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.origin {
+            Origin::Flag => write!(f, "--{}", self.key),
+            Origin::Variable => f.write_str(&layers::variable(self.key)),
+            Origin::File { path, line } => write!(f, "{}:{line}: {}", path.display(), self.key),
+        }
+    }
+}

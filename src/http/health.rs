@@ -1,0 +1,206 @@
+//! Is it ready, is it alive: answered by the components themselves.
+//!
+//! ```text
+//!   component ──ok / not yet, why──▶ Health ──▶ /readyz   (every component is ok)
+//!   loop      ──beat──────────────▶        ──▶ /livez    (no loop is overdue)
+//! ```
+//!
+//! Promises: neither answer is a constant (without components the process is not ready); each change of a component is
+//! logged once; ages are measured on the monotonic clock.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+/// What all components say. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    components: BTreeMap<&'static str, State>,
+    beats: BTreeMap<u64, Beat>,
+    next_beat: u64,
+}
+
+/// How a component is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Does its part.
+    Ok,
+    /// Does not yet, or no longer.
+    Waiting {
+        /// For people.
+        why: String,
+    },
+}
+
+#[derive(Debug)]
+struct Beat {
+    name: &'static str,
+    age_max: Duration,
+    last: Instant,
+}
+
+/// A component's voice.
+#[derive(Debug, Clone)]
+pub struct Component {
+    health: Health,
+    name: &'static str,
+}
+
+/// A loop's sign of life; dropping it says that the loop ended on purpose.
+#[derive(Debug)]
+pub struct Heartbeat {
+    health: Health,
+    key: u64,
+}
+
+/// A loop that has not turned for too long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck {
+    /// The loop.
+    pub name: &'static str,
+    /// Since its last sign.
+    pub age: Duration,
+    /// What was allowed.
+    pub age_max: Duration,
+}
+
+impl Health {
+    /// The voice of the component `name`, which waits until it says otherwise. A known name gives the same component.
+    pub fn component(&self, name: &'static str) -> Component {
+        let waiting = || State::Waiting { why: "has not started".to_owned() };
+        self.inner().components.entry(name).or_insert_with(waiting);
+        Component { health: self.clone(), name }
+    }
+
+    /// Registers a loop that promises to call [`Heartbeat::beat`] at least every `age_max`.
+    pub fn heartbeat(&self, name: &'static str, age_max: Duration) -> Heartbeat {
+        let mut inner = self.inner();
+        let key = inner.next_beat;
+        inner.next_beat += 1;
+        inner.beats.insert(key, Beat { name, age_max, last: Instant::now() });
+        Heartbeat { health: self.clone(), key }
+    }
+
+    /// All components with their states, by name.
+    pub fn components(&self) -> Vec<(&'static str, State)> {
+        self.inner().components.iter().map(|(name, state)| (*name, state.clone())).collect()
+    }
+
+    /// Whether there are components and all of them are ok.
+    pub fn is_ready(&self) -> bool {
+        let inner = self.inner();
+        !inner.components.is_empty() && inner.components.values().all(|state| *state == State::Ok)
+    }
+
+    /// Names of the loops that promise signs of life.
+    pub fn heartbeats(&self) -> Vec<&'static str> {
+        self.inner().beats.values().map(|beat| beat.name).collect()
+    }
+
+    /// Loops that are overdue at `now`.
+    pub fn stuck(&self, now: Instant) -> Vec<Stuck> {
+        let overdue = |beat: &Beat| {
+            let age = now.saturating_duration_since(beat.last);
+            (age > beat.age_max).then_some(Stuck { name: beat.name, age, age_max: beat.age_max })
+        };
+        self.inner().beats.values().filter_map(overdue).collect()
+    }
+
+    /// A panic while the lock was held left nothing half-done: each change is one assignment.
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Component {
+    /// It does its part.
+    pub fn ok(&self) {
+        if self.set(State::Ok) {
+            tracing::info!(component = self.name, "component is ok");
+        }
+    }
+
+    /// It does not, for this reason.
+    pub fn not_yet(&self, why: impl Into<String>) {
+        let why = why.into();
+        if self.set(State::Waiting { why: why.clone() }) {
+            tracing::warn!(component = self.name, why, "component is not ready");
+        }
+    }
+
+    /// Whether that is a change worth a line: another reason for waiting is one, the same again is not.
+    fn set(&self, state: State) -> bool {
+        let mut inner = self.health.inner();
+        let before = inner.components.insert(self.name, state.clone());
+        before.as_ref() != Some(&state)
+    }
+}
+
+impl Heartbeat {
+    /// The loop turned.
+    pub fn beat(&self) {
+        if let Some(beat) = self.health.inner().beats.get_mut(&self.key) {
+            beat.last = Instant::now();
+        }
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.health.inner().beats.remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_is_what_all_components_say() {
+        let health = Health::default();
+        assert!(!health.is_ready(), "nobody has said anything");
+        let kafka = health.component("kafka");
+        let watch = health.component("watch");
+        kafka.ok();
+        assert!(!health.is_ready(), "watch has not started");
+        watch.ok();
+        assert!(health.is_ready());
+        kafka.not_yet("no broker answers");
+        assert!(!health.is_ready());
+        let waiting = State::Waiting { why: "no broker answers".to_owned() };
+        assert_eq!(health.components(), [("kafka", waiting), ("watch", State::Ok)]);
+        assert!(health.component("kafka").set(State::Ok), "the same component again");
+        assert!(health.is_ready());
+    }
+
+    #[test]
+    fn only_changes_are_worth_a_line() {
+        let component = Health::default().component("kafka");
+        let waiting = |why: &str| State::Waiting { why: why.to_owned() };
+        assert!(component.set(waiting("a")));
+        assert!(!component.set(waiting("a")));
+        assert!(component.set(waiting("b")));
+        assert!(component.set(State::Ok));
+        assert!(!component.set(State::Ok));
+    }
+
+    #[test]
+    fn a_loop_is_stuck_when_its_beat_is_overdue_and_only_then() {
+        let health = Health::default();
+        let beat = health.heartbeat("watch", Duration::from_secs(5));
+        let last = health.inner().beats[&0].last;
+        assert_eq!(health.stuck(last + Duration::from_secs(5)), []);
+        let late = last + Duration::from_millis(5_001);
+        let stuck = Stuck { name: "watch", age: Duration::from_millis(5_001), age_max: Duration::from_secs(5) };
+        assert_eq!(health.stuck(late), [stuck]);
+        beat.beat();
+        assert!(health.inner().beats[&0].last >= last);
+        drop(beat);
+        assert_eq!(health.stuck(late), [], "a loop that ended is not stuck");
+    }
+}

@@ -1,0 +1,261 @@
+//! Routes and the server's life.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    extract::{RawQuery, State as Shared},
+    http::{HeaderName, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    health::{Health, State},
+    page,
+    status::Board,
+};
+use crate::telemetry::{Metrics, metrics};
+
+/// How long open requests may take to end once the process was asked to stop.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// Why there is no HTTP.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be had.
+    #[error("cannot listen on {address} ({}): {mend}", source.kind())]
+    Bind {
+        /// What --listen says.
+        address: SocketAddr,
+        /// What to do.
+        mend: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The server ended by itself.
+    #[error("the HTTP server ended")]
+    Serve(#[source] std::io::Error),
+}
+
+/// What the routes read.
+#[derive(Debug, Clone)]
+struct Sources {
+    health: Health,
+    metrics: Metrics,
+    board: Board,
+}
+
+/// A server that is bound: connections queue from here on, answers come from [`Server::run`].
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    sources: Sources,
+}
+
+impl Server {
+    /// Binds the address; port 0 takes a free one.
+    pub async fn bind(address: SocketAddr, health: Health, metrics: Metrics, board: Board) -> Result<Self, Error> {
+        let refused = |source: std::io::Error| {
+            let mend = match source.kind() {
+                std::io::ErrorKind::AddrInUse => "another program uses it: end that one or choose another --listen",
+                std::io::ErrorKind::PermissionDenied => "not allowed: choose a port from 1024 on with --listen",
+                std::io::ErrorKind::AddrNotAvailable => "this machine does not have that address: change --listen",
+                _ => "change --listen",
+            };
+            Error::Bind { address, mend, source }
+        };
+        let listener = TcpListener::bind(address).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        tracing::info!(%address, "serving HTTP");
+        Ok(Self { listener, address, sources: Sources { health, metrics, board } })
+    }
+
+    /// Where it really listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers requests until `stop`, then lets open ones end for two seconds.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        let routes = routes(self.sources);
+        let serve = axum::serve(self.listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let late = async {
+            stop.cancelled().await;
+            // A client that keeps its connection busy must not keep the process.
+            tokio::time::sleep(DRAIN_MAX).await;
+        };
+        tokio::select! {
+            ended = serve.into_future() => ended.map_err(Error::Serve),
+            () = late => Ok(()),
+        }
+    }
+}
+
+fn routes(sources: Sources) -> Router {
+    Router::new()
+        .route("/", get(status_page))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text))
+        .route("/api/status", get(status_json))
+        .with_state(sources)
+}
+
+type Headers = [(HeaderName, &'static str); 2];
+
+/// Nothing here may be kept by caches on the way.
+fn content(kind: &'static str) -> Headers {
+    [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")]
+}
+
+fn text(code: StatusCode, text: String) -> Response {
+    (code, content("text/plain; charset=utf-8"), text).into_response()
+}
+
+async fn livez(Shared(sources): Shared<Sources>) -> Response {
+    let stuck = sources.health.stuck(Instant::now());
+    if stuck.is_empty() {
+        return text(StatusCode::OK, "ok\n".to_owned());
+    }
+    let line = |stuck: &super::health::Stuck| {
+        format!("[-]{}: no sign of life for {:.1?}, at most {:.1?}\n", stuck.name, stuck.age, stuck.age_max)
+    };
+    text(StatusCode::INTERNAL_SERVER_ERROR, stuck.iter().map(line).collect())
+}
+
+async fn readyz(Shared(sources): Shared<Sources>, RawQuery(query): RawQuery) -> Response {
+    let ready = sources.health.is_ready();
+    let asked = |part: &str| part == "verbose" || part.starts_with("verbose=");
+    let verbose = query.is_some_and(|query| query.split('&').any(asked));
+    if ready && !verbose {
+        return text(StatusCode::OK, "ok\n".to_owned());
+    }
+    let components = sources.health.components();
+    let line = |(name, state): &(&str, State)| match state {
+        State::Ok => format!("[+]{name} ok\n"),
+        State::Waiting { why } => format!("[-]{name}: {}\n", why.escape_debug()),
+    };
+    let mut lines: String = components.iter().map(line).collect();
+    if components.is_empty() {
+        lines.push_str("[-]start: no component has started yet\n");
+    }
+    lines.push_str(if ready { "ready\n" } else { "not ready\n" });
+    text(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, lines)
+}
+
+async fn metrics_text(Shared(sources): Shared<Sources>) -> Response {
+    match sources.metrics.text() {
+        Ok(text) => (content(metrics::CONTENT_TYPE), text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics cannot be written");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be written\n".to_owned())
+        }
+    }
+}
+
+async fn status_json(Shared(sources): Shared<Sources>) -> Response {
+    let status = sources.board.status(&sources.health, Instant::now());
+    match serde_json::to_string_pretty(&status) {
+        Ok(json) => (content("application/json"), json + "\n").into_response(),
+        Err(error) => {
+            tracing::error!(%error, "status cannot be written");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "status cannot be written\n".to_owned())
+        }
+    }
+}
+
+async fn status_page(Shared(sources): Shared<Sources>) -> Response {
+    let page = page::render(&sources.board.status(&sources.health, Instant::now()));
+    // Belt and braces beside the escaping: no script may run on this page.
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
+    let policy = [(header::CONTENT_SECURITY_POLICY, policy)];
+    (content("text/html; charset=utf-8"), policy, page).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::http::status::Shown;
+
+    async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("the server listens");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("the server reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("the server answers");
+        let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
+        (code, answer)
+    }
+
+    async fn serve(health: &Health) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<Result<(), Error>>) {
+        let board = Board::new(Shown { identity: "me_1".to_owned(), ..Shown::default() });
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let server = Server::bind(any, health.clone(), Metrics::new(), board).await.expect("a free port");
+        let (address, stop) = (server.address(), CancellationToken::new());
+        (address, stop.clone(), tokio::spawn(server.run(stop)))
+    }
+
+    #[tokio::test]
+    async fn answers_follow_the_components() {
+        let health = Health::default();
+        let (address, stop, task) = serve(&health).await;
+        let (code, answer) = get(address, "/readyz").await;
+        assert!(code == 503 && answer.contains("[-]start"), "{answer}");
+        health.component("kafka").not_yet("no broker\nanswers");
+        health.component("watch").ok();
+        let (code, answer) = get(address, "/readyz?verbose").await;
+        assert!(code == 503 && answer.contains("[-]kafka: no broker\\nanswers\n[+]watch ok\n"), "{answer}");
+        let (_, page) = get(address, "/").await;
+        assert!(page.contains("not ready") && page.contains("me_1") && !page.contains("<script"), "{page}");
+        health.component("kafka").ok();
+        assert_eq!(get(address, "/readyz").await.0, 200);
+        let (code, answer) = get(address, "/readyz?verbose").await;
+        assert!(code == 200 && answer.contains("[+]kafka ok\n[+]watch ok\nready\n"), "{answer}");
+        assert_eq!(get(address, "/livez").await.0, 200);
+        let beat = health.heartbeat("watch-loop", Duration::ZERO);
+        let (code, answer) = get(address, "/livez").await;
+        assert!(code == 500 && answer.contains("[-]watch-loop"), "{answer}");
+        drop(beat);
+        assert_eq!(get(address, "/livez").await.0, 200);
+        let (_, answer) = get(address, "/metrics").await;
+        assert!(answer.contains("pod_monitor_tracked_pods 0") && answer.contains("openmetrics-text"), "{answer}");
+        let (_, answer) = get(address, "/api/status").await;
+        let json = answer.split("\r\n\r\n").nth(1).expect("a body");
+        let status: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        assert_eq!((&status["identity"], &status["ready"]), (&"me_1".into(), &true.into()), "{status}");
+        assert_eq!(get(address, "/nowhere").await.0, 404);
+        stop.cancel();
+        task.await.expect("no panic").expect("a clean end");
+    }
+
+    #[tokio::test]
+    async fn a_busy_connection_does_not_keep_the_process() {
+        let (address, stop, task) = serve(&Health::default()).await;
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("the server listens");
+        stream.write_all(b"GET / HTTP/1.1\r\n").await.expect("half a request");
+        // Answered only after the server took the connection above over.
+        assert_eq!(get(address, "/livez").await.0, 200);
+        stop.cancel();
+        let limit = DRAIN_MAX + Duration::from_secs(5);
+        tokio::time::timeout(limit, task).await.expect("in time").expect("no panic").expect("a clean end");
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_told_with_its_mend() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = taken.local_addr().expect("bound");
+        let board = Board::new(Shown::default());
+        let error = Server::bind(address, Health::default(), Metrics::new(), board).await.expect_err("in use");
+        let message = error.to_string();
+        assert!(message.contains(&address.to_string()) && message.contains("--listen"), "{message}");
+    }
+}

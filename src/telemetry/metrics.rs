@@ -1,0 +1,425 @@
+//! What is counted. Labels come from the enums in this file only, so the number of series has a bound.
+//!
+//! Other modules call small methods with meaning; how a metric is called and bucketed is decided here.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::Registry,
+};
+
+use crate::lifecycle::event::EventType;
+
+/// Content type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// An enum of label values: `Name { Variant = "text" }`.
+macro_rules! label_values {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? })+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// Every value, so that each series exists from the start.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// As it stands in the label.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+                EncodeLabelValue::encode(&self.as_str(), encoder)
+            }
+        }
+    )+};
+}
+
+label_values! {
+    /// How a transaction ended.
+    Verdict {
+        /// Committed.
+        Committed = "committed",
+        /// Aborted; its decisions are made anew.
+        Aborted = "aborted",
+        /// A newer producer took over.
+        Fenced = "fenced",
+        /// Nobody can say; the changelog will.
+        Unknown = "unknown",
+    }
+    /// What was captured of an output.
+    CaptureStatus {
+        /// All of it.
+        Complete = "complete",
+        /// Head and tail.
+        Truncated = "truncated",
+        /// Only a part arrived.
+        Partial = "partial",
+        /// Nothing.
+        Unavailable = "unavailable",
+    }
+    /// Why a watch began anew.
+    WatchRestart {
+        /// The server ended it in time.
+        Ended = "ended",
+        /// The resourceVersion is too old (410).
+        Expired = "expired",
+        /// The connection broke.
+        Broken = "broken",
+        /// Silent for too long.
+        Silent = "silent",
+        /// Refused (403 and the like).
+        Refused = "refused",
+    }
+    /// What a watch delivered.
+    WatchEvent {
+        /// ADDED
+        Added = "added",
+        /// MODIFIED
+        Modified = "modified",
+        /// DELETED
+        Deleted = "deleted",
+        /// BOOKMARK
+        Bookmark = "bookmark",
+        /// ERROR
+        Error = "error",
+    }
+    /// How a LIST went.
+    ListResult {
+        /// Complete.
+        Ok = "ok",
+        /// Older than what is known already: asked again.
+        Stale = "stale",
+        /// Failed.
+        Failed = "failed",
+    }
+    /// What of a pod could not be read.
+    PodPart {
+        /// The whole object.
+        Object = "object",
+        /// Its metadata.
+        Metadata = "metadata",
+        /// Its spec.
+        Spec = "spec",
+        /// Its status.
+        Status = "status",
+    }
+    /// Which id a pod does not carry.
+    MissingId {
+        /// The execution's.
+        Execution = "execution",
+        /// The user's.
+        User = "user",
+    }
+    /// A difference that a periodic comparison found; 0 in a healthy system.
+    Drift {
+        /// A pod nobody had told us of.
+        Missed = "missed",
+        /// A pod that is further than what was told.
+        Behind = "behind",
+        /// A pod that vanished unseen.
+        Vanished = "vanished",
+    }
+    /// How a fence went.
+    FenceResult {
+        /// Older producers are refused now.
+        Ok = "ok",
+        /// Refused or failed.
+        Failed = "failed",
+    }
+}
+
+/// One label called `$label`.
+macro_rules! label_sets {
+    ($($name:ident { $label:ident: $value:ty })+) => {$(
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        struct $name { $label: $value }
+    )+};
+}
+
+label_sets! {
+    ByEventType { event_type: EventLabel }
+    ByVerdict { verdict: Verdict }
+    ByStatus { status: CaptureStatus }
+    ByReason { reason: WatchRestart }
+    ByWatchEvent { kind: WatchEvent }
+    ByListResult { result: ListResult }
+    ByPart { part: PodPart }
+    ById { id: MissingId }
+    ByDrift { kind: Drift }
+    ByFenceResult { result: FenceResult }
+}
+
+/// [`EventType`] as a label; the event types themselves know nothing of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct EventLabel(EventType);
+
+impl EncodeLabelValue for EventLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        EncodeLabelValue::encode(&self.0.as_str(), encoder)
+    }
+}
+
+/// Everything that is counted. Clones count together.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    events: Family<ByEventType, Counter>,
+    transactions: Family<ByVerdict, Counter>,
+    transaction_duration: Histogram,
+    captures: Family<ByStatus, Counter>,
+    capture_duration: Histogram,
+    tracked_pods: Gauge,
+    restored_pods: Gauge,
+    watch_restarts: Family<ByReason, Counter>,
+    watch_events: Family<ByWatchEvent, Counter>,
+    lists: Family<ByListResult, Counter>,
+    unreadable_pods: Family<ByPart, Counter>,
+    missing_ids: Family<ById, Counter>,
+    reconcile_drift: Family<ByDrift, Counter>,
+    reconcile_runs: Counter,
+    observed_to_committed: Histogram,
+    fences: Family<ByFenceResult, Counter>,
+    otlp_export_failures: Counter,
+}
+
+/// From half a millisecond to half a minute.
+const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+impl Metrics {
+    /// All metrics at zero, every series present.
+    pub fn new() -> Self {
+        let mut inner = Inner {
+            registry: Registry::with_prefix("pod_monitor"),
+            events: Family::default(),
+            transactions: Family::default(),
+            transaction_duration: Histogram::new(SECONDS),
+            captures: Family::default(),
+            capture_duration: Histogram::new(SECONDS),
+            tracked_pods: Gauge::default(),
+            restored_pods: Gauge::default(),
+            watch_restarts: Family::default(),
+            watch_events: Family::default(),
+            lists: Family::default(),
+            unreadable_pods: Family::default(),
+            missing_ids: Family::default(),
+            reconcile_drift: Family::default(),
+            reconcile_runs: Counter::default(),
+            observed_to_committed: Histogram::new(SECONDS),
+            fences: Family::default(),
+            otlp_export_failures: Counter::default(),
+        };
+        inner.register();
+        inner.create_all_series();
+        Self(Arc::new(inner))
+    }
+
+    /// The text of `/metrics` ([`CONTENT_TYPE`]).
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.0.registry)?;
+        Ok(text)
+    }
+
+    /// Events of one type became visible.
+    pub fn events_committed(&self, event_type: EventType, count: u64) {
+        self.0.events.get_or_create(&ByEventType { event_type: EventLabel(event_type) }).inc_by(count);
+    }
+
+    /// A transaction ended after `took`.
+    pub fn transaction_ended(&self, verdict: Verdict, took: Duration) {
+        self.0.transactions.get_or_create(&ByVerdict { verdict }).inc();
+        self.0.transaction_duration.observe(took.as_secs_f64());
+    }
+
+    /// A capture ended after `took`.
+    pub fn capture_ended(&self, status: CaptureStatus, took: Duration) {
+        self.0.captures.get_or_create(&ByStatus { status }).inc();
+        self.0.capture_duration.observe(took.as_secs_f64());
+    }
+
+    /// So many pods are tracked now.
+    pub fn set_tracked_pods(&self, pods: usize) {
+        self.0.tracked_pods.set(gauge(pods));
+    }
+
+    /// So many pods came from the changelog at the last take-over.
+    pub fn set_restored_pods(&self, pods: usize) {
+        self.0.restored_pods.set(gauge(pods));
+    }
+
+    /// A watch began anew.
+    pub fn watch_restarted(&self, reason: WatchRestart) {
+        self.0.watch_restarts.get_or_create(&ByReason { reason }).inc();
+    }
+
+    /// A watch delivered something.
+    pub fn watch_delivered(&self, kind: WatchEvent) {
+        self.0.watch_events.get_or_create(&ByWatchEvent { kind }).inc();
+    }
+
+    /// A LIST ended.
+    pub fn listed(&self, result: ListResult) {
+        self.0.lists.get_or_create(&ByListResult { result }).inc();
+    }
+
+    /// A part of a pod could not be read.
+    pub fn pod_unreadable(&self, part: PodPart) {
+        self.0.unreadable_pods.get_or_create(&ByPart { part }).inc();
+    }
+
+    /// A pod lacks an id.
+    pub fn id_missing(&self, id: MissingId) {
+        self.0.missing_ids.get_or_create(&ById { id }).inc();
+    }
+
+    /// A periodic comparison ended.
+    pub fn reconciled(&self) {
+        self.0.reconcile_runs.inc();
+    }
+
+    /// A periodic comparison found a difference.
+    pub fn drifted(&self, kind: Drift) {
+        self.0.reconcile_drift.get_or_create(&ByDrift { kind }).inc();
+    }
+
+    /// From the moment an observation arrived until its events were visible.
+    pub fn observed_to_committed(&self, took: Duration) {
+        self.0.observed_to_committed.observe(took.as_secs_f64());
+    }
+
+    /// A fence was tried.
+    pub fn fenced(&self, result: FenceResult) {
+        self.0.fences.get_or_create(&ByFenceResult { result }).inc();
+    }
+
+    /// A batch of spans did not arrive.
+    pub fn otlp_export_failed(&self) {
+        self.0.otlp_export_failures.inc();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+impl Inner {
+    /// Names and helps; the client adds `_total` to counters.
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("events", "Events that became visible", self.events.clone());
+        r.register("transactions", "Transactions by how they ended", self.transactions.clone());
+        r.register("transaction_duration_seconds", "From begin to verdict", self.transaction_duration.clone());
+        r.register("captures", "Captures of output by how much was had", self.captures.clone());
+        r.register("capture_duration_seconds", "Duration of captures", self.capture_duration.clone());
+        r.register("tracked_pods", "Pods whose story is not over", self.tracked_pods.clone());
+        r.register("restored_pods", "Pods restored at the last take-over", self.restored_pods.clone());
+        r.register("watch_restarts", "Watches begun anew", self.watch_restarts.clone());
+        r.register("watch_events", "What watches delivered", self.watch_events.clone());
+        r.register("lists", "LISTs by how they went", self.lists.clone());
+        r.register("unreadable_pods", "Pods of which a part could not be read", self.unreadable_pods.clone());
+        r.register("missing_ids", "Pods without an id of their own", self.missing_ids.clone());
+        r.register("reconcile_drift", "Differences found by comparing", self.reconcile_drift.clone());
+        r.register("reconcile_runs", "Comparisons with a LIST", self.reconcile_runs.clone());
+        r.register(
+            "observed_to_committed_seconds",
+            "From an observation to its visible events",
+            self.observed_to_committed.clone(),
+        );
+        r.register("fences", "Fences of older producers", self.fences.clone());
+        r.register("otlp_export_failures", "Batches of spans that did not arrive", self.otlp_export_failures.clone());
+        r.register("build", "Which build this is", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+    }
+
+    /// A series that exists at 0 makes `rate` and alerts see the very first count.
+    fn create_all_series(&self) {
+        for event_type in EventType::ALL {
+            drop(self.events.get_or_create(&ByEventType { event_type: EventLabel(event_type) }));
+        }
+        Verdict::ALL.iter().for_each(|&verdict| drop(self.transactions.get_or_create(&ByVerdict { verdict })));
+        CaptureStatus::ALL.iter().for_each(|&status| drop(self.captures.get_or_create(&ByStatus { status })));
+        WatchRestart::ALL.iter().for_each(|&reason| drop(self.watch_restarts.get_or_create(&ByReason { reason })));
+        WatchEvent::ALL.iter().for_each(|&kind| drop(self.watch_events.get_or_create(&ByWatchEvent { kind })));
+        ListResult::ALL.iter().for_each(|&result| drop(self.lists.get_or_create(&ByListResult { result })));
+        PodPart::ALL.iter().for_each(|&part| drop(self.unreadable_pods.get_or_create(&ByPart { part })));
+        MissingId::ALL.iter().for_each(|&id| drop(self.missing_ids.get_or_create(&ById { id })));
+        Drift::ALL.iter().for_each(|&kind| drop(self.reconcile_drift.get_or_create(&ByDrift { kind })));
+        FenceResult::ALL.iter().for_each(|&result| drop(self.fences.get_or_create(&ByFenceResult { result })));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_have_their_promised_names_from_the_start() {
+        let text = Metrics::new().text().expect("metrics can be written");
+        for series in [
+            "pod_monitor_events_total{event_type=\"pod_scheduled\"} 0",
+            "pod_monitor_transactions_total{verdict=\"committed\"} 0",
+            "pod_monitor_transaction_duration_seconds_bucket{le=\"0.005\"} 0",
+            "pod_monitor_captures_total{status=\"complete\"} 0",
+            "pod_monitor_capture_duration_seconds_count 0",
+            "pod_monitor_tracked_pods 0",
+            "pod_monitor_restored_pods 0",
+            "pod_monitor_watch_restarts_total{reason=\"expired\"} 0",
+            "pod_monitor_watch_events_total{kind=\"bookmark\"} 0",
+            "pod_monitor_lists_total{result=\"ok\"} 0",
+            "pod_monitor_unreadable_pods_total{part=\"status\"} 0",
+            "pod_monitor_missing_ids_total{id=\"execution\"} 0",
+            "pod_monitor_reconcile_drift_total{kind=\"vanished\"} 0",
+            "pod_monitor_reconcile_runs_total 0",
+            "pod_monitor_observed_to_committed_seconds_sum 0.0",
+            "pod_monitor_fences_total{result=\"ok\"} 0",
+            "pod_monitor_otlp_export_failures_total 0",
+            concat!("pod_monitor_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ] {
+            assert!(text.lines().any(|line| line == series), "{series} is not in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn what_is_counted_is_told() {
+        let metrics = Metrics::new();
+        let clone = metrics.clone();
+        clone.events_committed(EventType::PodTerminated, 3);
+        clone.transaction_ended(Verdict::Fenced, Duration::from_millis(4));
+        clone.capture_ended(CaptureStatus::Partial, Duration::from_secs(60));
+        clone.set_tracked_pods(7);
+        clone.drifted(Drift::Behind);
+        let text = metrics.text().expect("metrics can be written");
+        for series in [
+            "pod_monitor_events_total{event_type=\"pod_terminated\"} 3",
+            "pod_monitor_transactions_total{verdict=\"fenced\"} 1",
+            "pod_monitor_transaction_duration_seconds_bucket{le=\"0.0025\"} 0",
+            "pod_monitor_transaction_duration_seconds_bucket{le=\"0.005\"} 1",
+            "pod_monitor_capture_duration_seconds_bucket{le=\"30.0\"} 0",
+            "pod_monitor_capture_duration_seconds_bucket{le=\"+Inf\"} 1",
+            "pod_monitor_tracked_pods 7",
+            "pod_monitor_reconcile_drift_total{kind=\"behind\"} 1",
+        ] {
+            assert!(text.lines().any(|line| line == series), "{series} is not in\n{text}");
+        }
+    }
+}

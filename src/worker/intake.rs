@@ -1,0 +1,371 @@
+//! What comes from the API server: watch notices, LISTs, and GETs that confirm a going.
+
+use std::{collections::HashSet, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Worker,
+    position::Stream,
+    table::{Gone, Table},
+};
+use crate::{
+    cli::chain,
+    logs::streams::LogSource,
+    ports::Journals,
+    publish::restore::Restored,
+    telemetry::metrics::{ListResult, PodPart, WatchEvent, WatchRestart},
+    watch::{
+        api::{Error as ApiError, Pods, Scope},
+        pod::{Decoded, Pod, PodUid, ResourceVersion},
+        reconcile::{self, Reason, Snapshot, Suspects},
+        stream::{self, Backoff, Down, Notice, NoticeKind},
+    },
+};
+
+/// How long a periodic snapshot waits for the watch to pass it, before it is believed anyway: a watch lasts 15 s and
+/// brings a bookmark before its end.
+const HOLD_MAX: Duration = Duration::from_secs(30);
+
+/// One watch stream as the worker sees it.
+pub(super) struct Feed {
+    scope: Scope,
+    starts: mpsc::Sender<ResourceVersion>,
+    watch: AbortHandle,
+    suspects: Suspects,
+    listing: Option<Listing>,
+    held: Option<Listed>,
+    /// The first LIST of this tenure has been worked through.
+    listed: bool,
+    open: bool,
+}
+
+/// A LIST under way.
+struct Listing {
+    /// What the watch had delivered when it was asked for: a consistent LIST is never older.
+    floor: ResourceVersion,
+}
+
+impl Feed {
+    /// A snapshot is being taken or waits: it may still show pods that are gone since.
+    pub(super) fn is_listing(&self) -> bool {
+        self.listing.is_some() || self.held.is_some()
+    }
+}
+
+/// A LIST that has come.
+pub(super) struct Listed {
+    stream: usize,
+    reason: Reason,
+    snapshot: Snapshot,
+    floor: ResourceVersion,
+    since: Instant,
+}
+
+/// What a GET by name says about a pod that seems to be gone.
+pub(super) struct Confirmed {
+    stream: usize,
+    uid: PodUid,
+    last: Option<Box<Pod>>,
+    gone: Gone,
+    exists: bool,
+}
+
+impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
+    /// Begins to watch from the recorded positions, with the LISTs beside it.
+    pub(super) fn begin_feeds(&mut self, restored: &Restored) {
+        // Another selection makes the recorded positions meaningless: pods may have entered it without any event.
+        let same = |ours: &crate::publish::identity::Identity| {
+            let found = restored.identity.as_ref();
+            found.is_some_and(|f| f.selector == ours.selector && f.namespaces == ours.namespaces)
+        };
+        let valid = self.parts.identity.as_ref().is_some_and(same);
+        let known = |name: &str| restored.position.as_ref().filter(|_| valid)?.streams.get(name).copied();
+        let streams = self.parts.scopes.iter().map(|scope| Stream::new(scope.stream(), known(scope.stream()))).collect();
+        self.table = Table::new(streams);
+        for (index, scope) in self.parts.scopes.clone().into_iter().enumerate() {
+            let position = known(scope.stream());
+            let feed = self.feed(index, scope, position);
+            self.feeds.push(feed);
+            self.list(index, if position.is_some() { Reason::Start } else { Reason::Expired });
+        }
+    }
+
+    fn feed(&mut self, index: usize, scope: Scope, position: Option<ResourceVersion>) -> Feed {
+        // One start at a time: the stream takes it before it can ask for the next.
+        let (starts, receive) = mpsc::channel(2);
+        let (pods, out) = (self.parts.pods.clone(), self.notices_in.clone());
+        let watch = self.watches.spawn(stream::run(pods, scope.clone(), index, receive, out));
+        let feed =
+            Feed { scope, starts, watch, suspects: Suspects::default(), listing: None, held: None, listed: false, open: false };
+        position.inspect(|position| feed.start(*position));
+        feed
+    }
+
+    fn list(&mut self, stream: usize, reason: Reason) {
+        let feed = &mut self.feeds[stream];
+        let floor = self.table.streams[stream].seen();
+        feed.listing = Some(Listing { floor });
+        let (pods, scope) = (self.parts.pods.clone(), feed.scope.clone());
+        let (metrics, cluster) = (self.parts.metrics.clone(), self.parts.cluster.clone());
+        self.lists.spawn(async move {
+            let snapshot = reconcile::list(&pods, &scope, |error| {
+                metrics.listed(ListResult::Failed);
+                cluster.not_yet(chain(&error));
+            });
+            Listed { stream, reason, snapshot: snapshot.await, floor, since: Instant::now() }
+        });
+    }
+
+    /// The periodic reconciliation.
+    pub(super) fn reconcile(&mut self) {
+        for stream in 0..self.feeds.len() {
+            if !self.feeds[stream].is_listing() && self.feeds[stream].listed {
+                self.list(stream, Reason::Periodic);
+            }
+        }
+    }
+
+    pub(super) fn listed(&mut self, listed: Listed) {
+        self.parts.metrics.listed(ListResult::Ok);
+        let stream = listed.stream;
+        self.feeds[stream].listing = None;
+        if listed.snapshot.version < listed.floor {
+            self.store_was_reset(&listed);
+        }
+        // A watch that is still behind the snapshot has not missed what it is about to tell.
+        let behind = self.table.streams[stream].seen() < listed.snapshot.version;
+        if listed.reason == Reason::Periodic && behind {
+            self.feeds[stream].held = Some(listed);
+        } else {
+            self.compare(listed);
+        }
+    }
+
+    /// Works through a snapshot that waited, once the watch has passed it or has had time enough.
+    pub(super) fn release_held(&mut self) {
+        for stream in 0..self.feeds.len() {
+            let seen = self.table.streams[stream].seen();
+            let ripe = |held: &mut Listed| held.snapshot.version <= seen || held.since.elapsed() > HOLD_MAX;
+            if let Some(listed) = self.feeds[stream].held.take_if(ripe) {
+                self.compare(listed);
+            }
+        }
+    }
+
+    fn compare(&mut self, listed: Listed) {
+        let Listed { stream, reason, snapshot, .. } = listed;
+        let version = snapshot.version;
+        let arrived = Instant::now();
+        let periodic = reason == Reason::Periodic;
+        let pods: Vec<Box<Pod>> = snapshot.pods.into_iter().filter_map(|decoded| self.readable(decoded)).collect();
+        let uids: HashSet<&PodUid> = pods.iter().map(|pod| &pod.metadata.uid).collect();
+        self.feeds[stream].suspects.note(version, &uids, self.table.present(stream));
+        let count = pods.len();
+        for pod in pods {
+            self.table.observe(stream, pod, arrived, periodic);
+        }
+        if reason == Reason::Expired {
+            self.table.streams[stream].progress(version);
+            self.feeds[stream].start(version);
+        }
+        if periodic {
+            self.parts.metrics.reconciled();
+        }
+        self.feeds[stream].listed = true;
+        tracing::info!(stream = self.table.streams[stream].name, pods = count, %version, ?reason, "reconciled");
+        self.check_suspects(stream);
+        self.show_cluster();
+    }
+
+    fn store_was_reset(&mut self, listed: &Listed) {
+        let Listed { stream, snapshot, floor, .. } = listed;
+        let version = snapshot.version;
+        tracing::error!(
+            %version, position = %floor,
+            "the cluster's store was reset: a consistent LIST is older than what was seen; going on by what was told"
+        );
+        self.table.streams[*stream].reset(version);
+        self.table.forget_versions(*stream);
+        self.feeds[*stream].watch.abort();
+        let scope = self.feeds[*stream].scope.clone();
+        self.feeds[*stream] = self.feed(*stream, scope, Some(version));
+    }
+
+    pub(super) fn notice(&mut self, notice: Notice) {
+        let Notice { stream, kind } = notice;
+        let metrics = self.parts.metrics.clone();
+        match kind {
+            NoticeKind::Applied { pod, arrived } => {
+                metrics.watch_delivered(WatchEvent::Modified);
+                let version = pod.metadata.resource_version;
+                self.feeds[stream].suspects.clear(&pod.metadata.uid);
+                self.table.observe(stream, pod, arrived, false);
+                self.passed(stream, version);
+            }
+            NoticeKind::Deleted { pod, arrived } => {
+                metrics.watch_delivered(WatchEvent::Deleted);
+                let version = pod.metadata.resource_version;
+                self.feeds[stream].suspects.clear(&pod.metadata.uid);
+                self.deleted(stream, pod, arrived);
+                self.passed(stream, version);
+            }
+            NoticeKind::Progress(version) => {
+                metrics.watch_delivered(WatchEvent::Bookmark);
+                self.passed(stream, version);
+            }
+            NoticeKind::Odd { name, lost } => self.unreadable(name.as_deref(), &lost),
+            NoticeKind::Expired => {
+                metrics.watch_restarted(WatchRestart::Expired);
+                tracing::info!(stream = self.table.streams[stream].name, "watch position is too old, listing");
+                self.feeds[stream].open = false;
+                self.list(stream, Reason::Expired);
+            }
+            NoticeKind::Open => {
+                self.feeds[stream].open = true;
+                self.show_cluster();
+            }
+            NoticeKind::Down(down) => self.down(stream, down),
+        }
+    }
+
+    fn passed(&mut self, stream: usize, version: ResourceVersion) {
+        self.table.streams[stream].progress(version);
+        self.check_suspects(stream);
+    }
+
+    /// A DELETED event: gone for sure, or perhaps only out of the selection.
+    fn deleted(&mut self, stream: usize, pod: Box<Pod>, arrived: Instant) {
+        let version = pod.metadata.resource_version;
+        let gone = Gone { observed: true, version, listed: false };
+        let uid = pod.metadata.uid.clone();
+        if pod.metadata.surely_deleted() {
+            self.table.gone(stream, &uid, Some(pod), gone, arrived);
+        } else {
+            // Until the GET has answered, the position stays below: a successor would have to ask again.
+            self.table.streams[stream].opened(version);
+            let (namespace, name) = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
+            self.confirm(Confirmed { stream, uid, last: Some(pod), gone, exists: true }, &namespace, &name);
+        }
+    }
+
+    fn check_suspects(&mut self, stream: usize) {
+        let seen = self.table.streams[stream].seen();
+        for (uid, version) in self.feeds[stream].suspects.due(seen) {
+            let Some(tracked) = self.table.tracked(&uid) else { continue };
+            let (namespace, name) = (tracked.namespace.clone(), tracked.pod_name.clone());
+            let gone = Gone { observed: false, version, listed: self.feeds[stream].listed };
+            self.table.streams[stream].opened(version);
+            self.confirm(Confirmed { stream, uid, last: None, gone, exists: true }, &namespace, &name);
+        }
+    }
+
+    /// INV-9: gone only after a GET by name, where the event itself is no proof.
+    fn confirm(&mut self, asked: Confirmed, namespace: &str, name: &str) {
+        let (pods, cluster) = (self.parts.pods.clone(), self.parts.cluster.clone());
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        self.confirms.spawn(async move {
+            let exists = still_there(&pods, &namespace, &name, &asked.uid, |error| cluster.not_yet(chain(&error))).await;
+            Confirmed { exists, ..asked }
+        });
+    }
+
+    pub(super) fn confirmed(&mut self, confirmed: Confirmed) {
+        let Confirmed { stream, uid, last, gone, exists } = confirmed;
+        self.table.streams[stream].settled(gone.version);
+        if exists {
+            tracing::info!(pod_uid = %uid, "pod left the selection, no longer followed");
+            self.table.left(&uid);
+        } else {
+            self.table.gone(stream, &uid, last, gone, Instant::now());
+        }
+        self.show_cluster();
+    }
+
+    fn down(&mut self, stream: usize, down: Down) {
+        self.feeds[stream].open = false;
+        let (reason, why) = match down {
+            Down::Ended => (WatchRestart::Ended, None),
+            Down::Garbled(why) => (WatchRestart::Broken, Some(format!("watch pods: unreadable line: {why}"))),
+            Down::Refused { code, message } => {
+                (WatchRestart::Refused, Some(format!("watch pods: the API server answers {code}: {message}")))
+            }
+            Down::Failed(error) => {
+                let reason = match &error {
+                    ApiError::Timeout { .. } => WatchRestart::Silent,
+                    ApiError::Forbidden { .. } | ApiError::Refused { .. } => WatchRestart::Refused,
+                    _ => WatchRestart::Broken,
+                };
+                (reason, Some(chain(&error)))
+            }
+        };
+        self.parts.metrics.watch_restarted(reason);
+        if let Some(why) = why {
+            self.parts.cluster.not_yet(why);
+        }
+    }
+
+    fn show_cluster(&self) {
+        if self.feeds.iter().all(|feed| feed.open && feed.listed) {
+            self.parts.cluster.ok();
+        }
+    }
+
+    fn readable(&self, decoded: Decoded) -> Option<Box<Pod>> {
+        match decoded {
+            Decoded::Whole(pod) => Some(Box::new(pod)),
+            Decoded::Partly { pod, lost } => {
+                let name = format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
+                self.unreadable(Some(&name), &lost.join(", "));
+                Some(Box::new(pod))
+            }
+            Decoded::Unreadable { name, error } => {
+                self.unreadable(name.as_deref(), &error);
+                None
+            }
+        }
+    }
+
+    fn unreadable(&self, name: Option<&str>, lost: &str) {
+        let part = match lost {
+            lost if lost.starts_with("status") => PodPart::Status,
+            lost if lost.starts_with("spec") => PodPart::Spec,
+            _ => PodPart::Object,
+        };
+        self.parts.metrics.pod_unreadable(part);
+        tracing::warn!(pod = name.unwrap_or("?"), lost, "pod cannot be read whole, told as far as possible");
+    }
+}
+
+impl Feed {
+    fn start(&self, from: ResourceVersion) {
+        // The stream takes one start per Expired; a full channel means that it has not taken the last one yet.
+        if self.starts.try_send(from).is_err() {
+            tracing::error!(%from, "watch stream did not take its start: it will ask again");
+        }
+    }
+}
+
+/// Whether a pod of this name and UID exists, asked until there is an answer.
+async fn still_there(
+    pods: &Pods,
+    namespace: &str,
+    name: &str,
+    uid: &PodUid,
+    mut trouble: impl FnMut(ApiError),
+) -> bool {
+    let mut backoff = Backoff::default();
+    loop {
+        match pods.get(namespace, name).await {
+            Ok(None) => return false,
+            Ok(Some(Decoded::Whole(pod) | Decoded::Partly { pod, .. })) => return pod.metadata.uid == *uid,
+            Ok(Some(Decoded::Unreadable { .. })) => return true,
+            Err(error) => trouble(error),
+        }
+        sleep(backoff.next()).await;
+    }
+}
