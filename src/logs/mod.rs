@@ -1,5 +1,7 @@
 //! What it printed: capture of a container's output when an execution ended.
 
+pub mod limits;
+
 use std::time::Duration;
 
 use crate::watch::pod::PodUid;
