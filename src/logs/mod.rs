@@ -1,6 +1,8 @@
 //! What it printed: capture of a container's output when an execution ended.
 
 pub mod limits;
+pub mod reason;
+pub mod report;
 
 use std::time::Duration;
 
