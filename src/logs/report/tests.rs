@@ -70,7 +70,8 @@ fn each_format_is_told_apart() {
 
 #[test]
 fn frames_that_are_not_all_there_are_partial() {
-    let cases: [(&str, &[u8], Option<&str>, Option<&str>, &str); 6] = [
+    type Case<'a> = (&'a str, &'a [u8], Option<&'a str>, Option<&'a str>, &'a str);
+    let cases: [Case<'_>; 6] = [
         ("short stdout", b"STDOUT 10\nabc", Some("abc"), None, reason::FRAME_INCOMPLETE),
         ("no stderr frame", b"STDOUT 3\nabc", Some("abc"), None, reason::FRAME_INCOMPLETE),
         ("half a header", b"STDOUT 3\nabcSTDE", Some("abcSTDE"), None, reason::FRAME_INCOMPLETE),
