@@ -70,6 +70,10 @@ fn no_character_is_torn() {
         let fitted = fit_bytes(text.as_bytes(), cap, cap, usize::MAX);
         assert!(!fitted.text.contains(char::REPLACEMENT_CHARACTER), "{cap}");
         assert!(fitted.text.len() <= cap && is_cut_of(&fitted.text, text.as_bytes()), "{cap}");
+        // With room for all that was kept, the tears of the keeper itself would show.
+        let fitted = fit_bytes(text.as_bytes(), cap, 1000, usize::MAX);
+        assert!(!fitted.text.contains(char::REPLACEMENT_CHARACTER), "{cap}");
+        assert!(is_cut_of(&fitted.text, text.as_bytes()), "{cap}");
     }
 }
 
@@ -132,9 +136,9 @@ fn nasty() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #[test]
     fn neither_limit_is_ever_exceeded(
-        out in nasty(), err in nasty(), cap in 0_usize..400, encoded_max in 4_usize..600
+        out in nasty(), err in nasty(), kept_max in 0_usize..400, cap in 0_usize..400, encoded_max in 4_usize..600
     ) {
-        let (out_kept, err_kept) = (keep(cap, &[&out]).finish(), keep(cap, &[&err]).finish());
+        let (out_kept, err_kept) = (keep(kept_max, &[&out]).finish(), keep(kept_max, &[&err]).finish());
         let (fitted_out, fitted_err) = fit_both(Some(&out_kept), Some(&err_kept), cap, encoded_max);
         let (fitted_out, fitted_err) = (fitted_out.expect("given"), fitted_err.expect("given"));
         let encoded = |text: &str| serde_json::to_string(text).expect("strings encode").len();

@@ -271,51 +271,5 @@ fn encode(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_cannot_leave_their_place_in_the_path() {
-        let request = LogRequest { namespace: "a/b", pod_name: "x?y", container: "c&d e", stream: Stream::Stderr };
-        assert_eq!(log_path(&request), "/api/v1/namespaces/a%2Fb/pods/x%3Fy/log?container=c%26d%20e&stream=Stderr");
-        let request = LogRequest { namespace: "ns", pod_name: "p.1", container: "main", stream: Stream::All };
-        assert_eq!(log_path(&request), "/api/v1/namespaces/ns/pods/p.1/log?container=main");
-    }
-
-    #[test]
-    fn a_kubelets_failure_is_told_from_output() {
-        let cases: [(&[u8], bool); 7] = [
-            (b"unable to retrieve container logs for containerd://0123abc", true),
-            (b"unable to retrieve container logs for containerd://0123abc\n", true),
-            (b"failed to try resolving symlinks in path \"/var/log/x\": lstat /var/log/x: no such file", true),
-            (b"unable to retrieve container logs for containerd://0123abc\nand more\n", false),
-            (b"grep: unable to retrieve container logs for containerd://0123abc", false),
-            (b"unable to retrieve container logs for ", false),
-            (b"", false),
-        ];
-        for (body, expected) in cases {
-            assert_eq!(is_kubelet_failure(body), expected, "{}", String::from_utf8_lossy(body));
-        }
-    }
-
-    #[test]
-    fn every_status_has_a_class_and_a_reason() {
-        for (status, class, expected) in [
-            (404, Class::Gone, reason::POD_GONE),
-            (204, Class::Gone, reason::CONTAINER_NOT_STARTED),
-            (400, Class::Refused, reason::CONTAINER_NOT_STARTED),
-            (403, Class::Refused, reason::FORBIDDEN),
-            (500, Class::Transient, reason::NODE_UNREACHABLE),
-            (504, Class::Transient, reason::NODE_UNREACHABLE),
-            (429, Class::Transient, reason::READ_ERROR),
-            (422, Class::Refused, reason::READ_ERROR),
-        ] {
-            let status = StatusCode::from_u16(status).expect("a status");
-            let error = Error::Status { status, what: LOG };
-            assert_eq!((error.class(), error.reason()), (class, expected), "{status}");
-            assert!(reason::ALL.contains(&error.reason()));
-        }
-        let forbidden = Error::Status { status: StatusCode::FORBIDDEN, what: LOG };
-        assert!(forbidden.to_string().contains("verb `get` on `pods/log`"), "{forbidden}");
-    }
-}
+#[path = "streams_tests.rs"]
+mod tests;

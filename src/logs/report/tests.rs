@@ -146,6 +146,11 @@ fn a_report_line_beyond_its_bound_is_raw_output() {
     let captured = reader.finish(None).captured(CAP, usize::MAX, None, 1);
     assert_eq!((captured.claimed_exit_code, captured.logs.stdout_bytes), (None, Some(line.len() as u64)));
     assert_eq!(captured.logs.status, LogsStatus::Truncated);
+
+    // However it is chunked: nothing of it may be left out to make a report of the rest.
+    let middle = vec![b'x'; REPORT_LINE_BYTES_MAX];
+    let chunks = [&b"{\"exit_code\":0,\"stdout\":\""[..], &middle, b"\"}\n"];
+    assert_eq!(read_chunks(Report::Auto, &chunks, None).claimed_exit_code, None);
 }
 
 #[test]
