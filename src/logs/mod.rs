@@ -1,5 +1,12 @@
 //! What it printed: capture of a container's output when an execution ended.
 
+pub mod capture;
+pub mod limits;
+mod nodes;
+pub mod reason;
+pub mod report;
+pub mod streams;
+
 use std::time::Duration;
 
 use crate::watch::pod::PodUid;

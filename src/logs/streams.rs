@@ -1,0 +1,275 @@
+//! Where output is read from: the port [`LogSource`], and its implementation over the API server's `pods/log`.
+//!
+//! Promises: no retries of its own (the capture has a deadline and decides), no output in errors. What the servers do,
+//! as read in the sources of Kubernetes 1.36:
+//! - `stream=Stdout|Stderr` with the gate `PodLogsQuerySplitStreams` off: the API server answers 422; a kubelet with its
+//!   gate off behind an API server with it on answers 400; servers before 1.32 ignore the parameter and send everything.
+//! - A kubelet that cannot find the log has often sent its 200 already; then the body says so ([`is_kubelet_failure`]).
+//! - A pod that was never bound answers 204.
+
+use std::{fmt::Write as _, future::Future};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use http::{Request, StatusCode, header};
+use kube::client::Body;
+use serde::Deserialize;
+
+use super::reason;
+use crate::watch::pod::PodUid;
+
+/// A body that is one of the kubelet's failures is at most this long, in bytes (paths have at most 4096).
+pub const KUBELET_FAILURE_BYTES_MAX: usize = 8192;
+
+/// The largest answer to "which uid", in bytes: metadata without managed fields' bounds is below etcd's 1.5 MiB.
+const METADATA_BYTES_MAX: usize = 2 << 20;
+
+/// How the kubelet's failures begin. It sends them without a newline, output mostly ends with one.
+const KUBELET_FAILURES: [&[u8]; 3] = [
+    b"unable to retrieve container logs for ",
+    b"failed to try resolving symlinks in path ",
+    b"failed to open log file ",
+];
+
+/// Which of a container's streams to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Both, interleaved as they were written.
+    All,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// What to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRequest<'a> {
+    /// Namespace.
+    pub namespace: &'a str,
+    /// Pod name.
+    pub pod_name: &'a str,
+    /// Container name.
+    pub container: &'a str,
+    /// Which stream.
+    pub stream: Stream,
+}
+
+/// Output as it comes in.
+pub type Chunks = BoxStream<'static, Result<Bytes, Error>>;
+
+/// Reads logs by name, and says whose name it is.
+pub trait LogSource: Send + Sync + 'static {
+    /// Reads the log of a container from its beginning. Fails with what the server answered; the stream fails if the
+    /// connection breaks in its midst.
+    fn read(&self, request: &LogRequest<'_>) -> impl Future<Output = Result<Chunks, Error>> + Send;
+
+    /// The UID of the pod that has this name now; `None` if no pod has.
+    fn current_uid(&self, namespace: &str, name: &str) -> impl Future<Output = Result<Option<PodUid>, Error>> + Send;
+}
+
+/// Why logs could not be read. Holds no output.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server answered with another status than 200.
+    #[error("the server answered {status} to a request for {what}{}", hint(*.status, .what))]
+    Status {
+        /// HTTP status.
+        status: StatusCode,
+        /// The resource, as roles name it.
+        what: &'static str,
+    },
+    /// A name does not make a request.
+    #[error("build a request for {what}")]
+    Build {
+        /// The resource.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: http::Error,
+    },
+    /// No answer: connection, TLS or authentication failed.
+    #[error("send a request for {what}")]
+    Send {
+        /// The resource.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The connection broke in the midst of an answer.
+    #[error("read the body of {what}")]
+    Body {
+        /// The resource.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The answer to a request for metadata is none.
+    #[error("read the metadata of a pod")]
+    Metadata,
+}
+
+fn hint(status: StatusCode, what: &str) -> String {
+    match status {
+        StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => format!(": the role lacks the verb `get` on `{what}`"),
+        _ => String::new(),
+    }
+}
+
+/// What the caller may do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Try again.
+    Transient,
+    /// What was asked for is not there.
+    Gone,
+    /// Asking again gives the same answer.
+    Refused,
+}
+
+impl Error {
+    /// The HTTP status, where the server answered.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            Self::Build { .. } | Self::Send { .. } | Self::Body { .. } | Self::Metadata => None,
+        }
+    }
+
+    /// What the caller may do.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Status { status, .. } => match status.as_u16() {
+                404 | 204 => Class::Gone,
+                408 | 429 | 500.. => Class::Transient,
+                _ => Class::Refused,
+            },
+            Self::Send { .. } | Self::Body { .. } => Class::Transient,
+            Self::Build { .. } | Self::Metadata => Class::Refused,
+        }
+    }
+
+    /// The word of `logs.reason` for it.
+    pub fn reason(&self) -> &'static str {
+        match self.status().map(|status| status.as_u16()) {
+            Some(404) => reason::POD_GONE,
+            Some(204 | 400) => reason::CONTAINER_NOT_STARTED,
+            Some(401 | 403) => reason::FORBIDDEN,
+            Some(408 | 500..) => reason::NODE_UNREACHABLE,
+            Some(_) | None => reason::READ_ERROR,
+        }
+    }
+}
+
+/// Whether this is a whole body in which a kubelet says that it has no log, rather than output. A log that merely
+/// contains such a text is output.
+pub fn is_kubelet_failure(body: &[u8]) -> bool {
+    let line = body.strip_suffix(b"\n").unwrap_or(body);
+    body.len() <= KUBELET_FAILURE_BYTES_MAX
+        && !line.contains(&b'\n')
+        && KUBELET_FAILURES.iter().any(|failure| line.len() > failure.len() && line.starts_with(failure))
+}
+
+/// Reads logs through an API server.
+#[derive(Clone)]
+pub struct KubeLogs {
+    client: kube::Client,
+}
+
+impl KubeLogs {
+    /// A reader with a client of its own, without kube's retries: they may wait longer than a capture has. Fails if the
+    /// configuration makes no client.
+    pub fn new(mut config: kube::Config) -> Result<Self, Error> {
+        config.default_retry = false;
+        let client =
+            kube::Client::try_from(config).map_err(|source| Error::Send { what: LOG, source: Box::new(source) })?;
+        Ok(Self { client })
+    }
+
+    async fn get(&self, what: &'static str, path: &str, accept: &str) -> Result<Chunks, Error> {
+        let request = Request::get(path)
+            .header(header::ACCEPT, accept)
+            .body(Body::empty())
+            .map_err(|source| Error::Build { what, source })?;
+        let response =
+            self.client.send(request).await.map_err(|source| Error::Send { what, source: Box::new(source) })?;
+        if response.status() != StatusCode::OK {
+            // The error's text is dropped: a kubelet may put anything into it.
+            return Err(Error::Status { status: response.status(), what });
+        }
+        // kube's body has no stream of its own; axum's wrapper is the one we already have.
+        let body = axum::body::Body::new(response.into_body()).into_data_stream();
+        Ok(body.map_err(move |source| Error::Body { what, source: source.into_inner() }).boxed())
+    }
+}
+
+const LOG: &str = "pods/log";
+const POD: &str = "pods";
+
+impl LogSource for KubeLogs {
+    async fn read(&self, request: &LogRequest<'_>) -> Result<Chunks, Error> {
+        self.get(LOG, &log_path(request), "*/*").await
+    }
+
+    async fn current_uid(&self, namespace: &str, name: &str) -> Result<Option<PodUid>, Error> {
+        let path = pod_path(namespace, name);
+        let mut chunks =
+            match self.get(POD, &path, "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").await {
+                Ok(chunks) => chunks,
+                Err(Error::Status { status: StatusCode::NOT_FOUND, .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+        let mut body = Vec::new();
+        while let Some(chunk) = chunks.next().await {
+            body.extend_from_slice(&chunk?);
+            if body.len() > METADATA_BYTES_MAX {
+                return Err(Error::Metadata);
+            }
+        }
+        let object: Object = serde_json::from_slice(&body).map_err(|_| Error::Metadata)?;
+        Ok(Some(object.metadata.uid))
+    }
+}
+
+#[derive(Deserialize)]
+struct Object {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    uid: PodUid,
+}
+
+fn pod_path(namespace: &str, name: &str) -> String {
+    format!("/api/v1/namespaces/{}/pods/{}", encode(namespace), encode(name))
+}
+
+fn log_path(request: &LogRequest<'_>) -> String {
+    let stream = match request.stream {
+        // The default, and the only value that a server without the gate takes is none.
+        Stream::All => "",
+        Stream::Stdout => "&stream=Stdout",
+        Stream::Stderr => "&stream=Stderr",
+    };
+    format!("{}/log?container={}{stream}", pod_path(request.namespace, request.pod_name), encode(request.container))
+}
+
+/// Percent-encodes everything but the unreserved characters of RFC 3986.
+fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            write!(encoded, "%{byte:02X}").expect("writing to a String cannot fail");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+#[path = "streams_tests.rs"]
+mod tests;
