@@ -11,5 +11,6 @@ pub mod clock;
 pub mod leadership;
 pub mod lifecycle;
 pub mod logs;
+pub mod ports;
 pub mod publish;
 pub mod watch;
