@@ -261,7 +261,10 @@ impl Shots {
             }
             let instance = self.next()?;
             match instance.init_transactions(slice) {
-                Ok(()) => return Live::start(instance).map_err(Error::Thread),
+                Ok(()) => {
+                    debug!(shard = %self.tenure.shard, took = ?started.elapsed(), "fenced");
+                    return Live::start(instance).map_err(Error::Thread);
+                }
                 Err(error) => {
                     debug!(shard = %self.tenure.shard, %error, ?slice, "fencing again with another producer");
                     let refused = refused_for_good(&error);

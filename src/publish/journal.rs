@@ -72,9 +72,14 @@ impl KafkaJournals {
         Ok(Self { shards: shards.collect::<Result<_, _>>()?, settings })
     }
 
-    /// Whether every shard has a connected producer: part of being ready.
+    /// Whether every shard has a producer to fence with: part of being ready.
     pub fn warm(&self) -> bool {
         self.shards.iter().all(|standby| standby.warm.connected() > 0)
+    }
+
+    /// How many producers are ready to fence a shard.
+    pub fn connected(&self, shard: ShardId) -> usize {
+        self.standby(shard).warm.connected()
     }
 
     /// Follows the changelog of a shard again, after its journal was given up.

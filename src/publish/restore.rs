@@ -43,6 +43,8 @@ use crate::{leadership::tenure::ShardId, lifecycle::tracked::Tracked, watch::pod
 const RESTORE_MAX: Duration = Duration::from_secs(30);
 /// How long the tail waits for a record before it looks whether to stop.
 const POLL: Duration = Duration::from_millis(100);
+/// Longest look at the metadata before reading begins.
+const METADATA_MAX: Duration = Duration::from_secs(1);
 /// Half of `delete.retention.ms`: a tail that was cut off for longer may have missed tombstones.
 const SILENT_MAX: Duration = Duration::from_secs(12 * 3600);
 
@@ -241,6 +243,11 @@ impl Reader {
 
     fn begin(&mut self) -> Result<(), KafkaError> {
         self.state = State::default();
+        // Where the partition's leader is not known yet when reading begins, librdkafka looks again only after a fixed
+        // 500 ms. If Kafka does not answer now, those do not matter.
+        if let Err(error) = self.consumer.fetch_metadata(Some(&self.topic), METADATA_MAX) {
+            debug!(shard = %self.shard, %error, "kafka does not answer the tail yet");
+        }
         let partition = i32::try_from(self.shard.0).expect("Kafka counts partitions in i32, and shards are checked");
         let mut assignment = TopicPartitionList::with_capacity(1);
         assignment.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
