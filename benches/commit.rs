@@ -20,7 +20,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn run() -> anyhow::Result<()> {
     let (settings, topics) = support::installation("bench").await;
-    let journals = KafkaJournals::start(settings, &topics)?;
+    let journals = KafkaJournals::start(settings.clone(), &topics)?;
     while !journals.warm() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -32,6 +32,21 @@ async fn run() -> anyhow::Result<()> {
     }
     for (events, rounds) in [(1, 200), (10, 200), (100, 200), (1000, 60), (3000, 20)] {
         measure(&mut journal, events, rounds, Duration::ZERO, "at once").await?;
+    }
+    restore(&mut journal, KafkaJournals::start(settings, &topics)?).await
+}
+
+/// How long a take-over of many pods takes: by a replica that reads everything first, and by one that has done so.
+async fn restore<J: Journal>(journal: &mut J, standby: KafkaJournals) -> anyhow::Result<()> {
+    const PODS: u32 = 100_000;
+    for first in (0..PODS).step_by(5000) {
+        let records = (first..first + 5000).map(|n| (support::uid(n), Some(support::tracked(n)))).collect();
+        journal.commit(Batch { records, ..Batch::default() }).await?;
+    }
+    for how in ["by a warm standby", "by a cold tail"] {
+        let started = Instant::now();
+        let (_journal, restored) = standby.open(&support::tenure(how)).await?;
+        println!("open with {} pods {how}: {:?}", restored.told.len(), started.elapsed());
     }
     Ok(())
 }

@@ -141,7 +141,7 @@ impl Warm {
             settings: Arc::clone(&self.settings),
             topics: self.topics.clone(),
             tenure: tenure.clone(),
-            ready: std::mem::take(&mut *lock(&self.shelf)),
+            shelf: Arc::clone(&self.shelf),
         };
         thread::Builder::new()
             .name(format!("kafka-publish-{}", self.shard))
@@ -232,14 +232,12 @@ struct Shots {
     settings: Arc<Settings>,
     topics: Topics,
     tenure: Tenure,
-    ready: Vec<Arc<Instance>>,
+    shelf: Shelf,
 }
 
 /// The publishing thread of one tenure: fences, then commits what it is given until its [`Line`] is dropped.
-fn publish(mut shots: Shots, answer: oneshot::Sender<Result<(), Error>>, orders: &mpsc::Receiver<transaction::Order>) {
+fn publish(shots: Shots, answer: oneshot::Sender<Result<(), Error>>, orders: &mpsc::Receiver<transaction::Order>) {
     let result = shots.fire();
-    // What was not needed has never asked for anything, but must not wait for its shot for ever.
-    shots.ready.drain(..).for_each(producer::discard);
     let (verdict, live) = match result {
         Ok(live) => (Ok(()), Some(live)),
         Err(error) => (Err(error), None),
@@ -253,7 +251,7 @@ fn publish(mut shots: Shots, answer: oneshot::Sender<Result<(), Error>>, orders:
 }
 
 impl Shots {
-    fn fire(&mut self) -> Result<Live, Error> {
+    fn fire(&self) -> Result<Live, Error> {
         let (started, mut slice, mut last) = (Instant::now(), SHOT, None);
         while started.elapsed() < FENCE_MAX {
             if self.tenure.ended.is_cancelled() {
@@ -280,9 +278,11 @@ impl Shots {
         Err(Error::Timeout(last))
     }
 
-    fn next(&mut self) -> Result<Arc<Instance>, Error> {
-        if !self.ready.is_empty() {
-            return Ok(self.ready.remove(0));
+    fn next(&self) -> Result<Arc<Instance>, Error> {
+        // The keeper may hold it for one look at the metadata more: shorter than the timer of a refused instance.
+        let kept = lock(&self.shelf).pop();
+        if let Some(instance) = kept {
+            return Ok(instance);
         }
         let config = self.settings.producer(self.tenure.shard, self.topics.wire_bytes_max);
         let instance = producer::create(&config).map_err(|error| Error::Create(self.settings.client_error(error)))?;

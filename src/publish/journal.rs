@@ -82,6 +82,17 @@ impl KafkaJournals {
         self.standby(shard).warm.connected()
     }
 
+    /// Whether this replica's settings fit what its standbys have read so far: one that does not fit must not contend.
+    pub fn fits(&self) -> Result<(), OpenError> {
+        self.shards.iter().try_for_each(|standby| {
+            let tail = standby.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let found = tail.as_ref().and_then(Tail::identity);
+            let shard = standby.warm.shard();
+            let fits = found.map_or(Ok(()), |found| self.settings.identity().fits(&found));
+            fits.map_err(|source| OpenError::Identity { shard, source })
+        })
+    }
+
     /// Follows the changelog of a shard again, after its journal was given up.
     pub fn stand_by(&self, shard: ShardId) -> Result<(), OpenError> {
         let mut tail = self.standby(shard).tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -159,6 +159,8 @@ struct Wish {
     wanted: Option<(changelog::Barrier, oneshot::Sender<Answer>)>,
     /// Why the tail ended before anyone asked.
     failed: Option<Error>,
+    /// Whose changelog it is, as far as it was read.
+    identity: Option<Identity>,
 }
 
 /// Follows one shard's changelog on a thread of its own, from the beginning.
@@ -191,6 +193,11 @@ impl Tail {
             })
             .map_err(Error::Thread)?;
         Ok(Self { wish, stop })
+    }
+
+    /// Whose changelog it is, as far as it was read: a replica that does not fit must not even contend.
+    pub fn identity(&self) -> Option<Identity> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner).identity.clone()
     }
 
     /// Ends the tail when it delivers this barrier. To be called before the barrier is committed.
@@ -273,6 +280,9 @@ impl Reader {
                 Some(Ok(message)) => changelog::decode(message.key(), message.payload()),
             };
             heard = Instant::now();
+            if let Entry::Identity(identity) = &entry {
+                self.wish.lock().unwrap_or_else(PoisonError::into_inner).identity = Some(identity.clone());
+            }
             if let Some(barrier) = self.state.apply(entry)
                 && self.is_wanted(&barrier)
             {

@@ -62,3 +62,73 @@ fn write<W: Write>(out: &Mutex<W>, service: &Service, batch: &Batch) -> Result<(
     let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
     out.write_all(&lines).and_then(|()| out.flush()).map_err(CommitError::Output)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        leadership::tenure::ShardId,
+        lifecycle::event::{Body, Event},
+        watch::pod::PodUid,
+    };
+
+    /// Counts flushes; refuses everything once closed.
+    #[derive(Default)]
+    struct Pipe {
+        bytes: Vec<u8>,
+        flushed: usize,
+        closed: bool,
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.closed {
+                return Err(std::io::ErrorKind::BrokenPipe.into());
+            }
+            self.bytes.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            self.flushed = self.bytes.len();
+            Ok(())
+        }
+    }
+
+    fn batch(count: u32) -> Batch {
+        let event = |sequence| Event {
+            event_id: uuid::Uuid::nil(),
+            timestamp: jiff::Timestamp::UNIX_EPOCH,
+            observed_at: jiff::Timestamp::UNIX_EPOCH,
+            execution_id: "1".into(),
+            user_id: None,
+            pod_name: "p\nq".into(),
+            namespace: "ns".into(),
+            pod_uid: PodUid("u".into()),
+            node_name: None,
+            sequence,
+            body: Body::Scheduled,
+        };
+        Batch { events: (1..=count).map(event).collect(), ..Batch::default() }
+    }
+
+    #[tokio::test]
+    async fn each_batch_is_whole_lines_flushed_and_a_closed_pipe_is_an_error() {
+        let service = Service { name: "s".into(), version: "1".into(), environment: None };
+        let sink = Stdout::to(Pipe::default(), service);
+        let tenure =
+            Tenure { shard: ShardId(0), holder: "h".into(), ended: tokio_util::sync::CancellationToken::new() };
+        let (mut journal, restored) = sink.open(&tenure).await.unwrap();
+        assert_eq!(restored, Restored::default());
+        journal.commit(batch(2)).await.unwrap();
+        {
+            let mut pipe = sink.out.lock().unwrap();
+            let text = std::str::from_utf8(&pipe.bytes).unwrap();
+            assert_eq!((text.lines().count(), text.ends_with('\n')), (2, true), "{text}");
+            assert_eq!(pipe.flushed, pipe.bytes.len());
+            pipe.closed = true;
+        }
+        let error = journal.commit(batch(1)).await.unwrap_err();
+        assert!(matches!(&error, CommitError::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe), "{error:?}");
+    }
+}

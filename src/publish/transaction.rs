@@ -22,7 +22,6 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, Producer},
-    util::Timeout,
 };
 use tokio::sync::oneshot;
 use tracing::{Span, debug, info_span};
@@ -39,6 +38,8 @@ use crate::{leadership::tenure::ShardId, lifecycle::event::EventType, watch::pod
 
 /// A commit that was answered later than this may have been retried below us: not clean.
 const ACK_MAX: Duration = Duration::from_secs(2);
+/// What a commit may take at least, however late in its transaction it is asked for.
+const COMMIT_MIN: Duration = Duration::from_secs(1);
 /// Pause while librdkafka's queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 
@@ -278,8 +279,10 @@ impl Publisher<'_> {
         let asked = Instant::now();
         let mut clean = true;
         loop {
-            // Never = the rest of the transaction's time, which is what librdkafka recommends.
-            match self.live.commit_transaction(Timeout::Never) {
+            // All that is left of the transaction's time, on the same call: a shorter limit than that would only leave
+            // the commit running in the background. A second is kept for a broker that answered the records late.
+            let left = TRANSACTION_TIMEOUT.saturating_sub(began.elapsed()).max(COMMIT_MIN);
+            match self.live.commit_transaction(left) {
                 Ok(()) => {
                     clean &= asked.elapsed() < ACK_MAX && !self.live.reports().disturbed();
                     return Verdict { result: Ok(()), clean };
