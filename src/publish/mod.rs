@@ -1,4 +1,24 @@
 //! Out to Kafka: events and the changelog that remembers them, in one transaction.
+//!
+//! ```text
+//!  standby:   Warm (connected producers)   Tail (follows the changelog)
+//!  take over: Warm ── fence(tenure) ──▶ Fenced ── barrier(tail) ──▶ Barrier ── restore() ──▶ Journal + Restored
+//!  live:      Batch ──▶ Journal ──▶ one transaction ──▶ events topics, changelog[shard]
+//! ```
+
+pub mod changelog;
+pub mod error;
+pub mod fence;
+pub mod identity;
+pub mod journal;
+mod producer;
+pub mod record;
+pub mod restore;
+pub mod settings;
+pub mod stdout;
+pub mod topics;
+pub mod trace;
+pub mod transaction;
 
 use crate::{
     lifecycle::{event::Event, tracked::Tracked},

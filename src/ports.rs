@@ -1,0 +1,30 @@
+//! The edges to the outside as traits, so that the simulation can stand in for all of them.
+
+use std::future::Future;
+
+use crate::{
+    leadership::tenure::Tenure,
+    publish::{
+        Batch,
+        error::{CommitError, OpenError},
+        restore::Restored,
+    },
+};
+
+/// What one tenure tells through.
+pub trait Journal: Send {
+    /// Makes the whole batch visible, or nothing of it. After an error that is not [`CommitError::TooLarge`] or
+    /// [`CommitError::Refused`], and after a commit whose future was dropped, the journal answers
+    /// [`CommitError::Spent`]: open it anew, and let what is restored say what was told.
+    fn commit(&mut self, batch: Batch) -> impl Future<Output = Result<(), CommitError>> + Send;
+}
+
+/// Where journals come from.
+pub trait Journals: Send + Sync {
+    /// What this opens.
+    type Journal: Journal;
+
+    /// Takes a shard over: when this returns, earlier holders cannot tell anything any more, and `Restored` is
+    /// everything they told.
+    fn open(&self, tenure: &Tenure) -> impl Future<Output = Result<(Self::Journal, Restored), OpenError>> + Send;
+}

@@ -1,0 +1,309 @@
+//! The fence: makes every earlier producer of a shard unable to publish.
+//!
+//! ```text
+//!  Warm (standby): pre-connected instances ── fence(tenure) ──▶ init_transactions on the 1st, 15 ms
+//!                                                                 │ refused: its predecessor has an open transaction,
+//!                                                                 │ which the broker now aborts; the 1st is discarded
+//!                                                                 ▼
+//!                                                               2nd, 30 ms ──▶ Fenced
+//! ```
+//! One instance alone would ask again only after librdkafka's fixed 500 ms. An instance that was refused or timed out
+//! must not live on: its timer would fence us half a second later.
+//!
+//! INV-4: fence before restore. Until older producers are refused, the end of the changelog can still move under us;
+//! so a journal can only be had through [`Fenced`] → `Barrier` → `restore`.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::Producer,
+};
+use tokio::sync::oneshot;
+use tracing::{debug, warn};
+
+use super::{
+    error::Class,
+    producer::{self, Instance, Live},
+    settings::Settings,
+    topics::Topics,
+    transaction::{self, Line},
+};
+use crate::leadership::tenure::{ShardId, Tenure};
+
+/// Instances that a standby keeps connected: two shots are usual, a third is for slow aborts.
+const INSTANCES: usize = 3;
+/// How long the first shot waits; each further one waits twice as long, up to [`SHOT_MAX`].
+const SHOT: Duration = Duration::from_millis(15);
+/// Longest shot. Beyond librdkafka's own 500 ms timer, so that a broker that needs that long still lets us in.
+const SHOT_MAX: Duration = Duration::from_millis(1600);
+/// After this a fence fails, and the caller tries again while the tenure lasts.
+const FENCE_MAX: Duration = Duration::from_secs(8);
+/// How often idle connections are used, far below the broker's `connections.max.idle.ms` of 10 minutes.
+const KEEP_WARM: Duration = Duration::from_secs(5);
+/// Longest look at the metadata while keeping warm: below librdkafka's 500 ms timer, see [`producer::discard`].
+const METADATA_MAX: Duration = Duration::from_millis(250);
+
+/// Fences of this process so far.
+static FENCES: AtomicU64 = AtomicU64::new(0);
+
+/// Why a shard could not be fenced.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The tenure ended first.
+    #[error("tenure of shard {shard} ended before the fence")]
+    Ended {
+        /// Which shard.
+        shard: ShardId,
+    },
+    /// Kafka did not let us in within the time given.
+    #[error("no answer from the transaction coordinator")]
+    Timeout(#[source] Option<KafkaError>),
+    /// Kafka refuses us for good: rights, an id that is not ours, a timeout that it does not allow.
+    #[error("the transaction coordinator refuses us")]
+    Refused(#[source] KafkaError),
+    /// No producer could be made.
+    #[error("create a producer")]
+    Create(#[source] super::settings::Error),
+    /// The operating system gave no thread.
+    #[error("start a publishing thread")]
+    Thread(#[source] std::io::Error),
+    /// The publishing thread is gone: a bug.
+    #[error("publishing thread ended without an answer")]
+    Lost,
+}
+
+impl Error {
+    /// What the caller may do.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Ended { .. } => Class::Fenced,
+            Self::Timeout(_) | Self::Thread(_) => Class::Transient,
+            Self::Refused(_) | Self::Create(_) | Self::Lost => Class::Fatal,
+        }
+    }
+}
+
+type Shelf = Arc<Mutex<Vec<Arc<Instance>>>>;
+
+/// Pre-connected producers of one shard, kept warm by a thread of their own.
+pub struct Warm {
+    settings: Arc<Settings>,
+    topics: Topics,
+    shard: ShardId,
+    shelf: Shelf,
+    refill: Option<mpsc::SyncSender<()>>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Warm {
+    /// Starts keeping producers warm. `topics` proves that the topics were looked at.
+    pub fn start(settings: Arc<Settings>, topics: Topics, shard: ShardId) -> Result<Self, Error> {
+        let shelf = Shelf::default();
+        let (refill, asked) = mpsc::sync_channel(1);
+        let (kept, of, limits) = (Arc::clone(&shelf), Arc::clone(&settings), topics.clone());
+        let keeper = thread::Builder::new()
+            .name(format!("kafka-warm-{shard}"))
+            .spawn(move || keep_warm(&of, &limits, shard, &kept, &asked))
+            .map_err(Error::Thread)?;
+        Ok(Self { settings, topics, shard, shelf, refill: Some(refill), keeper: Some(keeper) })
+    }
+
+    /// How many producers are connected now.
+    pub fn connected(&self) -> usize {
+        lock(&self.shelf).len()
+    }
+
+    /// Which shard these are for.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Settings, for those who open what belongs to this shard.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// Fences the shard: when this returns, every earlier producer is refused and none of its transactions is open.
+    pub async fn fence(&self, tenure: &Tenure) -> Result<Fenced, Error> {
+        assert_eq!(tenure.shard, self.shard, "INV-4: a tenure fences its own shard only");
+        let (commands, orders) = mpsc::sync_channel(1);
+        let (answer, answered) = oneshot::channel();
+        let shots = Shots {
+            settings: Arc::clone(&self.settings),
+            topics: self.topics.clone(),
+            tenure: tenure.clone(),
+            shelf: Arc::clone(&self.shelf),
+        };
+        thread::Builder::new()
+            .name(format!("kafka-publish-{}", self.shard))
+            .spawn(move || publish(shots, answer, &orders))
+            .map_err(Error::Thread)?;
+        let result = answered.await.map_err(|_| Error::Lost)?;
+        // The keeper may be refilling already; one wish waiting is enough.
+        if let Some(refill) = &self.refill
+            && let Err(mpsc::TrySendError::Disconnected(())) = refill.try_send(())
+        {
+            return Err(Error::Lost);
+        }
+        result.map(|()| Fenced {
+            line: Line::new(self.shard, commands),
+            settings: Arc::clone(&self.settings),
+            nonce: format!("{}#{}", tenure.holder, FENCES.fetch_add(1, Ordering::Relaxed)),
+            holder: tenure.holder.clone(),
+        })
+    }
+}
+
+impl Drop for Warm {
+    fn drop(&mut self) {
+        drop(self.refill.take());
+        if let Some(keeper) = self.keeper.take() {
+            // The keeper ends within one look at the metadata; waiting for it is not the caller's business.
+            producer::discard(JoinOnDrop(Some(keeper)));
+        }
+    }
+}
+
+struct JoinOnDrop(Option<JoinHandle<()>>);
+
+impl Drop for JoinOnDrop {
+    fn drop(&mut self) {
+        if self.0.take().is_some_and(|handle| handle.join().is_err()) {
+            warn!("thread that keeps producers warm panicked");
+        }
+    }
+}
+
+fn lock(shelf: &Shelf) -> std::sync::MutexGuard<'_, Vec<Arc<Instance>>> {
+    shelf.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn keep_warm(settings: &Settings, topics: &Topics, shard: ShardId, shelf: &Shelf, asked: &mpsc::Receiver<()>) {
+    let config = settings.producer(shard, topics.wire_bytes_max);
+    loop {
+        for instance in lock(shelf).clone() {
+            connect(&instance, settings);
+        }
+        while lock(shelf).len() < INSTANCES {
+            match producer::create(&config) {
+                Ok(instance) => {
+                    connect(&instance, settings);
+                    lock(shelf).push(Arc::new(instance));
+                }
+                Err(error) => {
+                    warn!(%shard, error = %settings.client_error(error), "cannot create a producer");
+                    break;
+                }
+            }
+        }
+        if let Err(mpsc::RecvTimeoutError::Disconnected) = asked.recv_timeout(KEEP_WARM) {
+            return;
+        }
+    }
+}
+
+/// Uses the connection, so that neither side closes it, and serves what the client has to say.
+fn connect(instance: &Instance, settings: &Settings) {
+    if let Err(error) = instance.client().fetch_metadata(Some(settings.changelog_topic()), METADATA_MAX) {
+        debug!(%error, "kafka does not answer a warm producer");
+    }
+    instance.poll(Duration::ZERO);
+}
+
+/// A shard whose earlier producers are refused. Its changelog's end is final once the barrier is committed.
+pub struct Fenced {
+    pub(super) line: Line,
+    pub(super) settings: Arc<Settings>,
+    pub(super) holder: String,
+    /// Unique per fence: the holder is unique per process start, the number within the process.
+    pub(super) nonce: String,
+}
+
+struct Shots {
+    settings: Arc<Settings>,
+    topics: Topics,
+    tenure: Tenure,
+    shelf: Shelf,
+}
+
+/// The publishing thread of one tenure: fences, then commits what it is given until its [`Line`] is dropped.
+fn publish(shots: Shots, answer: oneshot::Sender<Result<(), Error>>, orders: &mpsc::Receiver<transaction::Order>) {
+    let result = shots.fire();
+    let (verdict, live) = match result {
+        Ok(live) => (Ok(()), Some(live)),
+        Err(error) => (Err(error), None),
+    };
+    if answer.send(verdict).is_err() {
+        debug!("nobody waits for the fence any more");
+    }
+    if let Some(live) = live {
+        transaction::serve(live, shots.tenure.shard, &shots.settings, orders);
+    }
+}
+
+impl Shots {
+    fn fire(&self) -> Result<Live, Error> {
+        let (started, mut slice, mut last) = (Instant::now(), SHOT, None);
+        while started.elapsed() < FENCE_MAX {
+            if self.tenure.ended.is_cancelled() {
+                return Err(Error::Ended { shard: self.tenure.shard });
+            }
+            let instance = self.next()?;
+            match instance.init_transactions(slice) {
+                Ok(()) => {
+                    debug!(shard = %self.tenure.shard, took = ?started.elapsed(), "fenced");
+                    return Live::start(instance).map_err(Error::Thread);
+                }
+                Err(error) => {
+                    debug!(shard = %self.tenure.shard, %error, ?slice, "fencing again with another producer");
+                    let refused = refused_for_good(&error);
+                    producer::discard(instance);
+                    if refused {
+                        return Err(Error::Refused(error));
+                    }
+                    last = Some(error);
+                }
+            }
+            slice = (slice * 2).min(SHOT_MAX);
+        }
+        Err(Error::Timeout(last))
+    }
+
+    fn next(&self) -> Result<Arc<Instance>, Error> {
+        // The keeper may hold it for one look at the metadata more: shorter than the timer of a refused instance.
+        let kept = lock(&self.shelf).pop();
+        if let Some(instance) = kept {
+            return Ok(instance);
+        }
+        let config = self.settings.producer(self.tenure.shard, self.topics.wire_bytes_max);
+        let instance = producer::create(&config).map_err(|error| Error::Create(self.settings.client_error(error)))?;
+        connect(&instance, &self.settings);
+        Ok(Arc::new(instance))
+    }
+}
+
+/// Whether asking again cannot help. Whoever loses a race of two fences is told `Fenced`, and may well win the next.
+fn refused_for_good(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::InvalidTransactionTimeout
+                | RDKafkaErrorCode::UnsupportedVersion
+                | RDKafkaErrorCode::UnsupportedFeature
+                | RDKafkaErrorCode::NotConfigured
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::Authentication
+        )
+    )
+}

@@ -1,0 +1,135 @@
+//! The journal in Kafka: opening it is taking a shard over, committing to it is telling.
+
+use std::sync::Arc;
+
+use super::{
+    Batch, changelog,
+    error::{CommitError, OpenError},
+    fence::{Fenced, Warm},
+    identity::Identity,
+    restore::{self, Restored, Tail},
+    settings::Settings,
+    topics::Topics,
+    transaction::Line,
+};
+use crate::{
+    leadership::tenure::{ShardId, Tenure},
+    ports::{Journal, Journals},
+};
+
+/// What a tenure publishes through. Had only by fencing, barrier and restore, in this order.
+pub struct KafkaJournal {
+    line: Line,
+    /// `meta/identity` as this replica would write it, until it is written.
+    identity: Option<Identity>,
+}
+
+impl KafkaJournal {
+    pub(super) fn new(fenced: Fenced, found: Option<&Identity>) -> Self {
+        let ours = fenced.settings.identity();
+        let identity = (found != Some(ours)).then(|| ours.clone());
+        Self { line: fenced.line, identity }
+    }
+}
+
+impl Journal for KafkaJournal {
+    async fn commit(&mut self, batch: Batch) -> Result<(), CommitError> {
+        let mut meta = Vec::new();
+        if let Some(identity) = &self.identity {
+            let value = serde_json::to_vec(identity)
+                .map_err(|error| CommitError::Refused { key: changelog::IDENTITY.into(), reason: error.to_string() })?;
+            meta.push((changelog::IDENTITY, value));
+        }
+        self.line.commit(batch, meta).await?;
+        self.identity = None;
+        Ok(())
+    }
+}
+
+/// Warm clients of all shards, so that opening one of them is short.
+pub struct KafkaJournals {
+    settings: Arc<Settings>,
+    shards: Vec<Standby>,
+}
+
+struct Standby {
+    warm: Warm,
+    /// Follows the changelog from the start of the process; a take-over consumes it.
+    tail: std::sync::Mutex<Option<Tail>>,
+}
+
+impl KafkaJournals {
+    /// Starts a standby of every shard. `topics` proves that the topics were looked at.
+    pub fn start(settings: Settings, topics: &Topics) -> Result<Self, OpenError> {
+        let settings = Arc::new(settings);
+        let shards = (0..settings.identity().shards).map(|shard| {
+            let shard = ShardId(shard);
+            let warm = Warm::start(Arc::clone(&settings), topics.clone(), shard)
+                .map_err(|source| OpenError::Fence { shard, source })?;
+            let tail = Tail::start(&settings, shard).map_err(|source| OpenError::Restore { shard, source })?;
+            Ok(Standby { warm, tail: std::sync::Mutex::new(Some(tail)) })
+        });
+        Ok(Self { shards: shards.collect::<Result<_, _>>()?, settings })
+    }
+
+    /// Whether every shard has a producer to fence with: part of being ready.
+    pub fn warm(&self) -> bool {
+        self.shards.iter().all(|standby| standby.warm.connected() > 0)
+    }
+
+    /// How many producers are ready to fence a shard.
+    pub fn connected(&self, shard: ShardId) -> usize {
+        self.standby(shard).warm.connected()
+    }
+
+    /// Whether this replica's settings fit what its standbys have read so far: one that does not fit must not contend.
+    pub fn fits(&self) -> Result<(), OpenError> {
+        self.shards.iter().try_for_each(|standby| {
+            let tail = standby.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let found = tail.as_ref().and_then(Tail::identity);
+            let shard = standby.warm.shard();
+            let fits = found.map_or(Ok(()), |found| self.settings.identity().fits(&found));
+            fits.map_err(|source| OpenError::Identity { shard, source })
+        })
+    }
+
+    /// Follows the changelog of a shard again, after its journal was given up.
+    pub fn stand_by(&self, shard: ShardId) -> Result<(), OpenError> {
+        let mut tail = self.standby(shard).tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if tail.is_none() {
+            *tail = Some(self.tail(shard)?);
+        }
+        Ok(())
+    }
+
+    fn tail(&self, shard: ShardId) -> Result<Tail, OpenError> {
+        Tail::start(&self.settings, shard).map_err(|source| OpenError::Restore { shard, source })
+    }
+
+    fn standby(&self, shard: ShardId) -> &Standby {
+        &self.shards[usize::try_from(shard.0).expect("u32 fits")]
+    }
+
+    fn take_tail(&self, shard: ShardId) -> Result<Tail, OpenError> {
+        let kept = self.standby(shard).tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        kept.map_or_else(|| self.tail(shard), Ok)
+    }
+}
+
+impl Journals for KafkaJournals {
+    type Journal = KafkaJournal;
+
+    async fn open(&self, tenure: &Tenure) -> Result<(KafkaJournal, Restored), OpenError> {
+        let shard = tenure.shard;
+        let tail = self.take_tail(shard)?;
+        let fence = self.standby(shard).warm.fence(tenure).await;
+        let fenced = fence.map_err(|source| OpenError::Fence { shard, source })?;
+        let barrier = fenced.barrier(tail).await.map_err(|source| OpenError::Barrier { shard, source })?;
+        let (journal, restored) =
+            barrier.restore().await.map_err(|source: restore::Error| OpenError::Restore { shard, source })?;
+        if let Some(found) = &restored.identity {
+            self.settings.identity().fits(found).map_err(|source| OpenError::Identity { shard, source })?;
+        }
+        Ok((journal, restored))
+    }
+}

@@ -1,0 +1,406 @@
+//! What has been told so far: a standby's tail of one shard's changelog, and its end at the barrier.
+//!
+//! ```text
+//!  Tail (standby): reads from the beginning, keeps the newest record of each key
+//!  take over:  Fenced ── barrier(tail) ──▶ Barrier ── restore() ──▶ (Journal, Restored)
+//!              the barrier is committed, and the tail is followed until it delivers it
+//! ```
+//! INV-4: only the barrier's own delivery ends a restore, never an end of partition: a commit is acknowledged before it
+//! is visible. A tail that heard nothing for 12 h starts anew, since tombstones are kept for 24 h only.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext, Message, Offset, TopicPartitionList,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use super::{
+    Batch, Position,
+    changelog::{self, Entry, Unreadable},
+    error::{Class, CommitError},
+    fence::Fenced,
+    identity::Identity,
+    journal::KafkaJournal,
+    producer,
+    settings::Settings,
+};
+use crate::{leadership::tenure::ShardId, lifecycle::tracked::Tracked, watch::pod::PodUid};
+
+/// A restore that takes longer fails, and the caller opens anew while the tenure lasts.
+const RESTORE_MAX: Duration = Duration::from_secs(30);
+/// How long the tail waits for a record before it looks whether to stop.
+const POLL: Duration = Duration::from_millis(100);
+/// Longest look at the metadata before reading begins.
+const METADATA_MAX: Duration = Duration::from_secs(1);
+/// Half of `delete.retention.ms`: a tail that was cut off for longer may have missed tombstones.
+const SILENT_MAX: Duration = Duration::from_secs(12 * 3600);
+
+/// Why a changelog could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No consumer could be made.
+    #[error("create a consumer")]
+    Create(#[source] super::settings::Error),
+    /// The operating system gave no thread.
+    #[error("start a changelog thread")]
+    Thread(#[source] std::io::Error),
+    /// Kafka refuses for good: no rights, no such topic, records gone.
+    #[error("read the changelog")]
+    Read(#[source] KafkaError),
+    /// The barrier did not arrive in time.
+    #[error("the barrier did not arrive within {RESTORE_MAX:?}")]
+    Timeout,
+    /// The record that says whose changelog it is cannot be understood.
+    #[error("nobody can tell whose changelog this is")]
+    Identity(#[source] Unreadable),
+}
+
+impl Error {
+    /// What the caller may do.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Timeout | Self::Thread(_) => Class::Transient,
+            Self::Create(_) | Self::Read(_) | Self::Identity(_) => Class::Fatal,
+        }
+    }
+}
+
+/// What the changelog of one shard says.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Restored {
+    /// Whose changelog it is; `None` if it is new.
+    pub identity: Option<Identity>,
+    /// How far the last holder had come.
+    pub position: Option<Position>,
+    /// What has been told, per pod that is not forgotten yet.
+    pub told: HashMap<PodUid, Tracked>,
+    /// Records that this release cannot act on: their pods are in `told` no more, and must not be acted on.
+    pub unreadable: Vec<Unreadable>,
+}
+
+impl Restored {
+    /// The term that the next holder writes into its positions.
+    pub fn next_term(&self) -> u64 {
+        self.position.as_ref().map_or(0, |position| position.term) + 1
+    }
+}
+
+/// The changelog as far as it was read: the newest record of each key.
+#[derive(Default)]
+struct State {
+    restored: Restored,
+    unreadable: BTreeMap<String, Unreadable>,
+}
+
+impl State {
+    /// Takes in one record; says which barrier it was, if it was one.
+    fn apply(&mut self, entry: Entry) -> Option<changelog::Barrier> {
+        match entry {
+            Entry::Pod(uid, tracked) => {
+                if !self.unreadable.is_empty() {
+                    self.unreadable.remove(&changelog::pod_key(&uid));
+                }
+                match tracked {
+                    Some(tracked) => drop(self.restored.told.insert(uid, *tracked)),
+                    None => drop(self.restored.told.remove(&uid)),
+                }
+            }
+            Entry::Identity(identity) => {
+                self.unreadable.remove(changelog::IDENTITY);
+                self.restored.identity = Some(identity);
+            }
+            Entry::Position(position) => {
+                self.unreadable.remove(changelog::POSITION);
+                self.restored.position = Some(position);
+            }
+            Entry::Barrier(barrier) => return Some(barrier),
+            Entry::Unreadable(unreadable) => self.apply_unreadable(unreadable),
+        }
+        None
+    }
+
+    /// An older record of the same key is out of date, and acting on it would tell events anew.
+    fn apply_unreadable(&mut self, unreadable: Unreadable) {
+        match unreadable.key.as_str() {
+            changelog::IDENTITY => self.restored.identity = None,
+            changelog::POSITION => self.restored.position = None,
+            key => {
+                if let Some(uid) = key.strip_prefix(changelog::POD) {
+                    self.restored.told.remove(&PodUid(uid.into()));
+                }
+            }
+        }
+        self.unreadable.insert(unreadable.key.clone(), unreadable);
+    }
+
+    fn finish(self) -> Restored {
+        Restored { unreadable: self.unreadable.into_values().collect(), ..self.restored }
+    }
+}
+
+type Answer = Result<Restored, Error>;
+
+#[derive(Default)]
+struct Wish {
+    /// The barrier that ends the tail, and who waits for what was read until then.
+    wanted: Option<(changelog::Barrier, oneshot::Sender<Answer>)>,
+    /// Why the tail ended before anyone asked.
+    failed: Option<Error>,
+    /// Whose changelog it is, as far as it was read.
+    identity: Option<Identity>,
+}
+
+/// Follows one shard's changelog on a thread of its own, from the beginning.
+pub struct Tail {
+    wish: Arc<Mutex<Wish>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Tail {
+    /// Starts reading. Kafka need not answer yet.
+    pub fn start(settings: &Settings, shard: ShardId) -> Result<Self, Error> {
+        let config = settings.consumer(shard);
+        let consumer = BaseConsumer::from_config_and_context(&config, Logs)
+            .map_err(|error| Error::Create(settings.client_error(error)))?;
+        let wish = Arc::new(Mutex::new(Wish::default()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut reader = Reader {
+            consumer,
+            topic: settings.changelog_topic().to_owned(),
+            shard,
+            state: State::default(),
+            wish: Arc::clone(&wish),
+            stop: Arc::clone(&stop),
+        };
+        thread::Builder::new()
+            .name(format!("kafka-tail-{shard}"))
+            .spawn(move || {
+                reader.run();
+                producer::discard(reader);
+            })
+            .map_err(Error::Thread)?;
+        Ok(Self { wish, stop })
+    }
+
+    /// Whose changelog it is, as far as it was read: a replica that does not fit must not even contend.
+    pub fn identity(&self) -> Option<Identity> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner).identity.clone()
+    }
+
+    /// Ends the tail when it delivers this barrier. To be called before the barrier is committed.
+    fn end_at(&self, barrier: changelog::Barrier) -> oneshot::Receiver<Answer> {
+        let (sender, receiver) = oneshot::channel();
+        let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        match wish.failed.take() {
+            Some(error) => drop(sender.send(Err(error))),
+            None => wish.wanted = Some((barrier, sender)),
+        }
+        receiver
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Logs;
+
+impl ClientContext for Logs {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        producer::log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "kafka consumer error");
+    }
+}
+
+impl ConsumerContext for Logs {}
+
+struct Reader {
+    consumer: BaseConsumer<Logs>,
+    topic: String,
+    shard: ShardId,
+    state: State,
+    wish: Arc<Mutex<Wish>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Reader {
+    fn run(&mut self) {
+        if let Err(error) = self.begin().and_then(|()| self.follow()) {
+            self.answer(Err(Error::Read(error)));
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), KafkaError> {
+        self.state = State::default();
+        // Where the partition's leader is not known yet when reading begins, librdkafka looks again only after a fixed
+        // 500 ms. If Kafka does not answer now, those do not matter.
+        if let Err(error) = self.consumer.fetch_metadata(Some(&self.topic), METADATA_MAX) {
+            debug!(shard = %self.shard, %error, "kafka does not answer the tail yet");
+        }
+        let partition = i32::try_from(self.shard.0).expect("Kafka counts partitions in i32, and shards are checked");
+        let mut assignment = TopicPartitionList::with_capacity(1);
+        assignment.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
+        self.consumer.assign(&assignment)
+    }
+
+    /// Reads until the wanted barrier or until stopped; an error only where reading on cannot help.
+    fn follow(&mut self) -> Result<(), KafkaError> {
+        let mut heard = Instant::now();
+        while !self.stop.load(Ordering::Relaxed) {
+            let entry = match self.consumer.poll(POLL) {
+                None if heard.elapsed() > SILENT_MAX => {
+                    self.begin()?;
+                    heard = Instant::now();
+                    continue;
+                }
+                None => continue,
+                Some(Err(error)) if cannot_help(&error) => return Err(error),
+                Some(Err(error)) => {
+                    debug!(shard = %self.shard, %error, "reading the changelog goes on");
+                    continue;
+                }
+                Some(Ok(message)) => changelog::decode(message.key(), message.payload()),
+            };
+            heard = Instant::now();
+            if let Entry::Identity(identity) = &entry {
+                self.wish.lock().unwrap_or_else(PoisonError::into_inner).identity = Some(identity.clone());
+            }
+            if let Some(barrier) = self.state.apply(entry)
+                && self.is_wanted(&barrier)
+            {
+                let state = std::mem::take(&mut self.state);
+                self.answer(Ok(state.finish()));
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn is_wanted(&self, barrier: &changelog::Barrier) -> bool {
+        let wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        wish.wanted.as_ref().is_some_and(|(wanted, _)| wanted == barrier)
+    }
+
+    fn answer(&self, answer: Answer) {
+        let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        match (wish.wanted.take(), answer) {
+            (Some((_, waiting)), answer) => {
+                if waiting.send(answer).is_err() {
+                    debug!(shard = %self.shard, "nobody waits for the restore any more");
+                }
+            }
+            (None, Err(error)) => wish.failed = Some(error),
+            (None, Ok(_)) => debug!(shard = %self.shard, "nobody asked for the restore"),
+        }
+    }
+}
+
+/// Errors that reading on does not mend. Everything about connections does mend itself, and no group is joined.
+fn cannot_help(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::MessageConsumptionFatal(_) => true,
+        error => matches!(
+            error.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::UnknownTopicOrPartition
+                    | RDKafkaErrorCode::UnknownTopic
+                    | RDKafkaErrorCode::UnknownPartition
+                    | RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::OffsetOutOfRange
+                    | RDKafkaErrorCode::AutoOffsetReset
+            )
+        ),
+    }
+}
+
+/// A fenced shard whose barrier is committed: everything that earlier holders ever told lies before it.
+pub struct Barrier {
+    fenced: Fenced,
+    /// Dropped when the restore is over: that stops the thread.
+    _tail: Tail,
+    restored: oneshot::Receiver<Answer>,
+}
+
+impl Fenced {
+    /// Commits the barrier, with the tail waiting for it.
+    pub async fn barrier(mut self, tail: Tail) -> Result<Barrier, CommitError> {
+        let barrier = changelog::Barrier { nonce: self.nonce.clone(), holder: self.holder.clone() };
+        let restored = tail.end_at(barrier.clone());
+        let value = serde_json::to_vec(&barrier)
+            .map_err(|error| CommitError::Refused { key: changelog::BARRIER.into(), reason: error.to_string() })?;
+        self.line.commit(Batch::default(), vec![(changelog::BARRIER, value)]).await?;
+        Ok(Barrier { fenced: self, _tail: tail, restored })
+    }
+}
+
+impl Barrier {
+    /// Waits until the tail has delivered the barrier: what it holds then is all that was ever told.
+    pub async fn restore(self) -> Result<(KafkaJournal, Restored), Error> {
+        let answer = tokio::time::timeout(RESTORE_MAX, self.restored).await.map_err(|_| Error::Timeout)?;
+        let restored = answer.map_err(|_| Error::Timeout)??;
+        if let Some(unreadable) = restored.unreadable.iter().find(|u| u.key == changelog::IDENTITY) {
+            return Err(Error::Identity(unreadable.clone()));
+        }
+        let journal = KafkaJournal::new(self.fenced, restored.identity.as_ref());
+        Ok((journal, restored))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::changelog::Reason;
+
+    fn tracked() -> Box<Tracked> {
+        let text =
+            r#"{"format":1,"oldest_reader":1,"resource_version":7,"namespace":"ns","pod_name":"p","execution_id":"1"}"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn newest_record_of_each_key_counts() {
+        let uid = |n: &str| PodUid(n.into());
+        let broken = |key: &str| Entry::Unreadable(Unreadable { key: key.into(), reason: Reason::Key });
+        let mut state = State::default();
+        for entry in [
+            Entry::Pod(uid("kept"), Some(tracked())),
+            Entry::Pod(uid("gone"), Some(tracked())),
+            Entry::Pod(uid("gone"), None),
+            Entry::Pod(uid("later-unreadable"), Some(tracked())),
+            broken("pod/later-unreadable"),
+            broken("pod/mended"),
+            Entry::Pod(uid("mended"), Some(tracked())),
+            broken("pod/forgotten"),
+            Entry::Pod(uid("forgotten"), None),
+            Entry::Position(Position { term: 4, ..Position::default() }),
+        ] {
+            assert_eq!(state.apply(entry), None);
+        }
+        let restored = state.finish();
+        let mut told: Vec<_> = restored.told.keys().map(|uid| &*uid.0).collect();
+        told.sort_unstable();
+        assert_eq!(told, ["kept", "mended"]);
+        assert_eq!(restored.unreadable.len(), 1);
+        assert_eq!(restored.unreadable[0].key, "pod/later-unreadable");
+        assert_eq!(restored.next_term(), 5);
+        assert_eq!(Restored::default().next_term(), 1);
+    }
+}

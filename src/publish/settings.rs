@@ -1,0 +1,352 @@
+//! How this process speaks to Kafka: one place that sets every client option, each with its reason.
+//!
+//! Promises: a property that the delivery promise rests on cannot be changed from outside (INV-6), and a wrong one is
+//! refused at start with its name. Values of the user's properties never appear in errors, logs or `Debug`.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError, util::get_rdkafka_version};
+
+use super::{
+    identity::Identity,
+    record::{self, OVERHEAD_BYTES_MAX, Service},
+};
+use crate::{leadership::tenure::ShardId, lifecycle::event::EventType};
+
+/// How long a transaction may stay open before the broker aborts it. Bounds a commit, and how long a dead leader can
+/// hold back readers where nobody takes over.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a record may wait for its acknowledgement; must be below [`TRANSACTION_TIMEOUT`].
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Largest record that is asked for where no topic allows less, in bytes: librdkafka's and the broker's own default.
+pub const RECORD_BYTES_MAX: usize = 1_000_000;
+
+/// Smallest limit of a topic that events fit into with cut logs, in bytes.
+pub const RECORD_BYTES_MIN: usize = 64 * 1024;
+
+/// 2.12.0 as librdkafka counts; older ones lost or doubled records in corners that 2.5 and later closed.
+const LIBRDKAFKA_MIN: i32 = 0x020c_0000;
+
+/// Everything that opening a journal needs to know.
+#[derive(Clone)]
+pub struct Settings {
+    /// `--kafka`
+    bootstrap_servers: String,
+    /// `--kafka-config`: librdkafka properties; secrets among them.
+    properties: BTreeMap<String, String>,
+    /// `--events-topic`; may contain `{event_type}`.
+    events_topic: String,
+    /// `--changelog-topic`
+    changelog_topic: String,
+    /// Whose changelog it is: cluster id, installation, generation, shards.
+    identity: Identity,
+    /// Who tells.
+    service: Service,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values may be secrets; names are enough to know what was set.
+        let Self { bootstrap_servers, properties, events_topic, changelog_topic, identity, service } = self;
+        f.debug_struct("Settings")
+            .field("bootstrap_servers", bootstrap_servers)
+            .field("properties", &properties.keys())
+            .field("events_topic", events_topic)
+            .field("changelog_topic", changelog_topic)
+            .field("identity", identity)
+            .field("service", service)
+            .finish()
+    }
+}
+
+/// Settings that cannot work. All are fatal: exit code 2.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// Exactly-once delivery rests on this property.
+    #[error("kafka-config {key}: {reason}; remove it")]
+    Forbidden {
+        /// The property.
+        key: String,
+        /// Why it is not the user's to set.
+        reason: &'static str,
+    },
+    /// librdkafka does not take it. The value is left out: it may be a secret.
+    #[error("kafka-config {key}: {reason}")]
+    Property {
+        /// The property.
+        key: String,
+        /// What librdkafka said, without the value.
+        reason: String,
+    },
+    /// A setting of ours.
+    #[error("{key}: {reason}")]
+    Setting {
+        /// The flag, without dashes.
+        key: &'static str,
+        /// What is wrong and how to mend it.
+        reason: String,
+    },
+    /// The linked library.
+    #[error("librdkafka {found} is linked, at least 2.12.0 is needed: older ones lost records in transactions")]
+    Library {
+        /// The version found.
+        found: String,
+    },
+}
+
+impl Settings {
+    /// Checks everything that can be checked without a broker.
+    pub fn new(
+        bootstrap_servers: &str,
+        properties: BTreeMap<String, String>,
+        events_topic: &str,
+        changelog_topic: &str,
+        identity: Identity,
+        service: Service,
+    ) -> Result<Self, Error> {
+        check_library()?;
+        properties.iter().try_for_each(|(key, value)| check_property(key, value))?;
+        let settings = Self {
+            bootstrap_servers: bootstrap_servers.to_owned(),
+            properties,
+            events_topic: events_topic.to_owned(),
+            changelog_topic: changelog_topic.to_owned(),
+            identity,
+            service,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let wrong = |key, reason: String| Err(Error::Setting { key, reason });
+        if self.bootstrap_servers.trim().is_empty() {
+            return wrong("kafka", "name at least one bootstrap server as host:port".into());
+        }
+        if self.identity.shards == 0 {
+            return wrong("shards", "must be at least 1".into());
+        }
+        let mut topics = self.events_topics();
+        topics.push(self.changelog_topic.clone());
+        for (n, topic) in topics.iter().enumerate() {
+            let key = if n + 1 == topics.len() { "changelog-topic" } else { "events-topic" };
+            let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            if topic.is_empty() || topic.len() > 249 || !topic.chars().all(legal) {
+                return wrong(key, format!("{topic:?} is no topic name: 1 to 249 of a-z A-Z 0-9 . _ -"));
+            }
+        }
+        if self.events_topics().contains(&self.changelog_topic) {
+            return wrong(
+                "changelog-topic",
+                format!("{} is the events topic too: give it its own", self.changelog_topic),
+            );
+        }
+        let configs = [self.producer(ShardId(0), RECORD_BYTES_MAX), self.consumer(ShardId(0)), self.admin()];
+        configs
+            .iter()
+            .try_for_each(|config| config.create_native_config().map(|_| ()).map_err(|error| self.client_error(error)))
+    }
+
+    /// An error of a client's creation, without the values of the user's properties.
+    pub fn client_error(&self, error: KafkaError) -> Error {
+        match error {
+            KafkaError::ClientConfig(_, description, key, _) => {
+                Error::Property { reason: self.redact(&key, &description), key }
+            }
+            other => Error::Setting { key: "kafka", reason: self.redact("", &other.to_string()) },
+        }
+    }
+
+    fn redact(&self, key: &str, text: &str) -> String {
+        let secrets = self.properties.iter().filter(|(k, v)| !v.is_empty() && (*k == key || v.len() >= 4));
+        secrets.fold(text.to_owned(), |text, (_, value)| text.replace(value.as_str(), "***"))
+    }
+
+    /// Bootstrap servers, for commands shown to people.
+    pub fn bootstrap_servers(&self) -> &str {
+        &self.bootstrap_servers
+    }
+
+    /// The topic of each event type.
+    pub fn event_topic(&self, event_type: EventType) -> String {
+        record::topic(&self.events_topic, event_type)
+    }
+
+    /// All events topics, each once.
+    pub fn events_topics(&self) -> Vec<String> {
+        let mut topics: Vec<_> = EventType::ALL.into_iter().map(|t| self.event_topic(t)).collect();
+        topics.dedup();
+        topics
+    }
+
+    /// The changelog topic: partition = shard.
+    pub fn changelog_topic(&self) -> &str {
+        &self.changelog_topic
+    }
+
+    /// Whose changelog it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Who tells.
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// The producer of one shard. `wire_bytes_max`: the smallest `max.message.bytes` of the topics, in bytes.
+    pub fn producer(&self, shard: ShardId, wire_bytes_max: usize) -> ClientConfig {
+        let mut config = self.common("producer", shard);
+        // Records of a transaction are gathered by us, so waiting for more of them only delays the commit.
+        config.set("linger.ms", "0");
+        // Output and JSON compress well, and lz4 costs least per byte.
+        config.set("compression.type", "lz4");
+        // A batch of the worker is far below these; they bound memory where the broker is slow.
+        config.set("queue.buffering.max.messages", "200000");
+        config.set("queue.buffering.max.kbytes", "262144");
+        config.set("batch.num.messages", "10000");
+        // Give up on a record before the broker gives up on its transaction, so that the error names the record.
+        config.set("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string());
+        // From here on nothing may be overridden: INV-6.
+        self.apply_user(&mut config);
+        // The fence: whoever initialises this id last refuses all earlier ones.
+        config.set("transactional.id", self.identity.transactional_id(shard));
+        // Both are implied by transactional.id; said here so that a later default cannot change them.
+        config.set("enable.idempotence", "true");
+        config.set("acks", "all");
+        // More in flight would lose the broker's duplicate detection.
+        config.set("max.in.flight.requests.per.connection", "5");
+        // Bounds how long a transaction can hold back readers, and how long a commit can take.
+        config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
+        // What Java clients use: consumers that join topics by key find equal keys in equal partitions.
+        config.set("partitioner", "murmur2_random");
+        // A record larger than the topic takes must fail here, by name, and not as a whole batch at the broker.
+        config.set("message.max.bytes", wire_bytes_max.to_string());
+        config.set("batch.size", wire_bytes_max.to_string());
+        // Delivery reports of all records, not only of failures: the commit waits for them.
+        config.set("delivery.report.only.error", "false");
+        config
+    }
+
+    /// The reader of one shard's changelog: assigned by hand, never in a consumer group.
+    pub fn consumer(&self, shard: ShardId) -> ClientConfig {
+        let mut config = self.common("restore", shard);
+        // The barrier is waited for: an idle fetch must come back at once when it arrives, and be asked again at once.
+        config.set("fetch.wait.max.ms", "20");
+        config.set("fetch.min.bytes", "1");
+        config.set("fetch.error.backoff.ms", "20");
+        config.set("fetch.queue.backoff.ms", "5");
+        // Replays run faster with large fetches; a partition of 100 000 pods is some 60 MB.
+        config.set("fetch.message.max.bytes", "8388608");
+        config.set("queued.min.messages", "200000");
+        config.set("queued.max.messages.kbytes", "131072");
+        self.apply_user(&mut config);
+        // Uncommitted records are not what was told.
+        config.set("isolation.level", "read_committed");
+        // librdkafka wants a name before it lets partitions be assigned; no group is ever joined.
+        config.set("group.id", format!("{}.restore", self.identity.transactional_id(shard)));
+        // Nothing is stored at the broker: a restore always begins at the beginning.
+        config.set("enable.auto.commit", "false");
+        config.set("enable.auto.offset.store", "false");
+        // An offset out of range means that records vanished under us: that is an error, never a jump.
+        config.set("auto.offset.reset", "error");
+        // The barrier ends a restore; an end-of-partition comes only with the next fetch.
+        config.set("enable.partition.eof", "false");
+        config.set("allow.auto.create.topics", "false");
+        // A flipped bit must be an error, not a story.
+        config.set("check.crcs", "true");
+        config
+    }
+
+    /// The client that looks at topics, and makes them.
+    pub fn admin(&self) -> ClientConfig {
+        let mut config = self.common("admin", ShardId(0));
+        self.apply_user(&mut config);
+        config
+    }
+
+    fn common(&self, role: &str, shard: ShardId) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        // Logs go through our context to tracing; librdkafka's info level is start-up chatter.
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        config.set("bootstrap.servers", &self.bootstrap_servers);
+        // Shown in the broker's logs, metrics and quotas.
+        config.set("client.id", format!("pod-monitor-{role}-{shard}"));
+        // A black-holed broker must not stall a commit for the default minute.
+        config.set("socket.timeout.ms", "3000");
+        config.set("socket.connection.setup.timeout.ms", "3000");
+        // Firewalls forget idle connections silently; keep-alive notices.
+        config.set("socket.keepalive.enable", "true");
+        // Small requests must leave at once.
+        config.set("socket.nagle.disable", "true");
+        // Dead connections come back in milliseconds first, then politely.
+        config.set("reconnect.backoff.ms", "20");
+        config.set("reconnect.backoff.max.ms", "1000");
+        config.set("retry.backoff.ms", "20");
+        config.set("retry.backoff.max.ms", "500");
+        // A moved leader or coordinator is learned from errors; this only bounds how stale an idle client gets.
+        config.set("topic.metadata.refresh.interval.ms", "60000");
+        // The broker closes idle connections; that is no news.
+        config.set("log.connection.close", "false");
+        // Numbers come from our own measurements.
+        config.set("statistics.interval.ms", "0");
+        config
+    }
+
+    fn apply_user(&self, config: &mut ClientConfig) {
+        for (key, value) in &self.properties {
+            config.set(key, value);
+        }
+    }
+}
+
+fn check_library() -> Result<(), Error> {
+    let (number, text) = get_rdkafka_version();
+    if number < LIBRDKAFKA_MIN { Err(Error::Library { found: text }) } else { Ok(()) }
+}
+
+/// INV-6: what exactly-once delivery rests on is not for users to change.
+fn check_property(key: &str, value: &str) -> Result<(), Error> {
+    let reason = match key {
+        "transactional.id" => "derived from cluster, installation, generation and shard: it is the fence",
+        "enable.idempotence" | "acks" | "request.required.acks" => "transactions need idempotence and acks=all",
+        "max.in.flight.requests.per.connection" | "max.in.flight" => "more than 5 in flight lose duplicate detection",
+        "retries" | "message.send.max.retries" => "a record is retried until its transaction ends",
+        "transaction.timeout.ms" => "take-over and commit bounds are built on 10000",
+        "message.timeout.ms" | "delivery.timeout.ms" => match value.trim().parse::<u128>() {
+            Ok(ms) if ms > 0 && ms < TRANSACTION_TIMEOUT.as_millis() => return Ok(()),
+            _ => "must be above 0 and below the transaction timeout of 10000",
+        },
+        "isolation.level" => "restoring from uncommitted records would tell events twice or never",
+        "partitioner" | "partitioner_cb" | "sticky.partitioning.linger.ms" => {
+            "order per execution rests on murmur2_random, as in Java clients"
+        }
+        "bootstrap.servers" | "metadata.broker.list" => "use --kafka",
+        "message.max.bytes" | "batch.size" => "follows from max.message.bytes of the topics",
+        "group.id"
+        | "group.instance.id"
+        | "group.protocol"
+        | "enable.auto.commit"
+        | "enable.auto.offset.store"
+        | "auto.offset.reset"
+        | "enable.partition.eof"
+        | "allow.auto.create.topics"
+        | "check.crcs" => "the changelog is read whole, outside of consumer groups",
+        "delivery.report.only.error" | "dr_cb" | "dr_msg_cb" => "a commit waits for every delivery report",
+        "enable.gapless.guarantee" | "queuing.strategy" => "experimental, and changes the order of failures",
+        key if key.starts_with("test.") => "a mock broker does not fence",
+        _ => return Ok(()),
+    };
+    Err(Error::Forbidden { key: key.to_owned(), reason })
+}
+
+/// The largest value of a record that surely fits, given the smallest `max.message.bytes` of the topics, in bytes.
+pub fn record_bytes_max(wire_bytes_max: usize) -> usize {
+    wire_bytes_max.saturating_sub(OVERHEAD_BYTES_MAX)
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

@@ -1,0 +1,359 @@
+//! Whether the topics are there and configured as the promise needs, and their making where that is asked for.
+//!
+//! Promises: an error names the topic and the command that mends it; a broker that does not answer is never taken for
+//! a wrong topic.
+
+use std::{collections::HashMap, time::Duration};
+
+use rdkafka::{
+    ClientContext,
+    admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication},
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    error::{KafkaError, RDKafkaErrorCode},
+    types::RDKafkaRespErr,
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    error::Class,
+    producer,
+    settings::{RECORD_BYTES_MAX, RECORD_BYTES_MIN, Settings, record_bytes_max},
+};
+
+/// How long one request to the broker may take.
+const REQUEST_MAX: Duration = Duration::from_secs(5);
+/// How often, and after which pause, new topics are looked for: brokers learn of them one after the other.
+const NEW_TOPIC_LOOKS_MAX: u32 = 100;
+const NEW_TOPIC_PAUSE: Duration = Duration::from_millis(50);
+
+/// How a changelog is set up: only the newest record of each key is kept, compaction is prompt so that restores stay
+/// short, and tombstones outlive any standby's nap (`delete.retention.ms`, 24 h).
+pub const CHANGELOG_CONFIG: [(&str, &str); 5] = [
+    ("cleanup.policy", "compact"),
+    ("segment.ms", "600000"),
+    ("segment.bytes", "67108864"),
+    ("min.cleanable.dirty.ratio", "0.1"),
+    ("delete.retention.ms", "86400000"),
+];
+
+/// What was found: the topics are fit for use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    /// The smallest `max.message.bytes` of all topics, in bytes, and at most what librdkafka takes by default.
+    pub wire_bytes_max: usize,
+    /// The largest value of a record that surely fits, in bytes.
+    pub record_bytes_max: usize,
+    /// What works, but should be otherwise; each with its mend.
+    pub advice: Vec<String>,
+}
+
+/// Why the topics cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No broker answers: try again.
+    #[error("kafka at {servers} does not answer")]
+    Unreachable {
+        /// Bootstrap servers.
+        servers: String,
+        /// What librdkafka said.
+        #[source]
+        source: KafkaError,
+    },
+    /// Kafka answers, and says no.
+    #[error("kafka refuses to {what}: {code}; {mend}")]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// Its answer.
+        code: RDKafkaErrorCode,
+        /// What to do about it.
+        mend: &'static str,
+    },
+    /// A topic is not there.
+    #[error("topic {topic} does not exist: start with --create-topics, or run: {command}")]
+    Missing {
+        /// Which.
+        topic: String,
+        /// Makes it.
+        command: String,
+    },
+    /// A topic is there and cannot be used as it is.
+    #[error("topic {topic}: {wrong}; to mend it: {mend}")]
+    Wrong {
+        /// Which.
+        topic: String,
+        /// What is wrong.
+        wrong: String,
+        /// A command, or what else to do.
+        mend: String,
+    },
+    /// The client's settings.
+    #[error("create a kafka client")]
+    Create(#[source] super::settings::Error),
+}
+
+impl Error {
+    /// What the caller may do.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Unreachable { .. } => Class::Transient,
+            Self::Refused { .. } | Self::Missing { .. } | Self::Wrong { .. } | Self::Create(_) => Class::Fatal,
+        }
+    }
+}
+
+struct Logs;
+
+impl ClientContext for Logs {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        producer::log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "kafka admin error");
+    }
+}
+
+/// A topic as it should be.
+struct Wanted {
+    name: String,
+    /// `None`: the broker's default.
+    partitions: Option<u32>,
+    changelog: bool,
+}
+
+/// Looks at all topics; makes the missing ones if `create`.
+pub async fn ensure(settings: &Settings, create: bool) -> Result<Topics, Error> {
+    let admin = AdminClient::from_config_and_context(&settings.admin(), Logs)
+        .map_err(|error| Error::Create(settings.client_error(error)))?;
+    let looker = Looker { settings, admin: std::sync::Arc::new(admin) };
+    let wanted = wanted(settings);
+    let mut found = looker.partitions().await?;
+    let missing: Vec<_> = wanted.iter().filter(|topic| !found.contains_key(&topic.name)).collect();
+    if let Some(first) = missing.first() {
+        if !create {
+            return Err(Error::Missing { topic: first.name.clone(), command: first.create_command(settings) });
+        }
+        looker.create(&missing).await?;
+        found = looker.wait_for(&missing).await?;
+    }
+    for topic in &wanted {
+        topic.check_partitions(settings, found.get(&topic.name).copied().unwrap_or(0))?;
+    }
+    let configs = looker.configs(&wanted).await?;
+    check_configs(settings, &wanted, &configs)
+}
+
+fn wanted(settings: &Settings) -> Vec<Wanted> {
+    let events = settings.events_topics().into_iter().map(|name| Wanted { name, partitions: None, changelog: false });
+    let changelog = Wanted {
+        name: settings.changelog_topic().to_owned(),
+        partitions: Some(settings.identity().shards),
+        changelog: true,
+    };
+    events.chain([changelog]).collect()
+}
+
+impl Wanted {
+    fn create_command(&self, settings: &Settings) -> String {
+        let (servers, name) = (settings.bootstrap_servers(), &self.name);
+        let partitions = self.partitions.map(|n| format!(" --partitions {n}")).unwrap_or_default();
+        let config: String = self.config().iter().map(|(key, value)| format!(" --config {key}={value}")).collect();
+        format!("kafka-topics.sh --bootstrap-server {servers} --create --topic {name}{partitions}{config}")
+    }
+
+    fn alter_command(&self, settings: &Settings, key: &str, value: &str) -> String {
+        let (servers, name) = (settings.bootstrap_servers(), &self.name);
+        format!(
+            "kafka-configs.sh --bootstrap-server {servers} --alter --entity-type topics --entity-name {name} \
+             --add-config {key}={value}"
+        )
+    }
+
+    fn config(&self) -> &'static [(&'static str, &'static str)] {
+        if self.changelog { &CHANGELOG_CONFIG } else { &[("cleanup.policy", "delete")] }
+    }
+
+    fn wrong(&self, wrong: String, mend: String) -> Error {
+        Error::Wrong { topic: self.name.clone(), wrong, mend }
+    }
+
+    fn check_partitions(&self, settings: &Settings, found: usize) -> Result<(), Error> {
+        let Some(shards) = self.partitions else { return Ok(()) };
+        let (servers, name) = (settings.bootstrap_servers(), &self.name);
+        let wrong = format!("it has {found} partitions, but there are {shards} shards (one partition each)");
+        match found.cmp(&usize::try_from(shards).unwrap_or(usize::MAX)) {
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Less => Err(self.wrong(
+                wrong,
+                format!(
+                    "if the topic is new: kafka-topics.sh --bootstrap-server {servers} --alter --topic {name} \
+                     --partitions {shards}; else start with --shards {found}, or run pod-monitor reshard"
+                ),
+            )),
+            std::cmp::Ordering::Greater => Err(self.wrong(
+                wrong,
+                format!(
+                    "start with --shards {found}, or run pod-monitor reshard (partitions cannot be taken away; a new \
+                     topic is made by: {})",
+                    self.create_command(settings)
+                ),
+            )),
+        }
+    }
+
+    fn check_cleanup(&self, settings: &Settings, found: &str) -> Result<(), Error> {
+        let mend = |value| self.alter_command(settings, "cleanup.policy", value);
+        let wrong = |why| format!("cleanup.policy is {found}, {why}");
+        match (self.changelog, found) {
+            (true, "compact") => Ok(()),
+            (true, _) => {
+                Err(self.wrong(wrong("but the changelog must be compacted and never deleted"), mend("compact")))
+            }
+            (false, policy) if policy.contains("compact") => {
+                Err(self.wrong(wrong("but compaction would drop events of an execution"), mend("delete")))
+            }
+            (false, _) => Ok(()),
+        }
+    }
+}
+
+fn check_configs(
+    settings: &Settings,
+    wanted: &[Wanted],
+    configs: &HashMap<String, HashMap<String, String>>,
+) -> Result<Topics, Error> {
+    let mut wire_bytes_max = RECORD_BYTES_MAX;
+    let mut advice = Vec::new();
+    for topic in wanted {
+        let config = configs.get(&topic.name);
+        let value = |key: &str| config.and_then(|config| config.get(key)).map(String::as_str);
+        topic.check_cleanup(settings, value("cleanup.policy").unwrap_or("unknown"))?;
+        if let Some(bytes) = value("max.message.bytes").and_then(|bytes| bytes.parse::<usize>().ok()) {
+            if bytes < RECORD_BYTES_MIN {
+                let mend = topic.alter_command(settings, "max.message.bytes", &RECORD_BYTES_MAX.to_string());
+                let wrong = format!("max.message.bytes is {bytes}, but events need {RECORD_BYTES_MIN} at least");
+                return Err(topic.wrong(wrong, mend));
+            }
+            wire_bytes_max = wire_bytes_max.min(bytes);
+        }
+        for (key, wanted) in topic.config().iter().filter(|(key, _)| topic.changelog && *key != "cleanup.policy") {
+            match value(key) {
+                Some(found) if found != *wanted => advice.push(format!(
+                    "topic {}: {key} is {found}, better {wanted}: {}",
+                    topic.name,
+                    topic.alter_command(settings, key, wanted)
+                )),
+                _ => {}
+            }
+        }
+    }
+    advice.iter().for_each(|advice| warn!(advice, "topic works, but is not set up as recommended"));
+    Ok(Topics { wire_bytes_max, record_bytes_max: record_bytes_max(wire_bytes_max), advice })
+}
+
+struct Looker<'a> {
+    settings: &'a Settings,
+    admin: std::sync::Arc<AdminClient<Logs>>,
+}
+
+impl Looker<'_> {
+    fn unreachable(&self, source: KafkaError) -> Error {
+        Error::Unreachable { servers: self.settings.bootstrap_servers().to_owned(), source }
+    }
+
+    /// Partitions of every topic that this user may see. All topics are asked for, since asking for one by name would
+    /// make it on brokers that create topics by themselves.
+    async fn partitions(&self) -> Result<HashMap<String, usize>, Error> {
+        let admin = std::sync::Arc::clone(&self.admin);
+        let look = move || {
+            let metadata = admin.inner().fetch_metadata(None, REQUEST_MAX)?;
+            let usable = metadata.topics().iter().filter(|topic| topic.error().is_none_or(still_there));
+            Ok(usable.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect())
+        };
+        let found: Result<HashMap<_, _>, KafkaError> =
+            tokio::task::spawn_blocking(look).await.map_err(|_| self.unreachable(KafkaError::Canceled))?;
+        found.map_err(|error| self.unreachable(error))
+    }
+
+    async fn create(&self, missing: &[&Wanted]) -> Result<(), Error> {
+        let topics: Vec<_> = missing
+            .iter()
+            .map(|topic| {
+                let partitions = topic.partitions.map_or(-1, |n| i32::try_from(n).unwrap_or(i32::MAX));
+                // -1: the broker's default, which knows how many brokers there are.
+                let new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(-1));
+                topic.config().iter().fold(new, |new, (key, value)| new.set(key, value))
+            })
+            .collect();
+        let results = self.admin.create_topics(&topics, &options()).await.map_err(|error| self.unreachable(error))?;
+        for result in results {
+            match result {
+                Ok(topic) => info!(topic, "topic created"),
+                // Another replica was faster.
+                Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => debug!(topic, "topic exists by now"),
+                Err((topic, code)) => {
+                    let mend = "create it by hand, or give this user the right to";
+                    return Err(Error::Refused { what: format!("create topic {topic}"), code, mend });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn wait_for(&self, missing: &[&Wanted]) -> Result<HashMap<String, usize>, Error> {
+        for _ in 0..NEW_TOPIC_LOOKS_MAX {
+            let found = self.partitions().await?;
+            if missing.iter().all(|topic| found.get(&topic.name).is_some_and(|partitions| *partitions > 0)) {
+                return Ok(found);
+            }
+            tokio::time::sleep(NEW_TOPIC_PAUSE).await;
+        }
+        Err(self.unreachable(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition)))
+    }
+
+    async fn configs(&self, wanted: &[Wanted]) -> Result<HashMap<String, HashMap<String, String>>, Error> {
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            let resources: Vec<_> = wanted.iter().map(|topic| ResourceSpecifier::Topic(&topic.name)).collect();
+            let answers = self.admin.describe_configs(&resources, &options()).await;
+            let answers = answers.map_err(|error| self.unreachable(error))?;
+            match answers.into_iter().zip(wanted).map(|(answer, topic)| config_of(answer, topic)).collect() {
+                // A broker that has not heard of a new topic yet.
+                Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) if looks < NEW_TOPIC_LOOKS_MAX => {
+                    tokio::time::sleep(NEW_TOPIC_PAUSE).await;
+                }
+                Err((topic, code)) => {
+                    let mend = "give this user the right DescribeConfigs on its topics";
+                    return Err(Error::Refused {
+                        what: format!("show the configuration of topic {topic}"),
+                        code,
+                        mend,
+                    });
+                }
+                Ok(configs) => return Ok(configs),
+            }
+        }
+    }
+}
+
+type Config = (String, HashMap<String, String>);
+
+fn config_of(
+    answer: Result<ConfigResource, RDKafkaErrorCode>,
+    topic: &Wanted,
+) -> Result<Config, (String, RDKafkaErrorCode)> {
+    let config = answer.map_err(|code| (topic.name.clone(), code))?;
+    let entries = config.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
+    Ok((topic.name.clone(), entries.collect()))
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(REQUEST_MAX)).operation_timeout(Some(REQUEST_MAX))
+}
+
+/// A topic that has an error of its partitions' leaders exists all the same.
+fn still_there(error: RDKafkaRespErr) -> bool {
+    !matches!(RDKafkaErrorCode::from(error), RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
+}

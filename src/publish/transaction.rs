@@ -1,0 +1,447 @@
+//! One transaction: events, and the changelog records that remember them, visible together or not at all.
+//!
+//! ```text
+//!  async worker ── Order{batch, traceparent} ──▶ publishing thread: begin, send all, await every delivery, commit
+//!               ◀────────── Verdict ───────────
+//! ```
+//! The thread encodes too, so that the worker's thread stays free.
+//!
+//! INV-5: a producer whose last transactional request was not cleanly answered never begins another transaction. The
+//! client retries requests by itself, and without KIP-890 a late one would end a later transaction. Its journal is
+//! spent: [`CommitError::Spent`].
+//!
+//! Must not: keep a batch after its verdict, send a record twice, or decide what happened after an unknown outcome.
+
+use std::{
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, Producer},
+};
+use tokio::sync::oneshot;
+use tracing::{Span, debug, info_span};
+
+use super::{
+    Batch, changelog,
+    error::CommitError,
+    producer::Live,
+    record,
+    settings::{Settings, TRANSACTION_TIMEOUT},
+    trace,
+};
+use crate::{leadership::tenure::ShardId, lifecycle::event::EventType, watch::pod::PodUid};
+
+/// A commit that was answered later than this may have been retried below us: not clean.
+const ACK_MAX: Duration = Duration::from_secs(2);
+/// What a commit may take at least, however late in its transaction it is asked for.
+const COMMIT_MIN: Duration = Duration::from_secs(1);
+/// Pause while librdkafka's queue is full.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// What the publishing thread is asked to commit.
+pub(super) struct Order {
+    batch: Batch,
+    /// Records `meta/...` beside the batch's position, already encoded.
+    meta: Vec<(&'static str, Vec<u8>)>,
+    span: Span,
+    traceparent: Option<String>,
+    answer: oneshot::Sender<Verdict>,
+}
+
+struct Verdict {
+    result: Result<(), CommitError>,
+    /// Whether the producer may begin another transaction (INV-5).
+    clean: bool,
+}
+
+/// The way to a publishing thread. Dropping it ends the thread and its producer.
+pub(super) struct Line {
+    shard: ShardId,
+    orders: mpsc::SyncSender<Order>,
+    spent: bool,
+}
+
+impl Line {
+    pub(super) fn new(shard: ShardId, orders: mpsc::SyncSender<Order>) -> Self {
+        Self { shard, orders, spent: false }
+    }
+
+    /// Commits in one transaction. If this future is dropped before its end, the outcome is unknown and the line spent.
+    pub(super) async fn commit(&mut self, batch: Batch, meta: Vec<(&'static str, Vec<u8>)>) -> Result<(), CommitError> {
+        let shard = self.shard;
+        if std::mem::replace(&mut self.spent, true) {
+            return Err(CommitError::Spent { shard });
+        }
+        let span = info_span!(
+            "publish",
+            otel.kind = "producer",
+            %shard,
+            events = batch.events.len(),
+            bytes = tracing::field::Empty,
+            messaging.system = "kafka",
+            messaging.operation.name = "send",
+            messaging.operation.type = "send",
+            messaging.batch.message_count = batch.events.len(),
+        );
+        let traceparent = trace::traceparent(&span);
+        let (answer, answered) = oneshot::channel();
+        if self.orders.try_send(Order { batch, meta, span, traceparent, answer }).is_err() {
+            return Err(CommitError::Spent { shard });
+        }
+        let lost = |_| CommitError::Unknown { shard, source: "publishing thread ended without an answer".into() };
+        let verdict = answered.await.map_err(lost)?;
+        self.spent = !verdict.clean;
+        verdict.result
+    }
+}
+
+/// Commits one order after the other until the line is dropped or an answer was not clean.
+pub(super) fn serve(live: Live, shard: ShardId, settings: &Settings, orders: &mpsc::Receiver<Order>) {
+    let mut publisher = Publisher {
+        topics: EventType::ALL.map(|event_type| settings.event_topic(event_type)),
+        live,
+        shard,
+        settings,
+        value: Vec::with_capacity(64 * 1024),
+        sizes: Vec::new(),
+    };
+    while let Ok(order) = orders.recv() {
+        let Order { batch, meta, span, traceparent, answer } = order;
+        let verdict = span.in_scope(|| publisher.transact(&batch, &meta, traceparent.as_deref()));
+        span.record("bytes", publisher.sizes.iter().sum::<usize>());
+        drop(span);
+        let clean = verdict.clean;
+        if answer.send(verdict).is_err() {
+            debug!(%shard, "nobody waits for the verdict any more");
+        }
+        if !clean {
+            return;
+        }
+    }
+}
+
+struct Publisher<'a> {
+    live: Live,
+    shard: ShardId,
+    settings: &'a Settings,
+    /// Of [`EventType::ALL`], in its order.
+    topics: [String; EventType::ALL.len()],
+    /// Where values are encoded; librdkafka copies.
+    value: Vec<u8>,
+    /// Bytes of each value sent in this transaction.
+    sizes: Vec<usize>,
+}
+
+/// Why a transaction could not be committed, before it is decided what that means.
+enum Failure {
+    /// librdkafka or the broker refused something.
+    Kafka(KafkaError),
+    /// A record, by its number in the batch.
+    Record(usize, RDKafkaErrorCode),
+    /// Nothing was answered within the transaction's time.
+    Late,
+    /// A record breaks a rule of ours.
+    Rule { key: String, reason: String },
+}
+
+impl Publisher<'_> {
+    fn transact(&mut self, batch: &Batch, meta: &[(&'static str, Vec<u8>)], traceparent: Option<&str>) -> Verdict {
+        self.sizes.clear();
+        self.live.reports().reset();
+        let began = Instant::now();
+        if let Err(error) = self.live.begin_transaction() {
+            // Nothing was sent; but a producer that cannot begin is of no use any more.
+            return self.failed(batch, &Failure::Kafka(error), false);
+        }
+        // Leaves time for the commit itself.
+        let deadline = began + TRANSACTION_TIMEOUT * 9 / 10;
+        let sent = self.send_all(batch, meta, traceparent, deadline).and_then(|()| self.await_deliveries(deadline));
+        match sent {
+            Ok(()) => self.commit(batch, began),
+            Err(failure) => self.failed(batch, &failure, true),
+        }
+    }
+
+    fn send_all(
+        &mut self,
+        batch: &Batch,
+        meta: &[(&'static str, Vec<u8>)],
+        traceparent: Option<&str>,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        for event in &batch.events {
+            self.value.clear();
+            let refused = |reason: String| Failure::Rule { key: event.event_id.to_string(), reason };
+            if event.execution_id.is_empty() || event.sequence == 0 {
+                return Err(refused("execution_id is empty or sequence is 0".into()));
+            }
+            record::write_value(&mut self.value, event, self.settings.service()).map_err(|e| refused(e.to_string()))?;
+            let headers = record::headers(event, &self.settings.identity().cluster_id, traceparent);
+            let topic = event.body.event_type() as usize;
+            self.send(&self.topics[topic], None, &event.execution_id, Some(&self.value), Some(&headers), deadline)?;
+            self.sizes.push(self.value.len());
+        }
+        for (uid, tracked) in &batch.records {
+            self.value.clear();
+            if let Some(tracked) = tracked {
+                changelog::write_tracked(&mut self.value, uid, tracked)
+                    .map_err(|e| Failure::Rule { reason: e.reason.to_string(), key: e.key })?;
+            }
+            let value = tracked.as_ref().map(|_| self.value.as_slice());
+            self.remember(&changelog::pod_key(uid), value, deadline)?;
+            self.sizes.push(value.map_or(0, <[u8]>::len));
+        }
+        for (key, value) in meta {
+            self.remember(key, Some(value), deadline)?;
+            self.sizes.push(value.len());
+        }
+        if let Some(position) = &batch.position {
+            let value = serde_json::to_vec(position)
+                .map_err(|e| Failure::Rule { key: changelog::POSITION.into(), reason: e.to_string() })?;
+            self.remember(changelog::POSITION, Some(&value), deadline)?;
+            self.sizes.push(value.len());
+        }
+        Ok(())
+    }
+
+    fn remember(&self, key: &str, value: Option<&[u8]>, deadline: Instant) -> Result<(), Failure> {
+        let partition = i32::try_from(self.shard.0).expect("Kafka counts partitions in i32, and shards are checked");
+        self.send(self.settings.changelog_topic(), Some(partition), key, value, None, deadline)
+    }
+
+    /// Hands one record to librdkafka, as number `sizes.len()` of the batch.
+    fn send(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        key: &str,
+        value: Option<&[u8]>,
+        headers: Option<&record::Headers<'_>>,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let number = self.sizes.len();
+        let mut record = BaseRecord::with_opaque_to(topic, number).key(key);
+        record.partition = partition;
+        record.payload = value;
+        record.headers = headers.map(|headers| {
+            headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |into, (key, value)| {
+                into.insert(Header { key, value: Some(value.as_bytes()) })
+            })
+        });
+        loop {
+            match self.live.send(record) {
+                Ok(()) => return Ok(()),
+                Err((error, back)) => match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::QueueFull) if Instant::now() < deadline => {
+                        record = back;
+                        thread::sleep(QUEUE_FULL_PAUSE);
+                    }
+                    Some(code @ RDKafkaErrorCode::MessageSizeTooLarge) => return Err(Failure::Record(number, code)),
+                    _ => return Err(Failure::Kafka(error)),
+                },
+            }
+        }
+    }
+
+    /// Waits until librdkafka holds nothing any more. `commit_transaction` would flush in slices of 100 ms, so it must
+    /// find nothing to flush; the reports alone arrive a moment before the queue counts as empty.
+    fn await_deliveries(&self, deadline: Instant) -> Result<(), Failure> {
+        let in_time = self.live.reports().wait(self.sizes.len(), deadline);
+        if let Some((number, code)) = self.live.reports().failure() {
+            return Err(Failure::Record(number, code));
+        }
+        if !in_time {
+            return Err(Failure::Late);
+        }
+        if self.drained_by(deadline) { Ok(()) } else { Err(Failure::Late) }
+    }
+
+    fn drained(&self) -> bool {
+        self.drained_by(Instant::now() + ACK_MAX)
+    }
+
+    fn drained_by(&self, deadline: Instant) -> bool {
+        while self.live.in_flight_count() > 0 {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::yield_now();
+        }
+        true
+    }
+
+    fn commit(&mut self, batch: &Batch, began: Instant) -> Verdict {
+        let asked = Instant::now();
+        let mut clean = true;
+        loop {
+            // All that is left of the transaction's time, on the same call: a shorter limit than that would only leave
+            // the commit running in the background. A second is kept for a broker that answered the records late.
+            let left = TRANSACTION_TIMEOUT.saturating_sub(began.elapsed()).max(COMMIT_MIN);
+            match self.live.commit_transaction(left) {
+                Ok(()) => {
+                    clean &= asked.elapsed() < ACK_MAX && !self.live.reports().disturbed();
+                    return Verdict { result: Ok(()), clean };
+                }
+                Err(error) => match Kind::of(&error) {
+                    // The commit goes on in the background; only the same call again may follow.
+                    Kind::Again if began.elapsed() < TRANSACTION_TIMEOUT => clean = false,
+                    Kind::Abort => return self.failed(batch, &Failure::Kafka(error), true),
+                    Kind::Fenced => return self.fenced(error),
+                    Kind::Again | Kind::Unknown => return self.unknown(error),
+                },
+            }
+        }
+    }
+
+    /// Ends a transaction whose commit was never asked for, or was answered with "abort".
+    fn failed(&mut self, batch: &Batch, failure: &Failure, open: bool) -> Verdict {
+        let fenced = match failure {
+            Failure::Kafka(error) => Kind::of(error) == Kind::Fenced,
+            Failure::Record(_, code) => is_fenced(*code),
+            Failure::Late | Failure::Rule { .. } => false,
+        };
+        let shard = self.shard;
+        if fenced {
+            let source = failure.text().into();
+            return Verdict { result: Err(CommitError::Fenced { shard, source }), clean: false };
+        }
+        let aborted = if open { self.abort() } else { Ok(false) };
+        match aborted {
+            Err(error) => self.fenced(error),
+            Ok(clean) => {
+                // Refused before anything went wrong at the broker: a clean abort leaves the producer usable.
+                let ours = matches!(failure, Failure::Rule { .. }) || self.refused_locally(failure);
+                Verdict { result: Err(self.explain(batch, failure)), clean: clean && ours }
+            }
+        }
+    }
+
+    /// Whether the record was refused before it was handed to librdkafka: those that were have their size noted.
+    fn refused_locally(&self, failure: &Failure) -> bool {
+        matches!(failure, Failure::Record(number, _) if *number == self.sizes.len())
+    }
+
+    fn explain(&self, batch: &Batch, failure: &Failure) -> CommitError {
+        match failure {
+            Failure::Record(number, RDKafkaErrorCode::MessageSizeTooLarge) => {
+                let number = if self.refused_locally(failure) { *number } else { self.largest() };
+                match name(batch, number) {
+                    Some((pod_uid, event_id)) => CommitError::TooLarge { pod_uid, event_id },
+                    None => CommitError::Aborted { shard: self.shard, source: failure.text().into() },
+                }
+            }
+            Failure::Rule { key, reason } => CommitError::Refused { key: key.clone(), reason: reason.clone() },
+            _ => CommitError::Aborted { shard: self.shard, source: failure.text().into() },
+        }
+    }
+
+    /// The broker refuses batches, not records: the largest record is the one to shrink.
+    fn largest(&self) -> usize {
+        self.sizes.iter().enumerate().max_by_key(|(_, size)| **size).map_or(0, |(number, _)| number)
+    }
+
+    /// Aborts. `Ok(clean)`; an error only if fenced. Nothing of the batch becomes visible whatever the answer: its
+    /// commit was never asked for, and the next fence or the timeout ends the transaction.
+    fn abort(&self) -> Result<bool, KafkaError> {
+        // Aborting purges the queues, and so has reports to be served: not more than the transaction's time.
+        match self.live.abort_transaction(TRANSACTION_TIMEOUT) {
+            // Late reports of purged records must not be taken for those of the next transaction.
+            Ok(()) => Ok(self.drained() && !self.live.reports().disturbed()),
+            Err(error) if Kind::of(&error) == Kind::Fenced => Err(error),
+            Err(error) => {
+                debug!(shard = %self.shard, %error, "abort was not answered cleanly");
+                Ok(false)
+            }
+        }
+    }
+
+    fn fenced(&self, error: KafkaError) -> Verdict {
+        Verdict { result: Err(CommitError::Fenced { shard: self.shard, source: Box::new(error) }), clean: false }
+    }
+
+    fn unknown(&self, error: KafkaError) -> Verdict {
+        Verdict { result: Err(CommitError::Unknown { shard: self.shard, source: Box::new(error) }), clean: false }
+    }
+}
+
+impl Failure {
+    fn text(&self) -> String {
+        match self {
+            Self::Kafka(error) => error.to_string(),
+            Self::Record(number, code) => format!("record {number}: {code}"),
+            Self::Late => "no acknowledgement within the transaction's time".into(),
+            Self::Rule { key, reason } => format!("{key}: {reason}"),
+        }
+    }
+}
+
+/// Whose record has this number: events first, then changelog records.
+fn name(batch: &Batch, number: usize) -> Option<(PodUid, Option<uuid::Uuid>)> {
+    match batch.events.get(number) {
+        Some(event) => Some((event.pod_uid.clone(), Some(event.event_id))),
+        None => batch.records.get(number - batch.events.len()).map(|(uid, _)| (uid.clone(), None)),
+    }
+}
+
+/// What the answer to a transactional call asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Fenced,
+    Abort,
+    Again,
+    Unknown,
+}
+
+impl Kind {
+    fn of(error: &KafkaError) -> Self {
+        match error {
+            KafkaError::Transaction(e) => {
+                Self::from_flags(e.is_fatal(), e.txn_requires_abort(), e.is_retriable(), e.code())
+            }
+            error => {
+                error.rdkafka_error_code().map_or(Self::Unknown, |code| Self::from_flags(false, false, false, code))
+            }
+        }
+    }
+
+    /// The order matters: an error may be fatal and retriable at once, and then it is fatal.
+    fn from_flags(fatal: bool, abort: bool, retriable: bool, code: RDKafkaErrorCode) -> Self {
+        match (fatal, abort, retriable) {
+            _ if is_fenced(code) => Self::Fenced,
+            (true, _, _) => Self::Unknown,
+            (_, true, _) => Self::Abort,
+            (_, _, true) => Self::Again,
+            (false, false, false) => Self::Unknown,
+        }
+    }
+}
+
+fn is_fenced(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answer_of_a_transactional_call_is_judged_fatal_first() {
+        use RDKafkaErrorCode as Code;
+        let cases = [
+            ("fenced", true, false, false, Code::Fenced, Kind::Fenced),
+            ("old epoch is fenced, not abortable", false, true, false, Code::InvalidProducerEpoch, Kind::Fenced),
+            ("fatal after a commit", true, true, true, Code::InvalidTransactionalState, Kind::Unknown),
+            ("abortable", false, true, false, Code::MessageTimedOut, Kind::Abort),
+            ("retriable", false, false, true, Code::OperationTimedOut, Kind::Again),
+            ("none of the three", false, false, false, Code::Unknown, Kind::Unknown),
+        ];
+        for (name, fatal, abort, retriable, code, expected) in cases {
+            assert_eq!(Kind::from_flags(fatal, abort, retriable, code), expected, "{name}");
+        }
+    }
+}
