@@ -1,16 +1,52 @@
 //! Where the parts are put together into the running monitor.
+//!
+//! Order: HTTP first (so that probes see what is missing), then the cluster's name, then Kafka's topics, then the
+//! worker. Each waits for its server with back-off, says so once, and gives up only for what waiting cannot mend.
 
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::signals::Signals,
+    cli::{chain, signals::Signals},
     clock,
-    config::{Config, Sink},
-    http::{self, Board, Health, Server, status::Shown},
+    config::{Config, Kafka, Namespaces, Sink},
+    http::{self, Board, Health, Server, health::Component, status::Shown},
+    leadership::tenure::{ShardId, Tenure},
+    lifecycle::rules::Rules,
+    logs::{
+        Limits,
+        capture::Capturer,
+        streams::{self, KubeLogs},
+    },
+    ports::Journals,
+    publish::{
+        error::{Class, OpenError},
+        identity::{FORMAT, Identity},
+        journal::KafkaJournals,
+        record::Service,
+        settings::{self, Settings},
+        stdout::Stdout,
+        topics::{self, Topics},
+    },
     telemetry::Telemetry,
+    watch::{
+        api::{self, Pods, Scope},
+        stream::Backoff,
+    },
+    worker::{self, Parts, Worker},
 };
 
-/// Why the monitor cannot go on (exit code 1).
+/// What a record holds besides captured output, at most: ids, messages, containers, 64 KiB with room to spare.
+const RECORD_REST_BYTES: usize = 64 << 10;
+/// The worker's loop turns every second; longer than this it is stuck.
+const BEAT_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// Why the monitor cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// HTTP.
@@ -19,14 +55,83 @@ pub enum Error {
     /// The system does not let us handle signals.
     #[error("take over SIGTERM and SIGINT")]
     Signals(#[source] std::io::Error),
+    /// Neither a kubeconfig nor a ServiceAccount.
+    #[error("find the cluster: run inside a pod with a ServiceAccount, or set KUBECONFIG")]
+    Cluster(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The cluster's name could not be read.
+    #[error("cluster-id: {0}; set --cluster-id, or allow verb get on namespace kube-system")]
+    ClusterId(api::Error),
+    /// A reader of logs could not be made.
+    #[error("make a client for logs")]
+    Logs(#[source] streams::Error),
+    /// Kafka settings.
+    #[error(transparent)]
+    Settings(#[from] settings::Error),
+    /// Topics that waiting cannot mend.
+    #[error(transparent)]
+    Topics(topics::Error),
+    /// Kafka clients could not be started.
+    #[error("start Kafka clients")]
+    Journals(#[source] OpenError),
+    /// The worker gave up.
+    #[error(transparent)]
+    Worker(worker::Error),
+    /// A part died: a bug.
+    #[error("a part of the monitor ended unexpectedly")]
+    Part(#[source] JoinError),
+}
+
+impl Error {
+    /// Whether the mend is another configuration (exit code 2), not another try.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Cluster(_) | Self::ClusterId(_) | Self::Settings(_) | Self::Topics(_) | Self::Journals(_) => true,
+            Self::Worker(worker::Error::Open(error)) => matches!(error, OpenError::Identity { .. }),
+            Self::Http(_) | Self::Signals(_) | Self::Logs(_) | Self::Worker(_) | Self::Part(_) => false,
+        }
+    }
 }
 
 /// Runs everything until SIGTERM or SIGINT.
+///
+/// # Errors
+/// As [`Error`] says; the process ends with exit code 1 or 2.
 pub async fn run(config: Config, telemetry: &Telemetry, health: Health) -> Result<(), Error> {
     let stop = CancellationToken::new();
     // Before anything else: from here on a signal is a wish, not a kill.
-    let signals = tokio::spawn(Signals::install().map_err(Error::Signals)?.run(stop.clone()));
-    let board = Board::new(Shown {
+    let mut signals = JoinSet::new();
+    signals.spawn(Signals::install().map_err(Error::Signals)?.run(stop.clone()));
+    let board = Board::new(shown(&config));
+    let monitor = Monitor {
+        cluster: health.component("kubernetes"),
+        kafka: health.component("kafka"),
+        health: health.clone(),
+        board: board.clone(),
+        metrics: telemetry.metrics().clone(),
+        stop: stop.clone(),
+    };
+    let server = Server::bind(config.listen, health, telemetry.metrics().clone(), board).await?;
+    // HTTP outlives the worker, so that a draining replica still answers its probes.
+    let http_stop = CancellationToken::new();
+    let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
+    let (serving, working) = (server.run(http_stop.clone()), monitor.work(config));
+    let serving = parts.spawn(async move { Ok(serving.await?) }).id();
+    parts.spawn(working);
+    let mut outcome = Ok(());
+    while let Some(ended) = parts.join_next_with_id().await {
+        let (id, result) = ended.map_err(Error::Part)?;
+        if id != serving {
+            outcome = result;
+        } else if result.is_err() {
+            return result;
+        }
+        http_stop.cancel();
+    }
+    outcome
+}
+
+fn shown(config: &Config) -> Shown {
+    Shown {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         identity: config.identity.clone(),
         started_at: Some(clock::now()),
@@ -36,10 +141,177 @@ pub async fn run(config: Config, telemetry: &Telemetry, health: Health) -> Resul
             Sink::Stdout => "stdout".to_owned(),
         },
         shards: Vec::new(),
-    });
-    let server = Server::bind(config.listen, health, telemetry.metrics().clone(), board).await?;
-    let ended = server.run(stop).await;
-    // It waits for a second signal only; with the work done there is nothing left to cut short.
-    signals.abort();
-    Ok(ended?)
+    }
+}
+
+struct Monitor {
+    cluster: Component,
+    kafka: Component,
+    health: Health,
+    board: Board,
+    metrics: crate::telemetry::Metrics,
+    stop: CancellationToken,
+}
+
+impl Monitor {
+    async fn work(self, config: Config) -> Result<(), Error> {
+        let stop = self.stop.clone();
+        let Some(started) = stop.run_until_cancelled(self.start(&config)).await else { return Ok(()) };
+        match started? {
+            Started::Kafka(journals, cluster, limits, identity) => {
+                self.watch(config, journals, cluster, limits, Some(identity)).await
+            }
+            Started::Stdout(journals, cluster, limits) => self.watch(config, journals, cluster, limits, None).await,
+        }
+    }
+
+    /// Waits for the servers.
+    async fn start(&self, config: &Config) -> Result<Started, Error> {
+        let cluster = Cluster::find().await?;
+        let cluster_id = match &config.cluster_id {
+            Some(id) => id.clone(),
+            None => self.cluster_id(&cluster.pods).await?,
+        };
+        let cluster = Cluster { id: cluster_id, ..cluster };
+        let service = service(config);
+        match &config.sink {
+            Sink::Stdout => Ok(Started::Stdout(Arc::new(Stdout::new(service)), cluster, config.limits)),
+            Sink::Kafka(kafka) => {
+                let identity = identity(config, &cluster.id);
+                let settings = settings(kafka, identity.clone(), service)?;
+                let topics = self.topics(&settings, kafka.create_topics).await?;
+                topics.advice.iter().for_each(|advice| tracing::warn!("{advice}"));
+                let limits = limits(config.limits, &topics);
+                let journals = KafkaJournals::start(settings, &topics).map_err(Error::Journals)?;
+                Ok(Started::Kafka(Arc::new(journals), cluster, limits, identity))
+            }
+        }
+    }
+
+    async fn cluster_id(&self, pods: &Pods) -> Result<String, Error> {
+        let mut backoff = Backoff::default();
+        loop {
+            match pods.cluster_uid().await {
+                Ok(uid) => return Ok(uid),
+                Err(error @ api::Error::Forbidden { .. }) => return Err(Error::ClusterId(error)),
+                Err(error) => self.cluster.not_yet(chain(&error)),
+            }
+            sleep(backoff.next()).await;
+        }
+    }
+
+    async fn topics(&self, settings: &Settings, create: bool) -> Result<Topics, Error> {
+        let mut backoff = Backoff::default();
+        loop {
+            match topics::ensure(settings, create).await {
+                Ok(topics) => return Ok(topics),
+                Err(error) if error.class() == Class::Transient => self.kafka.not_yet(chain(&error)),
+                Err(error) => return Err(Error::Topics(error)),
+            }
+            sleep(backoff.next()).await;
+        }
+    }
+
+    async fn watch<J: Journals + 'static>(
+        self,
+        config: Config,
+        journals: Arc<J>,
+        cluster: Cluster,
+        limits: Limits,
+        identity: Option<Identity>,
+    ) -> Result<(), Error> {
+        let tenure = Tenure { shard: ShardId(0), holder: config.identity.clone(), ended: self.stop.clone() };
+        let logs = KubeLogs::new(cluster.config).map_err(Error::Logs)?;
+        let worker = Worker::new(Parts {
+            tenure,
+            journals,
+            identity,
+            pods: cluster.pods,
+            scopes: scopes(&config),
+            capturer: Capturer::new(logs, limits),
+            report: config.report,
+            rules: Arc::new(rules(&config, cluster.id)),
+            reconcile_interval: config.reconcile_interval,
+            metrics: self.metrics,
+            board: self.board,
+            cluster: self.cluster,
+            kafka: self.kafka,
+            beat: self.health.heartbeat("worker", BEAT_AGE_MAX),
+        });
+        worker.run().await.map_err(Error::Worker)
+    }
+}
+
+enum Started {
+    Kafka(Arc<KafkaJournals>, Cluster, Limits, Identity),
+    Stdout(Arc<Stdout>, Cluster, Limits),
+}
+
+struct Cluster {
+    id: String,
+    config: kube::Config,
+    pods: Pods,
+}
+
+impl Cluster {
+    async fn find() -> Result<Self, Error> {
+        let mut config = kube::Config::infer().await.map_err(|e| Error::Cluster(Box::new(e)))?;
+        // Our own limits decide how long a call may take and how often it is tried.
+        config.default_retry = false;
+        let client = kube::Client::try_from(config.clone()).map_err(|e| Error::Cluster(Box::new(e)))?;
+        Ok(Self { id: String::new(), config, pods: Pods::new(client) })
+    }
+}
+
+fn service(config: &Config) -> Service {
+    Service {
+        name: env!("CARGO_PKG_NAME").into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        environment: config.environment.as_deref().map(Into::into),
+    }
+}
+
+fn identity(config: &Config, cluster_id: &str) -> Identity {
+    Identity {
+        cluster_id: cluster_id.to_owned(),
+        lease_namespace: config.lease_namespace.clone(),
+        lease_name: config.lease_name.clone(),
+        generation: 1,
+        shards: config.shards.get(),
+        shard_by: "uid".into(),
+        selector: config.selector.as_str().to_owned(),
+        namespaces: match &config.namespaces {
+            Namespaces::All => Vec::new(),
+            Namespaces::Named(names) => names.iter().cloned().collect(),
+        },
+        format: FORMAT,
+    }
+}
+
+fn settings(kafka: &Kafka, identity: Identity, service: Service) -> Result<Settings, settings::Error> {
+    let properties = kafka.properties.iter_with_secrets().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    Settings::new(&kafka.bootstrap_servers, properties, &kafka.events_topic, &kafka.changelog_topic, identity, service)
+}
+
+/// Captured output must fit the record that the broker takes, beside everything else in it.
+fn limits(limits: Limits, topics: &Topics) -> Limits {
+    let room = topics.record_bytes_max.saturating_sub(RECORD_REST_BYTES);
+    Limits { encoded_bytes_max: limits.encoded_bytes_max.min(room), ..limits }
+}
+
+fn scopes(config: &Config) -> Vec<Scope> {
+    let scope = |namespace| Scope { namespace, selector: config.selector.as_str().to_owned() };
+    match &config.namespaces {
+        Namespaces::All => vec![scope(None)],
+        Namespaces::Named(names) => names.iter().map(|name| scope(Some(name.clone()))).collect(),
+    }
+}
+
+fn rules(config: &Config, cluster_id: String) -> Rules {
+    Rules {
+        cluster_id,
+        ids: config.ids.clone(),
+        container: config.container.clone(),
+        settle_grace: config.settle_grace.try_into().unwrap_or(jiff::SignedDuration::MAX),
+    }
 }

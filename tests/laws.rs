@@ -109,7 +109,8 @@ impl Life {
                 metadata["deletionTimestamp"] = at(8).into();
                 metadata["deletionGracePeriodSeconds"] = 1.into();
             }
-            let mut spec = json!({ "restartPolicy": "Never", "activeDeadlineSeconds": 8, "containers": [{ "name": "main" }] });
+            let mut spec =
+                json!({ "restartPolicy": "Never", "activeDeadlineSeconds": 8, "containers": [{ "name": "main" }] });
             if index > 0 {
                 spec["nodeName"] = "node-1".into();
             }

@@ -105,7 +105,7 @@ pub fn run(config: Config, telemetry: &Telemetry) -> ExitCode {
         }
         Err(error) => {
             tracing::error!(error = %chain(&error), "cannot go on");
-            ExitCode::from(EXIT_FAILED)
+            ExitCode::from(if error.is_configuration() { EXIT_CONFIG } else { EXIT_FAILED })
         }
     }
 }

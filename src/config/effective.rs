@@ -1,5 +1,6 @@
 //! The effective configuration: what the rest of the program gets. Values here fit together.
 
+use crate::lifecycle::identity::IdSources;
 use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroU32, path::Path, time::Duration};
 
 use super::{
@@ -64,19 +65,6 @@ pub enum Namespaces {
     All,
     /// These, none twice; never empty.
     Named(BTreeSet<String>),
-}
-
-/// Where ids come from, tried in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdSources {
-    /// Label with the execution id.
-    pub execution_label: String,
-    /// Annotation with the execution id.
-    pub execution_annotation: String,
-    /// Prefix of pod names before the execution id; empty: pod names tell nothing.
-    pub execution_name_prefix: String,
-    /// Label with the user id.
-    pub user_label: String,
 }
 
 /// Where events go.

@@ -22,8 +22,9 @@ pub mod selector;
 
 use std::{ffi::OsString, fmt, path::PathBuf};
 
+pub use crate::lifecycle::identity::IdSources;
 pub use args::{LogFormat, RunArgs};
-pub use effective::{Config, IdSources, Kafka, LogSettings, Namespaces, Sink, Surroundings};
+pub use effective::{Config, Kafka, LogSettings, Namespaces, Sink, Surroundings};
 pub use properties::Properties;
 pub use selector::Selector;
 

@@ -203,6 +203,19 @@ impl Pods {
             Err(error) => Err(refused("get", &scope, error)),
         }
     }
+
+    /// The UID of namespace kube-system, which names the cluster.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn cluster_uid(&self) -> Result<String, Error> {
+        let scope = Scope { namespace: Some("kube-system".into()), selector: String::new() };
+        let text = within("get", ANSWER_MAX, self.client.request_text(get("/api/v1/namespaces/kube-system"))).await?;
+        match decode(&text.map_err(|e| refused("get", &scope, e))?) {
+            Decoded::Whole(namespace) => Ok(namespace.metadata.uid.to_string()),
+            _ => Err(Error::Unreadable { verb: "get", why: "namespace kube-system has no uid".into() }),
+        }
+    }
 }
 
 fn get(url: &str) -> Request<Vec<u8>> {

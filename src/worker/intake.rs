@@ -37,23 +37,18 @@ pub(super) struct Feed {
     starts: mpsc::Sender<ResourceVersion>,
     watch: AbortHandle,
     suspects: Suspects,
-    listing: Option<Listing>,
+    /// A LIST is under way.
+    listing: bool,
     held: Option<Listed>,
     /// The first LIST of this tenure has been worked through.
     listed: bool,
     open: bool,
 }
 
-/// A LIST under way.
-struct Listing {
-    /// What the watch had delivered when it was asked for: a consistent LIST is never older.
-    floor: ResourceVersion,
-}
-
 impl Feed {
     /// A snapshot is being taken or waits: it may still show pods that are gone since.
     pub(super) fn is_listing(&self) -> bool {
-        self.listing.is_some() || self.held.is_some()
+        self.listing || self.held.is_some()
     }
 }
 
@@ -62,6 +57,7 @@ pub(super) struct Listed {
     stream: usize,
     reason: Reason,
     snapshot: Snapshot,
+    /// What the watch had delivered when it was asked for: a consistent LIST is never older.
     floor: ResourceVersion,
     since: Instant,
 }
@@ -85,7 +81,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         };
         let valid = self.parts.identity.as_ref().is_some_and(same);
         let known = |name: &str| restored.position.as_ref().filter(|_| valid)?.streams.get(name).copied();
-        let streams = self.parts.scopes.iter().map(|scope| Stream::new(scope.stream(), known(scope.stream()))).collect();
+        let streams =
+            self.parts.scopes.iter().map(|scope| Stream::new(scope.stream(), known(scope.stream()))).collect();
         self.table = Table::new(streams);
         for (index, scope) in self.parts.scopes.clone().into_iter().enumerate() {
             let position = known(scope.stream());
@@ -100,8 +97,16 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let (starts, receive) = mpsc::channel(2);
         let (pods, out) = (self.parts.pods.clone(), self.notices_in.clone());
         let watch = self.watches.spawn(stream::run(pods, scope.clone(), index, receive, out));
-        let feed =
-            Feed { scope, starts, watch, suspects: Suspects::default(), listing: None, held: None, listed: false, open: false };
+        let feed = Feed {
+            scope,
+            starts,
+            watch,
+            suspects: Suspects::default(),
+            listing: false,
+            held: None,
+            listed: false,
+            open: false,
+        };
         position.inspect(|position| feed.start(*position));
         feed
     }
@@ -109,7 +114,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     fn list(&mut self, stream: usize, reason: Reason) {
         let feed = &mut self.feeds[stream];
         let floor = self.table.streams[stream].seen();
-        feed.listing = Some(Listing { floor });
+        feed.listing = true;
         let (pods, scope) = (self.parts.pods.clone(), feed.scope.clone());
         let (metrics, cluster) = (self.parts.metrics.clone(), self.parts.cluster.clone());
         self.lists.spawn(async move {
@@ -133,7 +138,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     pub(super) fn listed(&mut self, listed: Listed) {
         self.parts.metrics.listed(ListResult::Ok);
         let stream = listed.stream;
-        self.feeds[stream].listing = None;
+        self.feeds[stream].listing = false;
         if listed.snapshot.version < listed.floor {
             self.store_was_reset(&listed);
         }
@@ -269,7 +274,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let (pods, cluster) = (self.parts.pods.clone(), self.parts.cluster.clone());
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         self.confirms.spawn(async move {
-            let exists = still_there(&pods, &namespace, &name, &asked.uid, |error| cluster.not_yet(chain(&error))).await;
+            let exists =
+                still_there(&pods, &namespace, &name, &asked.uid, |error| cluster.not_yet(chain(&error))).await;
             Confirmed { exists, ..asked }
         });
     }

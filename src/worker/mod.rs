@@ -278,7 +278,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             }
             (_, Class::Fatal) => return Err(Error::Commit(error)),
             (_, Class::Fenced) => self.fenced(&error),
-            (_, Class::Transient) => tracing::warn!(error = %chain(&error), "transaction not committed, taking over anew"),
+            (_, Class::Transient) => {
+                tracing::warn!(error = %chain(&error), "transaction not committed, taking over anew")
+            }
         }
         self.parts.kafka.not_yet(chain(&error));
         Ok(())
@@ -290,7 +292,12 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let transactional_id = id.unwrap_or_default();
         if fences >= FENCES_ALARMING {
             let error = chain(error);
-            tracing::error!(transactional_id, fences, error, "fenced again and again: does another monitor run with this id?");
+            tracing::error!(
+                transactional_id,
+                fences,
+                error,
+                "fenced again and again: does another monitor run with this id?"
+            );
         } else {
             tracing::info!(transactional_id, "fenced: a newer producer exists, or our transaction timed out");
         }
@@ -305,7 +312,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     fn begin_captures(&mut self) {
         while self.captures.len() + self.table.captures_held() < CAPTURES_OUTSTANDING_MAX {
             let Some(target) = self.capture_queue.pop_front() else { return };
-            let (capturer, report, metrics) = (self.parts.capturer.clone(), self.parts.report, self.parts.metrics.clone());
+            let (capturer, report, metrics) =
+                (self.parts.capturer.clone(), self.parts.report, self.parts.metrics.clone());
             self.captures.spawn(async move {
                 let begun = Instant::now();
                 let captured = capturer.capture(&target, report).await;

@@ -25,7 +25,7 @@ use crate::{
 /// After being fenced: long enough that a rightful holder gets on, short enough to be back when it was our own time-out.
 const FENCED_REST: Duration = Duration::from_secs(1);
 /// Fences in a row, without a commit between, that call for a person.
-pub const FENCES_ALARMING: u32 = 3;
+pub(super) const FENCES_ALARMING: u32 = 3;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Opened<J> = Result<(<J as Journals>::Journal, Restored), OpenError>;
@@ -39,20 +39,20 @@ enum State<J: Journals> {
 
 /// What a commit is about.
 #[derive(Debug)]
-pub struct Ticket {
+pub(super) struct Ticket {
     /// To be given back to the table.
-    pub in_flight: InFlight,
+    pub(super) in_flight: InFlight,
     /// Events by type, for counting.
-    pub told: Vec<crate::lifecycle::event::EventType>,
+    pub(super) told: Vec<crate::lifecycle::event::EventType>,
     /// When the oldest observation in it was read.
-    pub oldest: Option<Instant>,
+    pub(super) oldest: Option<Instant>,
     /// When the commit was asked for.
-    pub begun: Instant,
+    pub(super) begun: Instant,
 }
 
 /// What happened to the journal.
 #[derive(Debug)]
-pub enum Happened {
+pub(super) enum Happened {
     /// It is open: this is what has been told.
     Opened(Restored),
     /// It could not be opened; it is tried again.
@@ -64,7 +64,7 @@ pub enum Happened {
 }
 
 /// The journal of one tenure.
-pub struct Publishing<J: Journals> {
+pub(super) struct Publishing<J: Journals> {
     journals: Arc<J>,
     tenure: Tenure,
     state: Option<State<J>>,
@@ -74,7 +74,7 @@ pub struct Publishing<J: Journals> {
 
 impl<J: Journals + 'static> Publishing<J> {
     /// Begins to open.
-    pub fn new(journals: Arc<J>, tenure: Tenure) -> Self {
+    pub(super) fn new(journals: Arc<J>, tenure: Tenure) -> Self {
         let mut new = Self { journals, tenure, state: None, backoff: Backoff::default(), fences: 0 };
         new.open();
         new
@@ -86,22 +86,22 @@ impl<J: Journals + 'static> Publishing<J> {
     }
 
     /// Whether a batch may be given.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         matches!(self.state, Some(State::Idle(_)))
     }
 
     /// Whether a batch is on its way.
-    pub fn is_committing(&self) -> bool {
+    pub(super) fn is_committing(&self) -> bool {
         matches!(self.state, Some(State::Committing(..)))
     }
 
     /// How often in a row we were fenced.
-    pub fn fences(&self) -> u32 {
+    pub(super) fn fences(&self) -> u32 {
         self.fences
     }
 
     /// Sends a batch on its way. Call it only when idle.
-    pub fn commit(&mut self, batch: Batch, ticket: Ticket) {
+    pub(super) fn commit(&mut self, batch: Batch, ticket: Ticket) {
         let Some(State::Idle(mut journal)) = self.state.take() else {
             unreachable!("a batch is formed only while the journal is idle");
         };
@@ -113,7 +113,7 @@ impl<J: Journals + 'static> Publishing<J> {
     }
 
     /// Waits for what happens next; for ever when idle. Cancelling loses nothing.
-    pub async fn next(&mut self) -> Happened {
+    pub(super) async fn next(&mut self) -> Happened {
         match self.state.as_mut() {
             Some(State::Opening(opening)) => {
                 let opened = opening.await;

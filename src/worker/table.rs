@@ -132,7 +132,14 @@ pub struct Table {
 impl Table {
     /// An empty table over these streams.
     pub fn new(streams: Vec<Stream>) -> Self {
-        Self { slots: HashMap::new(), ready: VecDeque::new(), gone: BTreeSet::new(), left: BTreeSet::new(), captures_held: 0, streams }
+        Self {
+            slots: HashMap::new(),
+            ready: VecDeque::new(),
+            gone: BTreeSet::new(),
+            left: BTreeSet::new(),
+            captures_held: 0,
+            streams,
+        }
     }
 
     /// How many pods are known.
