@@ -14,6 +14,9 @@ use super::namespace::Namespace;
 use super::process::ProcessId;
 use super::warm;
 
+/// The clients' own limits are meant for shared API servers; here they cost seconds of each boot.
+const UNTHROTTLED: [&str; 2] = ["--kube-api-qps=500", "--kube-api-burst=1000"];
+
 /// A program of the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -125,7 +128,7 @@ impl Commands<'_> {
             Component::Etcd => self.etcd(),
             Component::KubeApiserver => self.api_server(),
             Component::KubeControllerManager => self.controller_manager(),
-            Component::KubeScheduler => vec![self.flag("kubeconfig", "kubeconfig"), "--leader-elect=false".into()],
+            Component::KubeScheduler => self.scheduler(),
             Component::Containerd => vec!["--config".into(), self.path("containerd.toml")],
             Component::Kubelet => self.kubelet(),
             Component::Kafka => self.kafka()?,
@@ -195,14 +198,21 @@ impl Commands<'_> {
         flags
     }
 
+    fn scheduler(&self) -> Vec<String> {
+        let mut flags = vec![self.flag("kubeconfig", "kubeconfig"), "--leader-elect=false".into()];
+        flags.extend(UNTHROTTLED.map(String::from));
+        flags
+    }
+
     fn controller_manager(&self) -> Vec<String> {
-        vec![
+        let mut flags = vec![
             self.flag("kubeconfig", "kubeconfig"),
             self.flag("service-account-private-key-file", "pki/sa.key"),
             self.flag("root-ca-file", "pki/ca.crt"),
-            "--use-service-account-credentials".into(),
             "--leader-elect=false".into(),
-        ]
+        ];
+        flags.extend(UNTHROTTLED.map(String::from));
+        flags
     }
 
     fn kubelet(&self) -> Vec<String> {
