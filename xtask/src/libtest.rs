@@ -10,8 +10,12 @@ pub(crate) struct Counts {
 impl Counts {
     /// Adds what a line says, if it is a `test result:` line.
     pub(crate) fn add_line(&mut self, line: &str) {
-        let Some((_, result)) = line.split_once("test result: ") else { return };
-        let Some((_, parts)) = result.split_once(". ") else { return };
+        let Some((_, result)) = line.split_once("test result: ") else {
+            return;
+        };
+        let Some((_, parts)) = result.split_once(". ") else {
+            return;
+        };
         for part in parts.split("; ") {
             match part.trim().split_once(' ') {
                 Some((count, "passed")) => self.passed += count.parse::<u64>().unwrap_or(0),
@@ -37,6 +41,12 @@ mod tests {
         ] {
             counts.add_line(line);
         }
-        assert_eq!(counts, Counts { passed: 4, failed: 2 });
+        assert_eq!(
+            counts,
+            Counts {
+                passed: 4,
+                failed: 2
+            }
+        );
     }
 }

@@ -58,28 +58,40 @@ impl Up {
         if self.quiet_exports
             && let Ok(stack) = Stack::attach(&self.name)
         {
-            return print_exports(stack.endpoints());
+            print!("{}", exports(stack.endpoints())?);
+            return Ok(());
         }
         let started = Instant::now();
         let stack = Stack::boot(Options::new(self.profile.into()).named(&self.name))?;
-        let endpoints = stack.detach()?;
+        let exports = exports(stack.endpoints())?;
+        stack.detach()?;
         if !self.quiet_exports {
-            println!("# up in {:.1} s; end it by: cargo xtask down --name {}", started.elapsed().as_secs_f64(), self.name);
+            let seconds = started.elapsed().as_secs_f64();
+            eprintln!(
+                "up in {seconds:.1} s; end it by: cargo xtask down --name {}",
+                self.name
+            );
         }
-        print_exports(&endpoints)
+        print!("{exports}");
+        Ok(())
     }
 }
 
-fn print_exports(endpoints: &Endpoints) -> Result<()> {
+/// Lines for a shell to evaluate.
+fn exports(endpoints: &Endpoints) -> Result<String> {
+    let mut lines = String::new();
     for (name, value) in endpoints.variables()? {
-        let value = value.to_string_lossy().into_owned();
-        if name == "PATH" {
-            println!("export PATH={}:\"$PATH\"", quoted(&endpoints.bin_dir.display().to_string()));
+        let value = if name == "PATH" {
+            format!(
+                "{}:\"$PATH\"",
+                quoted(&endpoints.bin_dir.display().to_string())
+            )
         } else {
-            println!("export {name}={}", quoted(&value));
-        }
+            quoted(&value.to_string_lossy())
+        };
+        lines.push_str(&format!("export {name}={value}\n"));
     }
-    Ok(())
+    Ok(lines)
 }
 
 /// For a POSIX shell.
@@ -89,7 +101,9 @@ fn quoted(text: &str) -> String {
 
 /// End a local stack. Nothing of it stays behind; without one, does nothing.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  cargo xtask down\n  cargo xtask down --name broker\n  cargo xtask down --all")]
+#[command(
+    after_help = "Examples:\n  cargo xtask down\n  cargo xtask down --name broker\n  cargo xtask down --all"
+)]
 pub(crate) struct Down {
     /// The stack's name.
     #[arg(long, default_value = DEFAULT_NAME)]
@@ -101,7 +115,11 @@ pub(crate) struct Down {
 
 impl Down {
     pub(crate) fn run(self) -> Result<()> {
-        let names = if self.all { cleanup::names()? } else { vec![self.name] };
+        let names = if self.all {
+            cleanup::names()?
+        } else {
+            vec![self.name]
+        };
         for name in names {
             let started = Instant::now();
             if cleanup::down(&name)? {
@@ -152,7 +170,7 @@ fn show(stack: &Stack) -> Result<bool> {
     let mut answers = true;
     println!("{} ({:?})", endpoints.name, endpoints.profile);
     if endpoints.profile.has_api_server() {
-        let ready = readiness::api_server_answers(&endpoints.bin_dir.join("kubectl"), &endpoints.kubeconfig)?;
+        let ready = readiness::api_server_answers(endpoints)?;
         println!("  API server  {}  {}", endpoints.api_server, verdict(ready));
         println!("  kubeconfig  {}", endpoints.kubeconfig.display());
         answers &= ready;
@@ -162,15 +180,25 @@ fn show(stack: &Stack) -> Result<bool> {
         println!("  Kafka       {}  {}", endpoints.kafka, verdict(ready));
         answers &= ready;
     }
-    println!("  address     {} (from {})", endpoints.address, endpoints.host_address);
+    println!(
+        "  address     {} (from {})",
+        endpoints.address, endpoints.host_address
+    );
     println!("  logs        {}", endpoints.log_dir.display());
-    for service in stack.services().context("read the records of the components")? {
+    for service in stack
+        .services()
+        .context("read the records of the components")?
+    {
         let state = match (service.process.is_alive(), service.process.is_stopped()) {
             (_, true) => "paused",
             (true, _) => "running",
             (false, _) => "dead",
         };
-        println!("  {:<24} pid {:<8} {state}", service.component.name(), service.process.pid);
+        println!(
+            "  {:<24} pid {:<8} {state}",
+            service.component.name(),
+            service.process.pid
+        );
     }
     Ok(answers)
 }

@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -40,15 +40,20 @@ impl Boot<'_> {
         thread::scope(|scope| {
             let kafka = profile.has_kafka().then(|| scope.spawn(|| self.kafka()));
             let containerd = (profile == Profile::Full).then(|| scope.spawn(|| self.containerd()));
-            let api_server = profile.has_api_server().then(|| scope.spawn(|| self.control_plane()));
+            let api_server = profile
+                .has_api_server()
+                .then(|| scope.spawn(|| self.control_plane()));
             for part in [api_server, containerd].into_iter().flatten() {
-                part.join().map_err(|_| anyhow!("a part of the boot panicked"))??;
+                part.join()
+                    .map_err(|_| anyhow!("a part of the boot panicked"))??;
             }
             if profile == Profile::Full {
                 self.kubelet()?;
             }
             if let Some(kafka) = kafka {
-                kafka.join().map_err(|_| anyhow!("the boot of Kafka panicked"))??;
+                kafka
+                    .join()
+                    .map_err(|_| anyhow!("the boot of Kafka panicked"))??;
             }
             Ok(())
         })
@@ -59,14 +64,26 @@ impl Boot<'_> {
     }
 
     fn start(&self, component: Component) -> Result<Service> {
-        let commands = Commands { run: self.run(), artifacts: self.artifacts, address: &self.endpoints.address };
-        Service::start(self.run(), self.namespace, component, commands.of(component)?)
+        let commands = Commands {
+            run: self.run(),
+            artifacts: self.artifacts,
+            address: &self.endpoints.address,
+        };
+        Service::start(
+            self.run(),
+            self.namespace,
+            component,
+            commands.of(component)?,
+        )
     }
 
     fn kafka(&self) -> Result<()> {
         let data = self.run().join("kafka");
         warm::copy_dir(&self.artifacts.kafka_formatted(), &data)?;
-        fs::write(self.run().join("kafka.properties"), files::kafka_properties(&self.endpoints.address, &data))?;
+        fs::write(
+            self.run().join("kafka.properties"),
+            files::kafka_properties(&self.endpoints.address, &data),
+        )?;
         let service = self.start(Component::Kafka)?;
         await_ready(self.endpoints, self.namespace, &service)
     }
@@ -74,8 +91,14 @@ impl Boot<'_> {
     fn containerd(&self) -> Result<()> {
         let cni = self.run().join("cni");
         fs::create_dir_all(&cni)?;
-        fs::write(cni.join("10-pods.conflist"), files::pod_network(&pod_cidr(self.endpoints.number))?)?;
-        fs::write(self.run().join("containerd.toml"), files::containerd(self.run(), &self.artifacts.bin()))?;
+        fs::write(
+            cni.join("10-pods.conflist"),
+            files::pod_network(&pod_cidr(self.endpoints.number))?,
+        )?;
+        fs::write(
+            self.run().join("containerd.toml"),
+            files::containerd(self.run(), &self.artifacts.bin()),
+        )?;
         let service = self.start(Component::Containerd)?;
         await_ready(self.endpoints, self.namespace, &service)?;
         for name in ["pause", "busybox"] {
@@ -88,9 +111,15 @@ impl Boot<'_> {
         let pki = self.run().join("pki");
         files::certificates(&pki, &self.endpoints.address)?;
         let token = random_token()?;
-        fs::write(pki.join("tokens.csv"), format!("{token},admin,admin,system:masters\n"))?;
+        fs::write(
+            pki.join("tokens.csv"),
+            format!("{token},admin,admin,system:masters\n"),
+        )?;
         let ca = fs::read_to_string(pki.join("ca.crt"))?;
-        fs::write(&self.endpoints.kubeconfig, files::kubeconfig(&self.endpoints.api_server, &ca, &token)?)?;
+        fs::write(
+            &self.endpoints.kubeconfig,
+            files::kubeconfig(&self.endpoints.api_server, &ca, &token)?,
+        )?;
         self.start(Component::Etcd)?;
         let api_server = self.start(Component::KubeApiserver)?;
         await_ready(self.endpoints, self.namespace, &api_server)?;
@@ -102,12 +131,21 @@ impl Boot<'_> {
     }
 
     fn kubelet(&self) -> Result<()> {
-        fs::write(self.run().join("kubelet.json"), files::kubelet(&pod_cidr(self.endpoints.number))?)?;
+        fs::write(
+            self.run().join("kubelet.json"),
+            files::kubelet(&pod_cidr(self.endpoints.number))?,
+        )?;
         let kubelet = self.start(Component::Kubelet)?;
         await_ready(self.endpoints, self.namespace, &kubelet)?;
         // Pods are refused in a namespace whose service account is not there yet.
-        let account = ["wait", "--for=create", "serviceaccount/default", "--timeout=60s"];
-        let controllers = Service::load(self.run(), Component::KubeControllerManager)?.context("the controllers were started")?;
+        let account = [
+            "wait",
+            "--for=create",
+            "serviceaccount/default",
+            "--timeout=60s",
+        ];
+        let controllers = Service::load(self.run(), Component::KubeControllerManager)?
+            .context("the controllers were started")?;
         await_kubectl(self.endpoints, &controllers, &[&account])
     }
 }
@@ -115,7 +153,11 @@ impl Boot<'_> {
 /// Waits until a component that was just started does its work.
 ///
 /// Fails with the last lines of its log when it ends, or is not ready within [`READY_MAX`].
-pub(crate) fn await_ready(endpoints: &Endpoints, namespace: &Namespace, service: &Service) -> Result<()> {
+pub(crate) fn await_ready(
+    endpoints: &Endpoints,
+    namespace: &Namespace,
+    service: &Service,
+) -> Result<()> {
     let name = service.component.name();
     match service.component {
         // What uses etcd waits for it; an API server that answers has it.
@@ -123,23 +165,35 @@ pub(crate) fn await_ready(endpoints: &Endpoints, namespace: &Namespace, service:
         Component::KubeApiserver => {
             let port = format!("{}:6443", endpoints.address);
             await_look(service, || listens(&port))?;
-            let kubectl = endpoints.bin_dir.join("kubectl");
-            await_look(service, || api_server_answers(&kubectl, &endpoints.kubeconfig))
+            await_look(service, || api_server_answers(endpoints))
         }
         Component::Kafka => await_look(service, || kafka_answers(&endpoints.kafka)),
         Component::Containerd => {
-            let socket = Path::new("/proc").join(namespace.init().pid.to_string()).join("root").join(
-                files::CONTAINERD_SOCKET.trim_start_matches('/'),
-            );
-            await_look(service, || Ok(std::os::unix::net::UnixStream::connect(&socket).is_ok()))
+            let socket = Path::new("/proc")
+                .join(namespace.init().pid.to_string())
+                .join("root")
+                .join(files::CONTAINERD_SOCKET.trim_start_matches('/'));
+            await_look(service, || {
+                Ok(std::os::unix::net::UnixStream::connect(&socket).is_ok())
+            })
         }
         Component::Kubelet => {
             let created: &[&str] = &["wait", "--for=create", "node/node-1", "--timeout=60s"];
-            let ready: &[&str] = &["wait", "--for=condition=Ready", "node/node-1", "--timeout=60s"];
+            let ready: &[&str] = &[
+                "wait",
+                "--for=condition=Ready",
+                "node/node-1",
+                "--timeout=60s",
+            ];
             await_kubectl(endpoints, service, &[created, ready])
         }
     }
-    .with_context(|| format!("{name} is not ready; the end of its log:\n{}", log_tail(&service.log, 15)))
+    .with_context(|| {
+        format!(
+            "{name} is not ready; the end of its log:\n{}",
+            log_tail(&service.log, 15)
+        )
+    })
 }
 
 fn await_look(service: &Service, look: impl Fn() -> Result<bool>) -> Result<()> {
@@ -152,9 +206,8 @@ fn await_look(service: &Service, look: impl Fn() -> Result<bool>) -> Result<()> 
 /// Runs `kubectl wait` commands one after the other, as long as the component lives.
 fn await_kubectl(endpoints: &Endpoints, service: &Service, commands: &[&[&str]]) -> Result<()> {
     for command in commands {
-        let mut kubectl = Command::new(endpoints.bin_dir.join("kubectl"))
-            .arg("--kubeconfig")
-            .arg(&endpoints.kubeconfig)
+        let mut kubectl = endpoints
+            .kubectl()
             .args(*command)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -168,7 +221,12 @@ fn await_kubectl(endpoints: &Endpoints, service: &Service, commands: &[&[&str]])
         let output = kubectl.wait_with_output()?;
         outcome?;
         let error = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "kubectl {}: {}", command.join(" "), error.trim());
+        anyhow::ensure!(
+            output.status.success(),
+            "kubectl {}: {}",
+            command.join(" "),
+            error.trim()
+        );
     }
     Ok(())
 }
@@ -181,13 +239,19 @@ fn await_look_child(service: &Service, child: &mut Child) -> Result<()> {
 }
 
 /// Loads an image archive into the stack's containerd.
-pub(crate) fn load_image(artifacts: &Artifacts, namespace: &Namespace, archive: &Path) -> Result<()> {
+pub(crate) fn load_image(
+    artifacts: &Artifacts,
+    namespace: &Namespace,
+    archive: &Path,
+) -> Result<()> {
     let file = fs::File::open(archive).with_context(|| format!("open {}", archive.display()))?;
     let ctr = ctr(artifacts);
     let mut arguments: Vec<&str> = ctr.iter().map(String::as_str).collect();
     // By standard input: the path may not be the same inside.
     arguments.extend(["images", "import", "-"]);
-    namespace.run(&arguments, file.into()).with_context(|| format!("load {}", archive.display()))?;
+    namespace
+        .run(&arguments, file.into())
+        .with_context(|| format!("load {}", archive.display()))?;
     Ok(())
 }
 
@@ -195,6 +259,8 @@ pub(crate) fn load_image(artifacts: &Artifacts, namespace: &Namespace, archive: 
 pub(crate) fn random_token() -> Result<String> {
     use std::io::Read;
     let mut bytes = [0_u8; 16];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes).context("read random bytes")?;
+    fs::File::open("/dev/urandom")?
+        .read_exact(&mut bytes)
+        .context("read random bytes")?;
     Ok(image::hex(&bytes))
 }

@@ -16,7 +16,10 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// that they can be written down before they are.
 pub(crate) fn plan(name: &str) -> Result<Vec<PathBuf>> {
     let own = fs::read_to_string("/proc/self/cgroup").context("read our own cgroups")?;
-    let dirs: Vec<PathBuf> = parents(&own, Path::new(ROOT)).iter().map(|parent| parent.join(name)).collect();
+    let dirs: Vec<PathBuf> = parents(&own, Path::new(ROOT))
+        .iter()
+        .map(|parent| parent.join(name))
+        .collect();
     anyhow::ensure!(!dirs.is_empty(), "no cgroup hierarchy is mounted in {ROOT}");
     Ok(dirs)
 }
@@ -30,7 +33,8 @@ pub(crate) fn create(dirs: &[PathBuf]) -> Result<()> {
         for file in ["cpuset.cpus", "cpuset.mems"] {
             if dir.join(file).exists() && !dir.join("cgroup.controllers").exists() {
                 let inherited = fs::read_to_string(parent.join(file))?;
-                fs::write(dir.join(file), inherited.trim()).with_context(|| format!("set {file} of {}", dir.display()))?;
+                fs::write(dir.join(file), inherited.trim())
+                    .with_context(|| format!("set {file} of {}", dir.display()))?;
             }
         }
     }
@@ -39,7 +43,10 @@ pub(crate) fn create(dirs: &[PathBuf]) -> Result<()> {
 
 /// The directory of each hierarchy in which a stack's cgroup goes, from the text of `/proc/self/cgroup`.
 fn parents(own: &str, root: &Path) -> Vec<PathBuf> {
-    let entries: Vec<(&str, &str)> = own.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).collect();
+    let entries: Vec<(&str, &str)> = own
+        .lines()
+        .filter_map(|line| line.split_once(':')?.1.split_once(':'))
+        .collect();
     if let [("", _)] = entries[..] {
         // Version 2 alone: our own cgroup holds us, a process, and so cannot hand controllers down.
         return vec![root.to_path_buf()];
@@ -75,20 +82,32 @@ pub(crate) fn remove(dirs: &[PathBuf]) -> Result<bool> {
 }
 
 fn remove_tree(dir: &Path) -> Result<()> {
-    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Ok(());
+    };
     for entry in entries.flatten() {
         if entry.path().is_dir() {
             remove_tree(&entry.path())?;
         }
     }
     let members = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    for process in members.lines().filter_map(|pid| ProcessId::of(pid.parse().ok()?)) {
+    for process in members
+        .lines()
+        .filter_map(|pid| ProcessId::of(pid.parse().ok()?))
+    {
         process.signal(Signal::KILL)?;
     }
     match fs::remove_dir(dir) {
         Ok(()) => Ok(()),
         // Busy: what we just ended is not reaped yet. The caller looks again.
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::ResourceBusy | std::io::ErrorKind::NotFound) => Ok(()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::ResourceBusy | std::io::ErrorKind::NotFound
+            ) =>
+        {
+            Ok(())
+        }
         Err(error) => Err(error).with_context(|| format!("remove the cgroup {}", dir.display())),
     }
 }
@@ -107,7 +126,11 @@ mod tests {
             ("version 2", "0::/user.slice\n", vec![""]),
             ("nested", "4:memory:/ours\n", vec!["memory/ours"]),
             ("not mounted here", "4:memory:/elsewhere\n", vec!["memory"]),
-            ("hybrid", "2:cpu,cpuacct:/\n1:name=systemd:/\n0::/\n", vec!["cpu,cpuacct", "systemd", "unified"]),
+            (
+                "hybrid",
+                "2:cpu,cpuacct:/\n1:name=systemd:/\n0::/\n",
+                vec!["cpu,cpuacct", "systemd", "unified"],
+            ),
         ];
         for (name, own, expected) in cases {
             let expected: Vec<PathBuf> = expected.iter().map(|dir| root.join(dir)).collect();

@@ -2,11 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+use super::state::Endpoints;
 
 /// How long between two looks.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -14,7 +14,11 @@ const PAUSE: Duration = Duration::from_millis(25);
 const LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// Looks until `look` finds something. An `Err` ends the waiting at once.
-pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn until<T>(
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let started = Instant::now();
     loop {
         if let Some(found) = look().with_context(|| format!("waiting for {what}"))? {
@@ -36,7 +40,9 @@ pub(crate) fn listens(address: &str) -> Result<bool> {
 pub fn kafka_answers(address: &str) -> Result<bool> {
     // Length, api_key 18, api_version 0, correlation id 1, no client id.
     const REQUEST: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
-    let Some(mut stream) = connect(address)? else { return Ok(false) };
+    let Some(mut stream) = connect(address)? else {
+        return Ok(false);
+    };
     stream.set_read_timeout(Some(LOOK_MAX))?;
     // Length, correlation id, error code.
     let mut answer = [0_u8; 10];
@@ -47,10 +53,9 @@ pub fn kafka_answers(address: &str) -> Result<bool> {
 }
 
 /// Whether the API server says that it is ready.
-pub fn api_server_answers(kubectl: &Path, kubeconfig: &Path) -> Result<bool> {
-    let output = Command::new(kubectl)
-        .arg("--kubeconfig")
-        .arg(kubeconfig)
+pub fn api_server_answers(endpoints: &Endpoints) -> Result<bool> {
+    let output = endpoints
+        .kubectl()
         .args(["get", "--raw", "/readyz", "--request-timeout=2s"])
         .output()
         .context("run kubectl")?;
@@ -58,6 +63,8 @@ pub fn api_server_answers(kubectl: &Path, kubeconfig: &Path) -> Result<bool> {
 }
 
 fn connect(address: &str) -> Result<Option<TcpStream>> {
-    let address: SocketAddr = address.parse().with_context(|| format!("address {address}"))?;
+    let address: SocketAddr = address
+        .parse()
+        .with_context(|| format!("address {address}"))?;
     Ok(TcpStream::connect_timeout(&address, LOOK_MAX).ok())
 }
