@@ -1,6 +1,10 @@
 //! The local stack itself: that it works, stands side by side with others, and leaves nothing behind.
 //!
 //! Needs root and a built stack; run by `cargo xtask test --suite stack`.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test's helpers fail the test, like the test itself"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -253,6 +257,7 @@ fn owned(test: &str) -> (Child, Stack) {
     let name = format!("owned-{}-{}", std::process::id(), test.len());
     let mut owner = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
+        .stdout(Stdio::null())
         .env(OWNER_VARIABLE, &name)
         .stdin(Stdio::piped())
         .spawn()

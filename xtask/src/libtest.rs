@@ -10,7 +10,7 @@ pub(crate) struct Counts {
 impl Counts {
     /// Adds what a line says, if it is a `test result:` line.
     pub(crate) fn add_line(&mut self, line: &str) {
-        let Some((_, result)) = line.split_once("test result: ") else {
+        let Some(result) = line.strip_prefix("test result: ") else {
             return;
         };
         let Some((_, parts)) = result.split_once(". ") else {

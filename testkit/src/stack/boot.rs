@@ -8,6 +8,7 @@
 //! ```
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread;
@@ -158,7 +159,16 @@ pub(crate) fn await_ready(
     namespace: &Namespace,
     service: &Service,
 ) -> Result<()> {
-    let name = service.component.name();
+    look_until_ready(endpoints, namespace, service).with_context(|| {
+        let log = log_tail(&service.log, 15);
+        format!(
+            "{} is not ready; the end of its log:\n{log}",
+            service.component
+        )
+    })
+}
+
+fn look_until_ready(endpoints: &Endpoints, namespace: &Namespace, service: &Service) -> Result<()> {
     match service.component {
         // What uses etcd waits for it; an API server that answers has it.
         Component::Etcd | Component::KubeControllerManager | Component::KubeScheduler => Ok(()),
@@ -169,13 +179,10 @@ pub(crate) fn await_ready(
         }
         Component::Kafka => await_look(service, || kafka_answers(&endpoints.kafka)),
         Component::Containerd => {
-            let socket = Path::new("/proc")
-                .join(namespace.init().pid.to_string())
-                .join("root")
-                .join(files::CONTAINERD_SOCKET.trim_start_matches('/'));
-            await_look(service, || {
-                Ok(std::os::unix::net::UnixStream::connect(&socket).is_ok())
-            })
+            // Its socket is on a file system that only the stack has mounted.
+            let root = format!("/proc/{}/root", namespace.init().pid);
+            let socket = format!("{root}{}", files::CONTAINERD_SOCKET);
+            await_look(service, || Ok(UnixStream::connect(&socket).is_ok()))
         }
         Component::Kubelet => {
             let created: &[&str] = &["wait", "--for=create", "node/node-1", "--timeout=60s"];
@@ -188,12 +195,6 @@ pub(crate) fn await_ready(
             await_kubectl(endpoints, service, &[created, ready])
         }
     }
-    .with_context(|| {
-        format!(
-            "{name} is not ready; the end of its log:\n{}",
-            log_tail(&service.log, 15)
-        )
-    })
 }
 
 fn await_look(service: &Service, look: impl Fn() -> Result<bool>) -> Result<()> {

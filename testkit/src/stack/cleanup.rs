@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::process::{ProcessId, Signal};
 use super::readiness::until;
 use super::state::{State, lock_stacks, run_dir, stacks_dir};
-use super::{cgroup, process};
+use super::{cgroup, namespace, process};
 
 const BURIAL_MAX: Duration = Duration::from_secs(20);
 
@@ -77,7 +77,8 @@ pub(crate) fn sweep_locked() -> Result<Vec<String>> {
                 continue;
             }
             until("the end of a dead stack's processes", BURIAL_MAX, || {
-                Ok(cgroup::remove(&state.cgroups)?.then_some(()))
+                let gone = cgroup::remove(&state.cgroups)? && namespace::link_is_gone(&run);
+                Ok(gone.then_some(()))
             })
             .with_context(|| format!("sweep the stack {name}"))?;
         }

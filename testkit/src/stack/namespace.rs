@@ -21,6 +21,7 @@ use super::process::{ProcessId, all_pids, checked, children, log_tail};
 use super::readiness::until;
 
 const FURNISH_MAX: Duration = Duration::from_secs(20);
+const LINK_FILE: &str = "link";
 /// 10.99.1.x to 10.99.250.x.
 const STACKS_MAX: u8 = 250;
 
@@ -132,6 +133,7 @@ impl Namespace {
             }
             let outer = format!("10.99.{number}.1");
             let inner = format!("10.99.{number}.2");
+            record_link(&self.run, &link)?;
             checked(Command::new("ip").args([
                 "addr",
                 "add",
@@ -209,6 +211,26 @@ impl Namespace {
         }
         Ok(None)
     }
+}
+
+/// Writes down which link is ours: the name alone may be another stack's later.
+fn record_link(run: &Path, link: &str) -> Result<()> {
+    let index = link_index(link).with_context(|| format!("the link {link} is gone at once"))?;
+    fs::write(run.join(LINK_FILE), format!("{link} {index}\n")).context("record the link")
+}
+
+/// Whether a dead stack's link is gone: the kernel removes it some time after the last process.
+pub(crate) fn link_is_gone(run: &Path) -> bool {
+    let recorded = fs::read_to_string(run.join(LINK_FILE)).unwrap_or_default();
+    recorded
+        .trim()
+        .split_once(' ')
+        .is_none_or(|(link, index)| link_index(link).as_deref() != Some(index))
+}
+
+fn link_index(link: &str) -> Option<String> {
+    let file = Path::new("/sys/class/net").join(link).join("ifindex");
+    Some(fs::read_to_string(file).ok()?.trim().to_owned())
 }
 
 /// The outer end of stack `number`'s veth pair.

@@ -12,7 +12,14 @@ run=$1 cache=$2 pid1=$3
         -- sh "$run/inside.sh" "$run" "$cache" "$pid1"
 )
 # The kernel has ended every process in the pid namespace by now; with the last of them went
-# the mounts and the veth pair. Cgroups and files are left.
+# the mounts, and soon the veth pair, which another stack may follow under the same name but
+# not under the same index. Cgroups and files are left.
+tries=0
+[ -f "$run/link" ] && read -r link index < "$run/link" &&
+    while [ $tries -lt 200 ] && [ "$(cat "/sys/class/net/$link/ifindex" 2> /dev/null)" = "$index" ]; do
+        tries=$((tries + 1))
+        sleep 0.02
+    done
 tries=0
 while read -r dir; do
     while [ -d "$dir" ] && [ $tries -lt 100 ]; do
