@@ -1,1 +1,10 @@
-//! The local stack.
+//! What tests, chaos runs and `xtask` share: a real Kubernetes and a real Kafka, without Docker.
+//!
+//! The default features need neither a C library nor a client of Kubernetes or Kafka, because
+//! `xtask` installs the packages that those need and must build before them.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "test tooling measures and waits on the real clock; nothing here decides for the service"
+)]
+
+pub mod stack;

@@ -1,2 +1,53 @@
-//! Developer commands.
-fn main() {}
+//! What a developer runs: `cargo xtask --help`.
+//!
+//! Builds without any C library, because it installs the packages that those need.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a developer's tool measures on the real clock"
+)]
+
+mod deny;
+mod libtest;
+mod stack;
+mod suites;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Developer commands of pod-monitor.
+#[derive(Parser)]
+#[command(name = "cargo xtask", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Boot a local Kubernetes and Kafka that stay up until `down`.
+    Up(stack::Up),
+    /// End a local stack. Nothing of it stays behind; without one, does nothing.
+    Down(stack::Down),
+    /// Show the local stacks: components, addresses, logs, and whether they answer.
+    Status(stack::Status),
+    /// Install the packages and build the local stack's programs into the cache. `up` and `test` do it too.
+    BuildStack,
+    /// Run the test suites, those against real servers on a stack booted for the run.
+    Test(test::Test),
+    /// Write testkit/stack-modules anew after a change in testkit's versions.rs. Needs the Go module proxy.
+    PinStack,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Up(up) => up.run(),
+        Command::Down(down) => down.run(),
+        Command::Status(status) => status.run(),
+        Command::BuildStack => stack::build(),
+        Command::Test(test) => test.run(),
+        Command::PinStack => {
+            testkit::stack::modules::regenerate(&suites::workspace().join("testkit/stack-modules"))
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The configuration of each component, as text. Pure, but for the certificates, which openssl makes.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::process::checked;
+
+/// Where containerd listens, inside.
+pub(crate) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// The broker's Java: small heap, cheap start, no files shared through /tmp (pids repeat between stacks).
+pub(crate) const JAVA_FLAGS: &[&str] = &[
+    "-Xms256m",
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:-UsePerfData",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+];
+
+/// The broker's and controller's configuration. `address` is the one advertised to clients.
+pub(crate) fn kafka_properties(address: &str, data: &Path) -> String {
+    let data = data.display();
+    // Few partitions in the internal topics: each is created and loaded while the first client waits.
+    // Transaction timeouts keep their defaults: tests of hanging transactions depend on them.
+    format!(
+        "process.roles=broker,controller\n\
+         node.id=1\n\
+         controller.quorum.voters=1@127.0.0.1:9093\n\
+         listeners=PLAINTEXT://{address}:9092,CONTROLLER://127.0.0.1:9093\n\
+         advertised.listeners=PLAINTEXT://{address}:9092\n\
+         controller.listener.names=CONTROLLER\n\
+         inter.broker.listener.name=PLAINTEXT\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         log.dirs={data}\n\
+         auto.create.topics.enable=false\n\
+         num.partitions=1\n\
+         group.initial.rebalance.delay.ms=0\n\
+         offsets.topic.num.partitions=4\n\
+         offsets.topic.replication.factor=1\n\
+         transaction.state.log.num.partitions=4\n\
+         transaction.state.log.replication.factor=1\n\
+         transaction.state.log.min.isr=1\n\
+         share.coordinator.state.topic.num.partitions=1\n\
+         share.coordinator.state.topic.replication.factor=1\n\
+         share.coordinator.state.topic.min.isr=1\n"
+    )
+}
+
+/// Admin access with a verified certificate. JSON is YAML too.
+pub(crate) fn kubeconfig(server: &str, ca: &str, token: &str) -> Result<String> {
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "stack", "cluster": { "server": server, "certificate-authority-data": base64(ca.as_bytes()) } }],
+        "users": [{ "name": "admin", "user": { "token": token } }],
+        "contexts": [{ "name": "stack", "context": { "cluster": "stack", "user": "admin" } }],
+        "current-context": "stack",
+    });
+    Ok(serde_json::to_string_pretty(&config)?)
+}
+
+/// The kubelet's configuration.
+pub(crate) fn kubelet(pod_cidr: &str) -> Result<String> {
+    let config = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        // Machines with cgroup version 1 are still about; this Kubernetes refuses them by default.
+        "failCgroupV1": false,
+        "cgroupDriver": "cgroupfs",
+        "containerRuntimeEndpoint": format!("unix://{CONTAINERD_SOCKET}"),
+        "authentication": { "anonymous": { "enabled": true }, "webhook": { "enabled": false } },
+        "authorization": { "mode": "AlwaysAllow" },
+        "failSwapOn": false,
+        "podCIDR": pod_cidr,
+        "resolvConf": "",
+        "enforceNodeAllocatable": [],
+        "evictionHard": { "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
+        "address": "0.0.0.0",
+        "port": 10250,
+        "imageGCHighThresholdPercent": 100,
+        "featureGates": { "PodLogsQuerySplitStreams": true },
+        "maxPods": 200,
+        // A test creates pods in bursts; the defaults (5 per second) are for shared API servers.
+        "registryPullQPS": 0,
+        "kubeAPIQPS": 200,
+        "kubeAPIBurst": 400,
+    });
+    Ok(serde_json::to_string_pretty(&config)?)
+}
+
+/// containerd's configuration. `run` is the stack's directory, `bin` has runc.
+pub(crate) fn containerd(run: &Path, bin: &Path) -> String {
+    let (run, bin) = (run.display(), bin.display());
+    // restrict_oom_score_adj: without CAP_SYS_RESOURCE (as on many CI machines) every sandbox would fail.
+    format!(
+        "version = 3\n\
+         root = '{run}/containerd'\n\
+         state = '/run/containerd'\n\
+         [grpc]\n  address = '{CONTAINERD_SOCKET}'\n\
+         [plugins.'io.containerd.cri.v1.images'.pinned_images]\n  sandbox = 'localhost/pause:1'\n\
+         [plugins.'io.containerd.cri.v1.runtime']\n  restrict_oom_score_adj = true\n\
+         [plugins.'io.containerd.cri.v1.runtime'.cni]\n  bin_dirs = ['/usr/lib/cni']\n  conf_dir = '{run}/cni'\n\
+         [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]\n  runtime_type = 'io.containerd.runc.v2'\n\
+         [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\n  \
+         SystemdCgroup = false\n  BinaryName = '{bin}/runc'\n"
+    )
+}
+
+/// The pods' network: one bridge, no way out of the stack.
+pub(crate) fn pod_network(pod_cidr: &str) -> Result<String> {
+    let config = json!({
+        "cniVersion": "1.0.0",
+        "name": "pods",
+        "plugins": [{
+            "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{ "subnet": pod_cidr }]],
+                "routes": [{ "dst": "0.0.0.0/0" }],
+            },
+        }],
+    });
+    Ok(serde_json::to_string_pretty(&config)?)
+}
+
+/// Makes the stack's own CA, the API server's certificate and the service account key in `pki`.
+///
+/// The certificate is good for `address`, for 127.0.0.1 and for the service address 10.96.0.1, so that
+/// clients outside, components inside and pods all verify it with `ca.crt`.
+pub(crate) fn certificates(pki: &Path, address: &str) -> Result<()> {
+    fs::create_dir_all(pki)?;
+    let names = "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:localhost";
+    fs::write(
+        pki.join("server.ext"),
+        format!(
+            "subjectAltName={names},IP:{address},IP:127.0.0.1,IP:10.96.0.1\n\
+             basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n\
+             extendedKeyUsage=serverAuth,clientAuth\n"
+        ),
+    )?;
+    const CURVE: &[&str] = &[
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ];
+    let openssl = |arguments: &[&[&str]]| {
+        checked(
+            Command::new("openssl")
+                .args(arguments.concat())
+                .current_dir(pki),
+        )
+    };
+    let ca: &[&str] = &[
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.crt",
+        "-days",
+        "365",
+        "-subj",
+        "/CN=pod-monitor-test-ca",
+    ];
+    let ca_usage: &[&str] = &["-addext", "keyUsage=critical,keyCertSign,cRLSign"];
+    openssl(&[&["req", "-x509"], CURVE, ca, ca_usage]).context("make the CA")?;
+    // The API server shows the same certificate to the kubelet, which asks for none.
+    let request: &[&str] = &[
+        "-keyout",
+        "apiserver.key",
+        "-out",
+        "apiserver.csr",
+        "-subj",
+        "/O=system:masters/CN=kube-apiserver",
+    ];
+    openssl(&[&["req"], CURVE, request]).context("make the API server's key")?;
+    let sign: &[&str] = &[
+        "-req",
+        "-in",
+        "apiserver.csr",
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+    ];
+    openssl(&[
+        &["x509"],
+        sign,
+        &[
+            "-out",
+            "apiserver.crt",
+            "-days",
+            "365",
+            "-extfile",
+            "server.ext",
+        ],
+    ])
+    .context("sign the API server's certificate")?;
+    openssl(&[&[
+        "ecparam",
+        "-name",
+        "prime256v1",
+        "-genkey",
+        "-noout",
+        "-out",
+        "sa.key",
+    ]])
+    .context("make the service account key")?;
+    openssl(&[&["ec", "-in", "sa.key", "-pubout", "-out", "sa.pub"]])
+        .context("publish the service account key")?;
+    Ok(())
+}
+
+/// Standard base64, padded.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let group = chunk.iter().enumerate().fold(0_u32, |group, (i, byte)| {
+            group | u32::from(*byte) << (16 - 8 * i)
+        });
+        for i in 0..4 {
+            let digit = ALPHABET[(group >> (18 - 6 * i)) as usize & 63];
+            text.push(if i <= chunk.len() {
+                char::from(digit)
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_the_standard_one() {
+        for (plain, encoded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("\u{ff}?", "w78/"),
+        ] {
+            assert_eq!(base64(plain.as_bytes()), encoded, "{plain}");
+        }
+    }
+}

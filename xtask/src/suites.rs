@@ -1,0 +1,187 @@
+//! The test suites, in their order: what each runs and how long it may take.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use testkit::stack::Endpoints;
+
+use crate::deny;
+
+/// A suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suite {
+    Fmt,
+    Clippy,
+    Deny,
+    Core,
+    Stack,
+    /// A test target of the root package that needs the booted stack.
+    Target(&'static str),
+}
+
+impl Suite {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Fmt,
+        Self::Clippy,
+        Self::Deny,
+        Self::Core,
+        Self::Stack,
+        Self::Target("apiserver"),
+        Self::Target("broker"),
+        Self::Target("kubelet"),
+        Self::Target("system"),
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Fmt => "fmt",
+            Self::Clippy => "clippy",
+            Self::Deny => "deny",
+            Self::Core => "core",
+            Self::Stack => "stack",
+            Self::Target(name) => name,
+        }
+    }
+
+    /// Seconds that it should take at most with warm caches, on two cores. Printed, not enforced.
+    pub(crate) fn budget_s(self) -> u64 {
+        match self {
+            Self::Fmt => 5,
+            Self::Deny => 10,
+            Self::Clippy | Self::Core | Self::Stack => 90,
+            Self::Target("system") => 180,
+            Self::Target(_) => 60,
+        }
+    }
+
+    pub(crate) fn needs_stack(self) -> bool {
+        matches!(self, Self::Target(_))
+    }
+
+    /// Whether its exit status is all that counts: a check counts as one passed or failed.
+    pub(crate) fn is_check(self) -> bool {
+        matches!(self, Self::Fmt | Self::Clippy | Self::Deny)
+    }
+
+    /// Whether its sources are there.
+    pub(crate) fn exists(self) -> bool {
+        match self {
+            Self::Target(name) => has_target(&workspace().join("tests"), name),
+            Self::Stack => has_target(&workspace().join("testkit/tests"), "stack"),
+            _ => true,
+        }
+    }
+
+    /// The suite of this name. Fails when there is none or its sources are not there.
+    pub(crate) fn named(name: &str) -> Result<Self> {
+        let known: Vec<&str> = Self::ALL.iter().map(|suite| suite.name()).collect();
+        let Some(suite) = Self::ALL.into_iter().find(|suite| suite.name() == name) else {
+            bail!("no suite {name:?}; there are: {}", known.join(", "));
+        };
+        anyhow::ensure!(
+            suite.exists(),
+            "the suite {name} has no test target (tests/{name}.rs)"
+        );
+        Ok(suite)
+    }
+
+    /// The commands, run in order.
+    pub(crate) fn commands(self, options: &Options) -> Result<Vec<Command>> {
+        let threads = format!("--test-threads={}", options.threads);
+        Ok(match self {
+            Self::Fmt => vec![cargo(&["fmt", "--all", "--check"])],
+            Self::Clippy => {
+                vec![cargo(&[
+                    "clippy",
+                    "--workspace",
+                    "--all-targets",
+                    "--locked",
+                    "--",
+                    "-D",
+                    "warnings",
+                ])]
+            }
+            Self::Deny => {
+                let mut checks = vec!["bans", "licenses", "sources"];
+                if options.advisories {
+                    checks.push("advisories");
+                }
+                let mut command = Command::new(deny::ensure()?);
+                command
+                    .args(["--locked", "check", "--hide-inclusion-graph"])
+                    .args(checks);
+                vec![command]
+            }
+            Self::Core => {
+                let mut commands = vec![cargo(&[
+                    "test",
+                    "--locked",
+                    "--workspace",
+                    "--lib",
+                    "--bins",
+                    "--no-fail-fast",
+                ])];
+                for name in ["laws", "tidy"] {
+                    if has_target(&workspace().join("tests"), name) {
+                        commands.push(cargo(&["test", "--locked", "--test", name]));
+                    }
+                }
+                commands
+            }
+            // Stacks side by side already fill the machine: one test at a time.
+            Self::Stack => {
+                vec![cargo(&[
+                    "test",
+                    "--locked",
+                    "--package",
+                    "testkit",
+                    "--test",
+                    "stack",
+                    "--",
+                    "--test-threads=1",
+                ])]
+            }
+            Self::Target(name) => {
+                vec![cargo(&["test", "--locked", "--test", name, "--", &threads])]
+            }
+        })
+    }
+}
+
+/// What the command line chose.
+pub(crate) struct Options {
+    pub(crate) threads: usize,
+    pub(crate) advisories: bool,
+}
+
+/// The repository.
+pub(crate) fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+}
+
+/// Where cargo builds: as told, else in the user's cache, so that a fresh clone finds its dependencies built.
+pub(crate) fn target_dir() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
+        Some(dir) => Ok(dir.into()),
+        None => Ok(testkit::stack::versions::cache_dir()?.join("target")),
+    }
+}
+
+/// Adds what finds the stack to a command's environment.
+pub(crate) fn with_stack(command: &mut Command, endpoints: &Endpoints) -> Result<()> {
+    command.envs(endpoints.variables()?);
+    Ok(())
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(arguments);
+    command
+}
+
+fn has_target(tests: &Path, name: &str) -> bool {
+    tests.join(format!("{name}.rs")).exists() || tests.join(name).join("main.rs").exists()
+}
