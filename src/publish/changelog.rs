@@ -160,6 +160,7 @@ fn check(tracked: &Tracked) -> Result<(), &'static str> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::watch::pod::ResourceVersion;

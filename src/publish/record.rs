@@ -192,5 +192,6 @@ fn some_of(containers: &[ContainerEnd]) -> Option<&[ContainerEnd]> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 #[path = "record_tests.rs"]
 mod tests;

@@ -365,6 +365,7 @@ impl Barrier {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::publish::changelog::Reason;

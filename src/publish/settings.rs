@@ -348,5 +348,6 @@ pub fn record_bytes_max(wire_bytes_max: usize) -> usize {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 #[path = "settings_tests.rs"]
 mod tests;

@@ -64,6 +64,7 @@ fn write<W: Write>(out: &Mutex<W>, service: &Service, batch: &Batch) -> Result<(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::{

@@ -40,6 +40,9 @@ use crate::{leadership::tenure::ShardId, lifecycle::event::EventType, watch::pod
 const ACK_MAX: Duration = Duration::from_secs(2);
 /// What a commit may take at least, however late in its transaction it is asked for.
 const COMMIT_MIN: Duration = Duration::from_secs(1);
+/// From an acknowledgement to the next transaction. Measured back to back, one event each: p99 28 ms without, 8 ms with
+/// 1 ms, and longer ones only add themselves.
+const DISTANCE: Duration = Duration::from_millis(1);
 /// Pause while librdkafka's queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 
@@ -109,6 +112,7 @@ pub(super) fn serve(live: Live, shard: ShardId, settings: &Settings, orders: &mp
         settings,
         value: Vec::with_capacity(64 * 1024),
         sizes: Vec::new(),
+        acknowledged: None,
     };
     while let Ok(order) = orders.recv() {
         let Order { batch, meta, span, traceparent, answer } = order;
@@ -135,6 +139,8 @@ struct Publisher<'a> {
     value: Vec<u8>,
     /// Bytes of each value sent in this transaction.
     sizes: Vec<usize>,
+    /// When the last transaction was acknowledged.
+    acknowledged: Option<Instant>,
 }
 
 /// Why a transaction could not be committed, before it is decided what that means.
@@ -153,6 +159,7 @@ impl Publisher<'_> {
     fn transact(&mut self, batch: &Batch, meta: &[(&'static str, Vec<u8>)], traceparent: Option<&str>) -> Verdict {
         self.sizes.clear();
         self.live.reports().reset();
+        self.keep_distance();
         let began = Instant::now();
         if let Err(error) = self.live.begin_transaction() {
             // Nothing was sent; but a producer that cannot begin is of no use any more.
@@ -164,6 +171,15 @@ impl Publisher<'_> {
         match sent {
             Ok(()) => self.commit(batch, began),
             Err(failure) => self.failed(batch, &failure, true),
+        }
+    }
+
+    /// The broker writes a transaction's markers after it acknowledged the commit. Until it has, it answers the next
+    /// transaction with "concurrent transactions", and librdkafka asks again only after 20 ms.
+    fn keep_distance(&self) {
+        let passed = self.acknowledged.map_or(DISTANCE, |at| at.elapsed());
+        if let Some(rest) = DISTANCE.checked_sub(passed) {
+            thread::sleep(rest);
         }
     }
 
@@ -284,6 +300,7 @@ impl Publisher<'_> {
             let left = TRANSACTION_TIMEOUT.saturating_sub(began.elapsed()).max(COMMIT_MIN);
             match self.live.commit_transaction(left) {
                 Ok(()) => {
+                    self.acknowledged = Some(Instant::now());
                     clean &= asked.elapsed() < ACK_MAX && !self.live.reports().disturbed();
                     return Verdict { result: Ok(()), clean };
                 }
@@ -426,6 +443,7 @@ fn is_fenced(code: RDKafkaErrorCode) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
