@@ -1,10 +1,7 @@
 //! What a developer runs: `cargo xtask --help`.
 //!
 //! Builds without any C library, because it installs the packages that those need.
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a developer's tool measures on the real clock"
-)]
+#![allow(clippy::disallowed_methods, reason = "a developer's tool measures on the real clock")]
 
 mod deny;
 mod libtest;
@@ -46,8 +43,6 @@ fn main() -> Result<()> {
         Command::Status(status) => status.run(),
         Command::BuildStack => stack::build(),
         Command::Test(test) => test.run(),
-        Command::PinStack => {
-            testkit::stack::modules::regenerate(&suites::workspace().join("testkit/stack-modules"))
-        }
+        Command::PinStack => testkit::stack::modules::regenerate(&suites::workspace().join("testkit/stack-modules")),
     }
 }
