@@ -101,21 +101,29 @@ impl Suite {
                 vec![command]
             }
             Self::Core => {
+<<<<<<< HEAD
                 let mut commands =
                     vec![cargo(&["test", "--locked", "--workspace", "--lib", "--bins", "--no-fail-fast"])];
+=======
+                let mut commands = vec![cargo_test(&["--lib", "--bins", "--no-fail-fast"])];
+>>>>>>> stack
                 for name in ["laws", "tidy"] {
                     if has_target(&workspace().join("tests"), name) {
-                        commands.push(cargo(&["test", "--locked", "--test", name]));
+                        commands.push(cargo_test(&["--test", name]));
                     }
                 }
                 commands
             }
             // Stacks side by side already fill the machine: one test at a time.
             Self::Stack => {
+<<<<<<< HEAD
                 vec![cargo(&["test", "--locked", "--package", "testkit", "--test", "stack", "--", "--test-threads=1"])]
+=======
+                vec![cargo_test(&["--test", "stack", "--", "--test-threads=1"])]
+>>>>>>> stack
             }
             Self::Target(name) => {
-                vec![cargo(&["test", "--locked", "--test", name, "--", &threads])]
+                vec![cargo_test(&["--test", name, "--", &threads])]
             }
         })
     }
@@ -148,6 +156,14 @@ pub(crate) fn with_stack(command: &mut Command, endpoints: &Endpoints) -> Result
 
 fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
+    command.args(arguments);
+    command
+}
+
+/// Always of the whole workspace: another choice of packages is another choice of their dependencies'
+/// features, and everything would be compiled once more.
+fn cargo_test(arguments: &[&str]) -> Command {
+    let mut command = cargo(&["test", "--locked", "--workspace"]);
     command.args(arguments);
     command
 }

@@ -157,6 +157,7 @@ fn summarise(outcomes: &[Outcome]) -> Result<()> {
         total.failed += outcome.counts.failed;
     }
     println!("{} passed, {} failed", total.passed, total.failed);
+    // Not by an error: its message would come after the counts, which are the last line.
     if total.failed > 0 || total.passed == 0 {
         std::process::exit(1);
     }

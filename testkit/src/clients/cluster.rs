@@ -147,7 +147,8 @@ impl Cluster {
         let path = format!("/api/v1/namespaces/{}/pods/{name}/binding", self.namespace);
         let body = json!({ "apiVersion": "v1", "kind": "Binding", "metadata": { "name": name },
             "target": { "apiVersion": "v1", "kind": "Node", "name": node } });
-        let request = Request::post(path).header("content-type", "application/json").body(serde_json::to_vec(&body)?)?;
+        let request =
+            Request::post(path).header("content-type", "application/json").body(serde_json::to_vec(&body)?)?;
         self.client.request::<Value>(request).await.context("bind a pod")?;
         Ok(())
     }
