@@ -101,12 +101,7 @@ impl Suite {
                 vec![command]
             }
             Self::Core => {
-<<<<<<< HEAD
-                let mut commands =
-                    vec![cargo(&["test", "--locked", "--workspace", "--lib", "--bins", "--no-fail-fast"])];
-=======
                 let mut commands = vec![cargo_test(&["--lib", "--bins", "--no-fail-fast"])];
->>>>>>> stack
                 for name in ["laws", "tidy"] {
                     if has_target(&workspace().join("tests"), name) {
                         commands.push(cargo_test(&["--test", name]));
@@ -116,11 +111,7 @@ impl Suite {
             }
             // Stacks side by side already fill the machine: one test at a time.
             Self::Stack => {
-<<<<<<< HEAD
-                vec![cargo(&["test", "--locked", "--package", "testkit", "--test", "stack", "--", "--test-threads=1"])]
-=======
                 vec![cargo_test(&["--test", "stack", "--", "--test-threads=1"])]
->>>>>>> stack
             }
             Self::Target(name) => {
                 vec![cargo_test(&["--test", name, "--", &threads])]
