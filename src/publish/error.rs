@@ -69,7 +69,7 @@ pub enum CommitError {
         /// Which rule.
         reason: String,
     },
-    /// An earlier answer on this journal was not clean, so that nothing more is sent through it (INV-5). Nothing of this
+    /// An earlier answer on this journal was not clean, so that nothing more is sent through it (INV-10). Nothing of this
     /// batch was sent: open the journal anew.
     #[error("journal of shard {shard} is spent")]
     Spent {

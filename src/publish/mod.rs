@@ -25,7 +25,7 @@ use crate::{
     watch::pod::{PodUid, ResourceVersion},
 };
 
-/// Events and what to remember of them: visible together or not at all.
+/// Events and what to remember of them. INV-2: visible together or not at all.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Batch {
     /// Events, in the order in which they are to be seen.

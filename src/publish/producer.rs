@@ -41,7 +41,7 @@ pub(super) struct Reports {
     failed: AtomicBool,
     /// The first record that failed: its number in the batch, and why.
     first_failure: Mutex<Option<(usize, RDKafkaErrorCode)>>,
-    /// Any transport error: the answer to a transactional request may be a retried one (INV-5).
+    /// Any transport error: the answer to a transactional request may be a retried one (INV-10).
     disturbed: AtomicBool,
     publisher: OnceLock<Thread>,
 }

@@ -1,6 +1,6 @@
 //! How this process speaks to Kafka: one place that sets every client option, each with its reason.
 //!
-//! Promises: a property that the delivery promise rests on cannot be changed from outside (INV-6), and a wrong one is
+//! Promises: a property that the delivery promise rests on cannot be changed from outside (INV-11), and a wrong one is
 //! refused at start with its name. Values of the user's properties never appear in errors, logs or `Debug`.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -209,7 +209,7 @@ impl Settings {
         config.set("batch.num.messages", "10000");
         // Give up on a record before the broker gives up on its transaction, so that the error names the record.
         config.set("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string());
-        // From here on nothing may be overridden: INV-6.
+        // From here on nothing may be overridden: INV-11.
         self.apply_user(&mut config);
         // The fence: whoever initialises this id last refuses all earlier ones.
         config.set("transactional.id", self.identity.transactional_id(shard));
@@ -307,7 +307,7 @@ fn check_library() -> Result<(), Error> {
     if number < LIBRDKAFKA_MIN { Err(Error::Library { found: text }) } else { Ok(()) }
 }
 
-/// INV-6: what exactly-once delivery rests on is not for users to change.
+/// INV-11: what exactly-once delivery rests on is not for users to change.
 fn check_property(key: &str, value: &str) -> Result<(), Error> {
     let reason = match key {
         "transactional.id" => "derived from cluster, installation, generation and shard: it is the fence",

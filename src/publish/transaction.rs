@@ -6,7 +6,7 @@
 //! ```
 //! The thread encodes too, so that the worker's thread stays free.
 //!
-//! INV-5: a producer whose last transactional request was not cleanly answered never begins another transaction. The
+//! INV-10: a producer whose last transactional request was not cleanly answered never begins another transaction. The
 //! client retries requests by itself, and without KIP-890 a late one would end a later transaction. Its journal is
 //! spent: [`CommitError::Spent`].
 //!
@@ -58,7 +58,7 @@ pub(super) struct Order {
 
 struct Verdict {
     result: Result<(), CommitError>,
-    /// Whether the producer may begin another transaction (INV-5).
+    /// Whether the producer may begin another transaction (INV-10).
     clean: bool,
 }
 

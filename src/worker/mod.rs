@@ -13,6 +13,7 @@
 mod intake;
 pub mod position;
 mod publishing;
+pub mod slot;
 pub mod table;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};

@@ -4,6 +4,7 @@
 
 pub mod checker;
 pub mod cluster;
+pub mod fault;
 pub mod history;
 pub mod monitor;
 

@@ -1,0 +1,249 @@
+//! The table without I/O: a commit, an abort and a restore at every point leave the same story.
+
+use std::collections::HashMap;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+use super::*;
+use crate::{
+    lifecycle::{
+        event::{Body, Event},
+        identity::IdSources,
+    },
+    watch::pod::{Decoded, decode},
+};
+
+fn rules() -> Rules {
+    let settle_grace = SignedDuration::from_secs(10);
+    Rules { cluster_id: "c".into(), ids: IdSources::default(), container: None, settle_grace }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_700_000_100).expect("a time")
+}
+
+fn uid() -> PodUid {
+    PodUid("u".into())
+}
+
+/// A pod at this version: 1 pending, 2 running, 3 succeeded.
+fn pod(version: u64) -> Box<Pod> {
+    let at = "2023-11-14T22:13:20Z";
+    let state = match version {
+        1 => String::new(),
+        2 => format!(r#"{{"running":{{"startedAt":"{at}"}}}}"#),
+        _ => {
+            format!(r#"{{"terminated":{{"exitCode":0,"reason":"Completed","startedAt":"{at}","finishedAt":"{at}"}}}}"#)
+        }
+    };
+    let statuses = if state.is_empty() { "[]".into() } else { format!(r#"[{{"name":"main","state":{state}}}]"#) };
+    let phase = ["Pending", "Running", "Succeeded"][version as usize - 1];
+    let json = format!(
+        r#"{{"metadata":{{"uid":"u","name":"exec-1","namespace":"runs","resourceVersion":"{version}"}},
+        "spec":{{"nodeName":"n","restartPolicy":"Never","containers":[{{"name":"main"}}]}},
+        "status":{{"phase":"{phase}","containerStatuses":{statuses}}}}}"#
+    );
+    match decode(&json) {
+        Decoded::Whole(pod) => Box::new(pod),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A monitor whose journal is a list, with a Kafka that does as it is told.
+struct Rig {
+    table: Table,
+    told: HashMap<PodUid, Tracked>,
+    events: Vec<Event>,
+    listing: bool,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let table = Table::new(vec![Stream::new("runs", None)]);
+        Self { table, told: HashMap::new(), events: Vec::new(), listing: false }
+    }
+
+    fn form(&mut self) -> Formed {
+        self.table.form(now(), &rules(), &[self.listing])
+    }
+
+    fn keep(&mut self, batch: &Batch) {
+        self.events.extend(batch.events.iter().cloned());
+        for (uid, tracked) in &batch.records {
+            match tracked {
+                Some(tracked) => drop(self.told.insert(uid.clone(), tracked.clone())),
+                None => drop(self.told.remove(uid)),
+            }
+        }
+    }
+
+    /// Commits until nothing is ready; captures succeed at once.
+    fn commit_all(&mut self) {
+        while self.table.has_ready() {
+            let formed = self.form();
+            self.keep(&formed.batch);
+            for target in self.table.committed(formed.in_flight) {
+                self.table.capturing(&target.uid);
+                self.table.captured(&target.uid, Captured::default());
+            }
+        }
+    }
+
+    fn see(&mut self, version: u64) {
+        self.table.observe(0, pod(version), Instant::now(), false);
+        self.table.streams[0].progress(ResourceVersion(version));
+    }
+
+    fn lose(&mut self, version: u64) {
+        let gone = Gone { observed: true, version: ResourceVersion(version), listed: false };
+        self.table.gone(0, &uid(), Some(pod(3)), gone, Instant::now());
+        self.table.streams[0].progress(ResourceVersion(version));
+    }
+
+    fn story(&self) -> Vec<&'static str> {
+        self.events.iter().map(|e| e.body.event_type().as_str()).collect()
+    }
+}
+
+const STORY: [&str; 4] = ["pod_scheduled", "execution_running", "execution_completed", "pod_terminated"];
+
+fn whole_life(rig: &mut Rig) {
+    for version in 1..=3 {
+        rig.see(version);
+        rig.commit_all();
+    }
+    rig.lose(4);
+    rig.commit_all();
+}
+
+#[test]
+fn a_pod_is_told_once_and_then_forgotten() {
+    let mut rig = Rig::new();
+    whole_life(&mut rig);
+    assert_eq!(rig.story(), STORY);
+    assert!(rig.told[&uid()].gone.is_some(), "told as gone first: an unknown commit must stay recognisable");
+    let formed = rig.form();
+    assert_eq!(formed.batch.records, [(uid(), None)], "then a tombstone, once the position has passed");
+    rig.keep(&formed.batch);
+    rig.table.committed(formed.in_flight);
+    assert!(rig.table.is_empty() && rig.told.is_empty());
+}
+
+#[test]
+fn no_tombstone_while_a_list_is_under_way() {
+    let mut rig = Rig::new();
+    whole_life(&mut rig);
+    rig.listing = true;
+    assert_eq!(rig.form().batch.records, [], "the snapshot may still show the pod");
+    rig.see(3);
+    rig.commit_all();
+    assert_eq!(rig.story(), STORY, "and showing it tells nothing anew");
+}
+
+#[test]
+fn no_tombstone_before_the_position_has_passed() {
+    let mut rig = Rig::new();
+    // Another pod's observation is not committed yet.
+    rig.table.streams[0].opened(ResourceVersion(0));
+    whole_life(&mut rig);
+    assert_eq!(rig.form().batch.records, [], "a successor's watch would show the pod again");
+}
+
+#[test]
+fn an_unknown_commit_at_any_point_leaves_the_same_story() {
+    // At each of the commits of a life: it happened, or it did not, and nobody says which.
+    for (failing, happened) in (0..5).flat_map(|n| [(n, false), (n, true)]) {
+        let mut rig = Rig::new();
+        let mut commits = 0;
+        for version in 1..=4 {
+            if version == 4 {
+                rig.lose(4)
+            } else {
+                rig.see(version)
+            }
+            while rig.table.has_ready() {
+                let formed = rig.form();
+                let unknown = commits == failing;
+                commits += 1;
+                if !unknown || happened {
+                    rig.keep(&formed.batch);
+                }
+                let wanted = if unknown {
+                    rig.table.aborted(formed.in_flight);
+                    rig.table.restore(rig.told.clone())
+                } else {
+                    rig.table.committed(formed.in_flight)
+                };
+                for target in wanted {
+                    rig.table.capturing(&target.uid);
+                    rig.table.captured(&target.uid, Captured::default());
+                }
+            }
+        }
+        assert_eq!(rig.story(), STORY, "commit {failing} unknown, happened: {happened}");
+        assert_eq!(rig.table.captures_held(), 0);
+        assert_eq!(rig.table.streams[0].after_commit(), ResourceVersion(4), "nothing holds the position back");
+    }
+}
+
+#[test]
+fn what_is_newer_waits_beside_what_is_in_flight_and_survives_an_abort() {
+    let mut rig = Rig::new();
+    rig.see(1);
+    let formed = rig.form();
+    rig.see(2);
+    rig.lose(4);
+    assert!(!rig.table.has_ready(), "one decision in flight per pod");
+    assert_eq!(rig.table.streams[0].after_commit(), ResourceVersion(1), "position stays below what waits");
+    rig.table.aborted(formed.in_flight);
+    assert_eq!(rig.table.streams[0].after_commit(), ResourceVersion(0), "and below what was aborted");
+    rig.commit_all();
+    assert_eq!(rig.story(), STORY);
+}
+
+#[test]
+fn the_going_waits_for_the_capture() {
+    let mut rig = Rig::new();
+    rig.see(3);
+    let formed = rig.form();
+    rig.keep(&formed.batch);
+    let targets = rig.table.committed(formed.in_flight);
+    assert_eq!(targets.len(), 1);
+    rig.table.capturing(&uid());
+    rig.lose(4);
+    assert!(!rig.table.has_ready());
+    let captured = Captured { stdout: Some("out".into()), ..Captured::default() };
+    rig.table.captured(&uid(), captured);
+    rig.commit_all();
+    assert_eq!(rig.story(), STORY);
+    let Body::Ended(ended) = &rig.events[2].body else { panic!("not an end") };
+    assert_eq!(ended.captured.stdout.as_deref(), Some("out"));
+}
+
+#[test]
+fn a_restored_verdict_asks_for_its_capture_again() {
+    let mut rig = Rig::new();
+    rig.see(3);
+    let formed = rig.form();
+    rig.keep(&formed.batch);
+    // Dies here: the verdict is committed, the capture never began.
+    let mut next = Rig { told: rig.told.clone(), events: rig.events.clone(), ..Rig::new() };
+    let wanted = next.table.restore(rig.told);
+    assert_eq!(wanted.len(), 1);
+    next.table.capturing(&uid());
+    next.table.captured(&uid(), Captured::default());
+    next.commit_all();
+    assert_eq!(next.story(), STORY[..3]);
+}
+
+#[test]
+fn a_pod_that_left_the_selection_is_forgotten_without_an_event() {
+    let mut rig = Rig::new();
+    rig.see(2);
+    rig.commit_all();
+    rig.table.left(&uid());
+    rig.commit_all();
+    assert_eq!(rig.story(), STORY[..2]);
+    assert!(rig.table.is_empty() && rig.told.is_empty());
+}

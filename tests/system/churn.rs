@@ -1,0 +1,201 @@
+//! kill -9 at random moments during a churn of short pods: the history equals that of a monitor that nobody disturbed.
+//!
+//! Both monitors watch the same pods at the same time, each as an installation of its own with its own topics. The ids
+//! of events derive from what happened to the pods alone, so both histories must be the same.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+use testkit::{
+    clients::{
+        checker::{Truth, judge},
+        cluster::{Cluster, execution},
+        fault::{Random, kill_again_and_again},
+        history::{History, Record},
+        monitor::Launch,
+        until,
+    },
+    stack::Endpoints,
+};
+use tokio::sync::watch;
+
+/// Short pods altogether.
+const PODS: usize = 200;
+/// At the same time, about what the node can start on two cores.
+const AT_ONCE: usize = 16;
+/// How long a killed monitor lives: from within its start to well within its work.
+const LIFE: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(2500));
+
+/// How a pod's life goes on after its script has ended.
+#[derive(Clone, Copy, PartialEq)]
+enum After {
+    Kept,
+    /// Deleted as soon as it has ended, whoever has seen that.
+    Deleted,
+    /// Deleted with grace period 0.
+    Forced,
+}
+
+struct Plan {
+    id: String,
+    script: String,
+    exit: i64,
+    after: After,
+}
+
+fn plan(n: usize) -> Plan {
+    let exit = [0, 0, 3, 0, 42][n % 5];
+    let after = [After::Kept, After::Kept, After::Deleted, After::Forced][n % 4];
+    let script = format!("echo out-{n}; echo err-{n} >&2; exit {exit}");
+    Plan { id: format!("churn-{n}"), script, exit, after }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_random_moments_it_tells_the_same_story() {
+    let endpoints = Endpoints::from_env().unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_pod-monitor"));
+    let app = format!("churn-{}", std::process::id());
+    let cluster = Cluster::connect(&endpoints, &app).await.unwrap();
+    cluster.ready_for_pods().await.unwrap();
+    let launch = |name: &str| {
+        let one = Launch::new(program, &endpoints, &app, &app);
+        let topics = [format!("{name}-{app}.events"), format!("{name}-{app}.changelog"), format!("{name}-{app}")];
+        let own = ["--events-topic", &topics[0], "--changelog-topic", &topics[1], "--lease-name", &topics[2]];
+        let mut one = replace(one, &own);
+        one.log = endpoints.run_dir.join(format!("{name}-{app}.log"));
+        (one, topics[0].clone())
+    };
+    let ((quiet, quiet_topic), (killed, killed_topic)) = (launch("quiet"), launch("killed"));
+    let mut undisturbed = quiet.start().unwrap();
+    undisturbed.ready(Duration::from_secs(20)).await.unwrap();
+
+    let (stop, stopped) = watch::channel(false);
+    let random = Random::from_variable("CHURN_SEED").unwrap();
+    let killer = kill_again_and_again(&killed, LIFE, random, stopped);
+    let begun = Instant::now();
+    let live = async {
+        let truth = live(&cluster, &app).await;
+        stop.send_replace(true);
+        truth
+    };
+    let (kills, truth) = tokio::join!(killer, live);
+    let (kills, truth) = (kills.unwrap(), truth.unwrap());
+    println!("{PODS} pods lived within {:?}; {kills} kills", begun.elapsed());
+    assert!(kills >= 20, "only {kills} kills: the test would show nothing");
+
+    // Left alone, it must catch up with everything.
+    let mut survivor = killed.start().unwrap();
+    survivor.ready(Duration::from_secs(30)).await.unwrap();
+    let quiet_history = complete(&endpoints, &quiet_topic, &truth).await.unwrap();
+    let killed_history = complete(&endpoints, &killed_topic, &truth).await.unwrap();
+    undisturbed.stop(Duration::from_secs(15)).await.unwrap();
+    survivor.stop(Duration::from_secs(15)).await.unwrap();
+
+    let all: Vec<Truth> = truth.iter().map(|t| t.0.clone()).collect();
+    assert_eq!(judge(&all, &quiet_history), [], "the quiet run");
+    assert_eq!(judge(&all, &killed_history), [], "the killed run");
+    let differing = differences(&stories(&quiet_history), &stories(&killed_history));
+    assert!(differing.is_empty(), "ids, order and verdicts per execution differ:\n{}", differing.join("\n"));
+    outputs_are_right(&truth, &killed_history);
+    cluster.remove_namespace().await.unwrap();
+}
+
+/// `--flag value` pairs take the place of those that are there.
+fn replace(mut launch: Launch, own: &[&str]) -> Launch {
+    for pair in own.chunks(2) {
+        let at = launch.arguments.iter().position(|a| a == pair[0]).unwrap();
+        launch.arguments[at + 1] = pair[1].to_owned();
+    }
+    launch
+}
+
+/// All pods live their lives, some at a time.
+async fn live(cluster: &Cluster, app: &str) -> Result<Vec<(Truth, Plan)>> {
+    let lives = stream::iter((0..PODS).map(plan)).map(|plan| one_life(cluster, app, plan));
+    lives.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await.into_iter().collect()
+}
+
+async fn one_life(cluster: &Cluster, app: &str, plan: Plan) -> Result<(Truth, Plan)> {
+    let name = format!("exec-{}", plan.id);
+    let uid = cluster.create(execution(app, &plan.id, &plan.script)).await?;
+    cluster.wait_phase(&name, &["Succeeded", "Failed"], Duration::from_secs(120)).await?;
+    let end = if plan.exit == 0 { "execution_completed" } else { "execution_failed" };
+    let mut expected = vec!["pod_scheduled", "execution_running", end];
+    if plan.after != After::Kept {
+        cluster.delete(&name, (plan.after == After::Forced).then_some(0)).await?;
+        expected.push("pod_terminated");
+    }
+    Ok((Truth { uid, expected }, plan))
+}
+
+/// The history once every expected event is there.
+async fn complete(endpoints: &Endpoints, topic: &str, truth: &[(Truth, Plan)]) -> Result<Vec<Record>> {
+    let mut history = History::open(&endpoints.kafka, &[topic])?;
+    let expected: usize = truth.iter().map(|t| t.0.expected.len()).sum();
+    let look = async || {
+        history.read(Duration::from_millis(50))?;
+        Ok((history.records.len() >= expected).then_some(()))
+    };
+    let waited = until(Duration::from_secs(60), "all events are visible", look).await;
+    // A doubled event comes late or not at all: whatever is there after a quiet second is judged.
+    history.read(Duration::from_secs(1))?;
+    let faults = || {
+        let all: Vec<Truth> = truth.iter().map(|t| t.0.clone()).collect();
+        judge(&all, &history.records).iter().map(|f| format!("{f}\n")).collect::<String>()
+    };
+    waited.with_context(|| format!("{topic} has {} of {expected}\n{}", history.records.len(), faults()))?;
+    Ok(history.records)
+}
+
+/// Per execution: what was told, in order, without what may differ (when it was seen, by whom, which logs were left).
+fn stories(records: &[Record]) -> BTreeMap<String, Vec<Value>> {
+    let mut stories: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for record in records {
+        let mut event = record.value.clone();
+        let fields = event.as_object_mut().unwrap();
+        for momentary in ["observed_at", "container_statuses", "logs", "stdout", "stderr", "resource_usage"] {
+            fields.remove(momentary);
+        }
+        stories.entry(record.key.clone()).or_default().push(event);
+    }
+    stories
+}
+
+/// Fields that differ, one line each: execution, event, field, undisturbed value, killed value.
+fn differences(quiet: &BTreeMap<String, Vec<Value>>, killed: &BTreeMap<String, Vec<Value>>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (id, story) in quiet {
+        let other = killed.get(id).map(Vec::as_slice).unwrap_or_default();
+        if story.len() != other.len() {
+            lines.push(format!("{id}: {} events, killed {}", story.len(), other.len()));
+        }
+        for (a, b) in story.iter().zip(other) {
+            let (a, b) = (a.as_object().unwrap(), b.as_object().unwrap());
+            let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for key in keys.into_iter().filter(|key| a.get(*key) != b.get(*key)) {
+                lines.push(format!("{id} {} {key}: {:?}, killed {:?}", a["event_type"], a.get(key), b.get(key)));
+            }
+        }
+    }
+    lines.extend(killed.keys().filter(|id| !quiet.contains_key(*id)).map(|id| format!("{id}: only when killed")));
+    lines
+}
+
+/// Pods that were kept still have their logs: the killed monitor's events carry all of it.
+fn outputs_are_right(truth: &[(Truth, Plan)], records: &[Record]) {
+    let ends: HashMap<&str, &Record> = records.iter().filter(|r| r.is_end()).map(|r| (r.text("pod_uid"), r)).collect();
+    for (truth, plan) in truth.iter().filter(|(_, plan)| plan.after == After::Kept) {
+        let end = ends[truth.uid.as_str()];
+        let n = plan.id.trim_start_matches("churn-");
+        assert_eq!(end.text("stdout"), format!("out-{n}\n"), "{}", end.value);
+        assert_eq!(end.text("stderr"), format!("err-{n}\n"), "{}", end.value);
+        assert_eq!(end.value["logs"]["status"], json!("complete"), "{}", end.value);
+        assert_eq!(end.value["exit_code"], json!(plan.exit), "{}", end.value);
+    }
+}
