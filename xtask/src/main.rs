@@ -3,6 +3,7 @@
 //! Builds without any C library, because it installs the packages that those need.
 #![allow(clippy::disallowed_methods, reason = "a developer's tool measures on the real clock")]
 
+mod bench;
 mod deny;
 mod libtest;
 mod stack;
@@ -34,6 +35,8 @@ enum Command {
     BuildStack,
     /// Run the test suites, those against real servers on a stack booted for the run.
     Test(test::Test),
+    /// Measure speed: the numbers of docs/benchmarks.md.
+    Bench(bench::Bench),
     /// Write testkit/stack-modules anew after a change in testkit's versions.rs. Needs the Go module proxy.
     PinStack,
 }
@@ -55,6 +58,7 @@ fn run(command: Command) -> Result<()> {
         Command::Status(status) => status.run(),
         Command::BuildStack => stack::build(),
         Command::Test(test) => test.run(),
+        Command::Bench(bench) => bench.run(),
         Command::PinStack => testkit::stack::modules::regenerate(&suites::workspace().join("testkit/stack-modules")),
     }
 }

@@ -145,7 +145,7 @@ pub(crate) fn with_stack(command: &mut Command, endpoints: &Endpoints) -> Result
     Ok(())
 }
 
-fn cargo(arguments: &[&str]) -> Command {
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.args(arguments);
     command
