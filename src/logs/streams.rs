@@ -7,7 +7,7 @@
 //! - A kubelet that cannot find the log has often sent its 200 already; then the body says so ([`is_kubelet_failure`]).
 //! - A pod that was never bound answers 204.
 
-use std::{fmt::Write as _, future::Future};
+use std::future::Future;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
@@ -16,7 +16,7 @@ use kube::client::Body;
 use serde::Deserialize;
 
 use super::reason;
-use crate::watch::pod::PodUid;
+use crate::watch::{pod::PodUid, url::percent};
 
 /// A body that is one of the kubelet's failures is at most this long, in bytes (paths have at most 4096).
 pub const KUBELET_FAILURE_BYTES_MAX: usize = 8192;
@@ -244,7 +244,7 @@ struct Metadata {
 }
 
 fn pod_path(namespace: &str, name: &str) -> String {
-    format!("/api/v1/namespaces/{}/pods/{}", encode(namespace), encode(name))
+    format!("/api/v1/namespaces/{}/pods/{}", percent(namespace), percent(name))
 }
 
 fn log_path(request: &LogRequest<'_>) -> String {
@@ -254,20 +254,7 @@ fn log_path(request: &LogRequest<'_>) -> String {
         Stream::Stdout => "&stream=Stdout",
         Stream::Stderr => "&stream=Stderr",
     };
-    format!("{}/log?container={}{stream}", pod_path(request.namespace, request.pod_name), encode(request.container))
-}
-
-/// Percent-encodes everything but the unreserved characters of RFC 3986.
-fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            write!(encoded, "%{byte:02X}").expect("writing to a String cannot fail");
-        }
-    }
-    encoded
+    format!("{}/log?container={}{stream}", pod_path(request.namespace, request.pod_name), percent(request.container))
 }
 
 #[cfg(test)]

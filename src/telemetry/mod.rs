@@ -12,7 +12,6 @@ use std::time::Duration;
 use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 pub use metrics::Metrics;
-pub use traces::traceparent;
 
 use crate::config::LogSettings;
 

@@ -13,10 +13,7 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry::{
-    KeyValue,
-    trace::{TraceContextExt as _, TracerProvider as _},
-};
+use opentelemetry::{KeyValue, trace::TracerProvider as _};
 use opentelemetry_otlp::{Protocol, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,
@@ -24,7 +21,6 @@ use opentelemetry_sdk::{
     trace::{SdkTracerProvider, SpanData, SpanExporter},
 };
 use tracing::Subscriber;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
 use super::Metrics;
@@ -146,15 +142,6 @@ impl Traces {
     }
 }
 
-/// The W3C `traceparent` of the current span; `None` outside of any.
-pub fn traceparent() -> Option<String> {
-    let context = tracing::Span::current().context();
-    let span = context.span();
-    let span = span.span_context();
-    let flags = span.trace_flags().to_u8();
-    span.is_valid().then(|| format!("00-{}-{}-{flags:02x}", span.trace_id(), span.span_id()))
-}
-
 /// An exporter whose failures are counted, and logged once until it works again.
 #[derive(Debug)]
 struct Counted<E> {
@@ -200,6 +187,7 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
+    use crate::publish::trace::traceparent;
 
     fn export(variables: &[(&str, &str)]) -> Result<Export, String> {
         let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
@@ -237,14 +225,14 @@ mod tests {
         let traces = Traces::start(&Export::Off, "test", &Metrics::new()).expect("no exporter to build");
         let subscriber = tracing_subscriber::registry().with(traces.layer());
         tracing::subscriber::with_default(subscriber, || {
-            assert_eq!(traceparent(), None, "outside of a span");
+            assert_eq!(traceparent(&tracing::Span::current()), None, "outside of a span");
             let outer = tracing::info_span!("outer");
             let outer = outer.enter();
-            let parent = traceparent().expect("inside of a span");
+            let parent = traceparent(&tracing::Span::current()).expect("inside of a span");
             let parts: Vec<&str> = parent.split('-').collect();
             assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 32, 16, 2], "{parent}");
             assert_eq!((parts[0], parts[3]), ("00", "01"), "{parent}");
-            let child = tracing::debug_span!("child").in_scope(traceparent).expect("inside of a span");
+            let child = traceparent(&tracing::debug_span!("child")).expect("inside of a span");
             assert_eq!(child[..35], parent[..35], "the same trace");
             assert_ne!(child, parent, "another span");
             drop(outer);

@@ -12,6 +12,7 @@ use kube::{Client, core::Status};
 use super::{
     frame::{Frame, Page, read_frame, read_page},
     pod::{Decoded, ResourceVersion, decode},
+    url::percent,
 };
 
 /// How long the server keeps one watch open: short, since resuming is cheap and each end proves that it lives.
@@ -125,18 +126,6 @@ impl Scope {
         }
         url
     }
-}
-
-/// Percent-encodes all but unreserved characters (RFC 3986).
-fn percent(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 /// The API server's pods.

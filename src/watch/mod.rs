@@ -8,3 +8,4 @@ pub mod frame;
 pub mod pod;
 pub mod reconcile;
 pub mod stream;
+pub mod url;

@@ -252,7 +252,7 @@ impl Table {
 
     /// Pods of a stream that were told of and not told as gone, with the version that the record rests on.
     pub fn present(&self, stream: usize) -> impl Iterator<Item = (&PodUid, ResourceVersion)> {
-        let of_stream = self.slots.iter().filter(move |(_, s)| s.stream == stream && s.pending.is_none());
+        let of_stream = self.slots.iter().filter(move |(_, s)| s.stream == stream && s.pending.is_none() && !s.busy);
         of_stream.filter_map(|(uid, s)| {
             let tracked = s.tracked.as_ref()?;
             tracked.gone.is_none().then_some((uid, tracked.resource_version))
