@@ -7,4 +7,6 @@
     reason = "test tooling measures and waits on the real clock; nothing here decides for the service"
 )]
 
+#[cfg(feature = "clients")]
+pub mod clients;
 pub mod stack;

@@ -1,10 +1,7 @@
 //! The local stack itself: that it works, stands side by side with others, and leaves nothing behind.
 //!
 //! Needs root and a built stack; run by `cargo xtask test --suite stack`.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test's helpers fail the test, like the test itself"
-)]
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test, like the test itself")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,10 +55,7 @@ fn a_name_is_taken_once() {
     let again = Options::new(Profile::ApiServer).named(stack.endpoints().name.clone());
     let error = Stack::boot(again).err().unwrap();
     assert!(error.to_string().contains("up already"), "{error:#}");
-    assert!(
-        kubectl(stack.endpoints(), &["get", "--raw", "/readyz"]).is_ok(),
-        "the first is unharmed"
-    );
+    assert!(kubectl(stack.endpoints(), &["get", "--raw", "/readyz"]).is_ok(), "the first is unharmed");
 }
 
 #[test]
@@ -80,10 +74,7 @@ fn killing_the_owner_leaves_nothing() {
     let traces = Traces::of(&stack);
     owner.kill().unwrap();
     owner.wait().unwrap();
-    until("the burial", LIMIT, || {
-        Ok((!stack.endpoints().run_dir.exists()).then_some(()))
-    })
-    .unwrap();
+    until("the burial", LIMIT, || Ok((!stack.endpoints().run_dir.exists()).then_some(()))).unwrap();
     assert_eq!(traces.left(), Vec::<String>::new());
 }
 
@@ -92,25 +83,12 @@ fn a_sweep_buries_what_a_killed_undertaker_left() {
     own_if_told();
     let (mut owner, stack) = owned("a_sweep_buries_what_a_killed_undertaker_left");
     let traces = Traces::of(&stack);
-    assert!(
-        stack
-            .undertaker()
-            .unwrap()
-            .unwrap()
-            .signal(Signal::KILL)
-            .unwrap()
-    );
+    assert!(stack.undertaker().unwrap().unwrap().signal(Signal::KILL).unwrap());
     owner.kill().unwrap();
     owner.wait().unwrap();
     let init = stack.init();
-    until("the end of the first process", LIMIT, || {
-        Ok((!init.is_alive()).then_some(()))
-    })
-    .unwrap();
-    assert!(
-        !traces.left().is_empty(),
-        "without an undertaker something is left to sweep"
-    );
+    until("the end of the first process", LIMIT, || Ok((!init.is_alive()).then_some(()))).unwrap();
+    assert!(!traces.left().is_empty(), "without an undertaker something is left to sweep");
     cleanup::sweep().unwrap();
     assert_eq!(traces.left(), Vec::<String>::new());
 }
@@ -120,20 +98,11 @@ fn a_detached_stack_outlives_its_boot_and_ends_by_down() {
     let stack = Stack::boot(Options::new(Profile::Kafka)).unwrap();
     let traces = Traces::of(&stack);
     let endpoints = stack.detach().unwrap();
-    assert!(
-        cleanup::sweep()
-            .unwrap()
-            .iter()
-            .all(|name| *name != endpoints.name),
-        "a living stack is not swept"
-    );
+    assert!(cleanup::sweep().unwrap().iter().all(|name| *name != endpoints.name), "a living stack is not swept");
     assert!(kafka_answers(&endpoints.kafka).unwrap());
     assert!(cleanup::down(&endpoints.name).unwrap());
     assert_eq!(traces.left(), Vec::<String>::new());
-    assert!(
-        !cleanup::down(&endpoints.name).unwrap(),
-        "down twice is no error"
-    );
+    assert!(!cleanup::down(&endpoints.name).unwrap(), "down twice is no error");
 }
 
 #[test]
@@ -146,18 +115,10 @@ fn a_pod_runs_and_its_logs_are_read() {
         endpoints.address
     );
     run_pod(endpoints, "teller", &script);
-    let phase = [
-        "wait",
-        "--for=jsonpath={.status.phase}=Failed",
-        "pod/teller",
-        "--timeout=60s",
-    ];
+    let phase = ["wait", "--for=jsonpath={.status.phase}=Failed", "pod/teller", "--timeout=60s"];
     kubectl(endpoints, &phase).unwrap();
     let exit = "jsonpath={.status.containerStatuses[0].state.terminated.exitCode}";
-    assert_eq!(
-        kubectl(endpoints, &["get", "pod", "teller", "-o", exit]).unwrap(),
-        "3"
-    );
+    assert_eq!(kubectl(endpoints, &["get", "pod", "teller", "-o", exit]).unwrap(), "3");
 
     let ca = checked(Command::new("md5sum").stdin(fs::File::open(&endpoints.ca).unwrap())).unwrap();
     let log = |stream: &str| {
@@ -174,25 +135,13 @@ fn a_killed_component_starts_again_on_its_data() {
     let stack = full();
     let endpoints = stack.endpoints();
     kubectl(endpoints, &["create", "configmap", "survivor"]).unwrap();
-    for component in [
-        Component::Etcd,
-        Component::KubeApiserver,
-        Component::Kubelet,
-        Component::Kafka,
-    ] {
+    for component in [Component::Etcd, Component::KubeApiserver, Component::Kubelet, Component::Kafka] {
         let before = stack.service(component).unwrap().process;
         stack.kill(component, Signal::KILL).unwrap();
         assert!(!before.is_alive(), "{component}");
-        assert!(
-            stack.signal(component, Signal::TERM).is_err(),
-            "{component} is dead"
-        );
+        assert!(stack.signal(component, Signal::TERM).is_err(), "{component} is dead");
         stack.restart(component).unwrap();
-        assert_ne!(
-            stack.service(component).unwrap().process,
-            before,
-            "{component}"
-        );
+        assert_ne!(stack.service(component).unwrap().process, before, "{component}");
         let found = || Ok(kubectl(endpoints, &["get", "configmap", "survivor"]).ok());
         until("the object's return", LIMIT, found).unwrap();
     }
@@ -207,10 +156,7 @@ fn a_paused_broker_is_silent_until_resumed() {
     stack.pause(Component::Kafka).unwrap();
     assert!(!kafka_answers(kafka).unwrap());
     stack.resume(Component::Kafka).unwrap();
-    until("the broker's answer", LIMIT, || {
-        Ok(kafka_answers(kafka)?.then_some(()))
-    })
-    .unwrap();
+    until("the broker's answer", LIMIT, || Ok(kafka_answers(kafka)?.then_some(()))).unwrap();
 }
 
 #[test]
@@ -227,25 +173,14 @@ fn a_component_that_does_not_start_is_shown_by_its_log() {
 
 /// Runs `script` in a pod from the test image that is not started again.
 fn run_pod(endpoints: &Endpoints, name: &str, script: &str) {
-    let image = [
-        "run",
-        name,
-        "--image=localhost/busybox:1",
-        "--restart=Never",
-        "--command",
-        "--",
-        "sh",
-        "-c",
-        script,
-    ];
+    let image = ["run", name, "--image=localhost/busybox:1", "--restart=Never", "--command", "--", "sh", "-c", script];
     kubectl(endpoints, &image).unwrap();
 }
 
 /// In the process that a test started: own a stack until killed.
 fn own_if_told() {
     if let Some(name) = std::env::var_os(OWNER_VARIABLE) {
-        let _stack =
-            Stack::boot(Options::new(Profile::Kafka).named(name.to_string_lossy())).unwrap();
+        let _stack = Stack::boot(Options::new(Profile::Kafka).named(name.to_string_lossy())).unwrap();
         // Killed here; without a kill, the end of our input ends us.
         std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
         std::process::exit(0);
@@ -285,22 +220,12 @@ impl Traces {
         let init = stack.init().pid;
         let namespace = |kind: &str| fs::read_link(format!("/proc/{init}/ns/{kind}")).unwrap();
         let run = stack.endpoints().run_dir.clone();
-        let link =
-            Path::new("/sys/class/net").join(format!("pod-monitor{}", stack.endpoints().number));
+        let link = Path::new("/sys/class/net").join(format!("pod-monitor{}", stack.endpoints().number));
         Self {
             namespaces: ["pid", "mnt", "net", "cgroup"].map(namespace).to_vec(),
-            cgroups: fs::read_to_string(run.join("cgroups"))
-                .unwrap()
-                .lines()
-                .map(PathBuf::from)
-                .collect(),
+            cgroups: fs::read_to_string(run.join("cgroups")).unwrap().lines().map(PathBuf::from).collect(),
             link_index: fs::read_to_string(link.join("ifindex")).unwrap(),
-            processes: stack
-                .services()
-                .unwrap()
-                .iter()
-                .map(|service| service.process)
-                .collect(),
+            processes: stack.services().unwrap().iter().map(|service| service.process).collect(),
             link,
             run,
         }
@@ -311,38 +236,18 @@ impl Traces {
         let mut left = Vec::new();
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let run = self.run.display().to_string();
-        left.extend(
-            mounts
-                .lines()
-                .filter(|line| line.contains(&run))
-                .map(|line| format!("mount {line}")),
-        );
+        left.extend(mounts.lines().filter(|line| line.contains(&run)).map(|line| format!("mount {line}")));
         left.extend(self.run.exists().then(|| run.clone()));
-        left.extend(
-            self.cgroups
-                .iter()
-                .filter(|dir| dir.exists())
-                .map(|dir| dir.display().to_string()),
-        );
+        left.extend(self.cgroups.iter().filter(|dir| dir.exists()).map(|dir| dir.display().to_string()));
         // Another stack may have taken the name since: it would have another index.
         let index = fs::read_to_string(self.link.join("ifindex")).unwrap_or_default();
         left.extend((index == self.link_index).then(|| self.link.display().to_string()));
-        left.extend(
-            self.processes
-                .iter()
-                .filter(|process| process.is_alive())
-                .map(|process| format!("{process:?}")),
-        );
+        left.extend(self.processes.iter().filter(|process| process.is_alive()).map(|process| format!("{process:?}")));
         for entry in fs::read_dir("/proc").unwrap() {
             let process = entry.unwrap().path();
             for kind in ["pid", "mnt", "net", "cgroup"] {
-                if fs::read_link(process.join("ns").join(kind))
-                    .is_ok_and(|found| self.namespaces.contains(&found))
-                {
-                    left.push(format!(
-                        "{} in the stack's {kind} namespace",
-                        process.display()
-                    ));
+                if fs::read_link(process.join("ns").join(kind)).is_ok_and(|found| self.namespaces.contains(&found)) {
+                    left.push(format!("{} in the stack's {kind} namespace", process.display()));
                 }
             }
         }

@@ -10,23 +10,14 @@ const VERSION: &str = "0.20.2";
 
 /// The program, installed into the project's cache when it is not there yet (minutes, once).
 pub(crate) fn ensure() -> Result<PathBuf> {
-    let root = cache_dir()?
-        .join("tools")
-        .join(format!("cargo-deny-{VERSION}"));
+    let root = cache_dir()?.join("tools").join(format!("cargo-deny-{VERSION}"));
     let program = root.join("bin/cargo-deny");
     if program.exists() {
         return Ok(program);
     }
     eprintln!("installing cargo-deny {VERSION}, once");
     let status = Command::new("cargo")
-        .args([
-            "install",
-            "--quiet",
-            "--locked",
-            "--version",
-            VERSION,
-            "--root",
-        ])
+        .args(["install", "--quiet", "--locked", "--version", VERSION, "--root"])
         .arg(&root)
         .arg("cargo-deny")
         // Apart from our own target directory: nothing of it is shared, and it can go.

@@ -41,12 +41,6 @@ mod tests {
         ] {
             counts.add_line(line);
         }
-        assert_eq!(
-            counts,
-            Counts {
-                passed: 4,
-                failed: 2
-            }
-        );
+        assert_eq!(counts, Counts { passed: 4, failed: 2 });
     }
 }

@@ -1,16 +1,15 @@
 //! What a developer runs: `cargo xtask --help`.
 //!
 //! Builds without any C library, because it installs the packages that those need.
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a developer's tool measures on the real clock"
-)]
+#![allow(clippy::disallowed_methods, reason = "a developer's tool measures on the real clock")]
 
 mod deny;
 mod libtest;
 mod stack;
 mod suites;
 mod test;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -39,15 +38,23 @@ enum Command {
     PinStack,
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Up(up) => up.run(),
         Command::Down(down) => down.run(),
         Command::Status(status) => status.run(),
         Command::BuildStack => stack::build(),
         Command::Test(test) => test.run(),
-        Command::PinStack => {
-            testkit::stack::modules::regenerate(&suites::workspace().join("testkit/stack-modules"))
-        }
+        Command::PinStack => testkit::stack::modules::regenerate(&suites::workspace().join("testkit/stack-modules")),
     }
 }

@@ -67,10 +67,7 @@ impl Up {
         stack.detach()?;
         if !self.quiet_exports {
             let seconds = started.elapsed().as_secs_f64();
-            eprintln!(
-                "up in {seconds:.1} s; end it by: cargo xtask down --name {}",
-                self.name
-            );
+            eprintln!("up in {seconds:.1} s; end it by: cargo xtask down --name {}", self.name);
         }
         print!("{exports}");
         Ok(())
@@ -82,10 +79,7 @@ fn exports(endpoints: &Endpoints) -> Result<String> {
     let mut lines = String::new();
     for (name, value) in endpoints.variables()? {
         let value = if name == "PATH" {
-            format!(
-                "{}:\"$PATH\"",
-                quoted(&endpoints.bin_dir.display().to_string())
-            )
+            format!("{}:\"$PATH\"", quoted(&endpoints.bin_dir.display().to_string()))
         } else {
             quoted(&value.to_string_lossy())
         };
@@ -101,9 +95,7 @@ fn quoted(text: &str) -> String {
 
 /// End a local stack. Nothing of it stays behind; without one, does nothing.
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask down\n  cargo xtask down --name broker\n  cargo xtask down --all"
-)]
+#[command(after_help = "Examples:\n  cargo xtask down\n  cargo xtask down --name broker\n  cargo xtask down --all")]
 pub(crate) struct Down {
     /// The stack's name.
     #[arg(long, default_value = DEFAULT_NAME)]
@@ -115,11 +107,7 @@ pub(crate) struct Down {
 
 impl Down {
     pub(crate) fn run(self) -> Result<()> {
-        let names = if self.all {
-            cleanup::names()?
-        } else {
-            vec![self.name]
-        };
+        let names = if self.all { cleanup::names()? } else { vec![self.name] };
         for name in names {
             let started = Instant::now();
             if cleanup::down(&name)? {
@@ -180,25 +168,15 @@ fn show(stack: &Stack) -> Result<bool> {
         println!("  Kafka       {}  {}", endpoints.kafka, verdict(ready));
         answers &= ready;
     }
-    println!(
-        "  address     {} (from {})",
-        endpoints.address, endpoints.host_address
-    );
+    println!("  address     {} (from {})", endpoints.address, endpoints.host_address);
     println!("  logs        {}", endpoints.log_dir.display());
-    for service in stack
-        .services()
-        .context("read the records of the components")?
-    {
+    for service in stack.services().context("read the records of the components")? {
         let state = match (service.process.is_alive(), service.process.is_stopped()) {
             (_, true) => "paused",
             (true, _) => "running",
             (false, _) => "dead",
         };
-        println!(
-            "  {:<24} pid {:<8} {state}",
-            service.component.name(),
-            service.process.pid
-        );
+        println!("  {:<24} pid {:<8} {state}", service.component.name(), service.process.pid);
     }
     Ok(answers)
 }

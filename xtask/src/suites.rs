@@ -79,10 +79,7 @@ impl Suite {
         let Some(suite) = Self::ALL.into_iter().find(|suite| suite.name() == name) else {
             bail!("no suite {name:?}; there are: {}", known.join(", "));
         };
-        anyhow::ensure!(
-            suite.exists(),
-            "the suite {name} has no test target (tests/{name}.rs)"
-        );
+        anyhow::ensure!(suite.exists(), "the suite {name} has no test target (tests/{name}.rs)");
         Ok(suite)
     }
 
@@ -92,15 +89,7 @@ impl Suite {
         Ok(match self {
             Self::Fmt => vec![cargo(&["fmt", "--all", "--check"])],
             Self::Clippy => {
-                vec![cargo(&[
-                    "clippy",
-                    "--workspace",
-                    "--all-targets",
-                    "--locked",
-                    "--",
-                    "-D",
-                    "warnings",
-                ])]
+                vec![cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])]
             }
             Self::Deny => {
                 let mut checks = vec!["bans", "licenses", "sources"];
@@ -108,42 +97,33 @@ impl Suite {
                     checks.push("advisories");
                 }
                 let mut command = Command::new(deny::ensure()?);
-                command
-                    .args(["--locked", "check", "--hide-inclusion-graph"])
-                    .args(checks);
+                command.args(["--locked", "check", "--hide-inclusion-graph"]).args(checks);
                 vec![command]
             }
             Self::Core => {
-                let mut commands = vec![cargo(&[
-                    "test",
-                    "--locked",
-                    "--workspace",
-                    "--lib",
-                    "--bins",
-                    "--no-fail-fast",
-                ])];
+<<<<<<< HEAD
+                let mut commands =
+                    vec![cargo(&["test", "--locked", "--workspace", "--lib", "--bins", "--no-fail-fast"])];
+=======
+                let mut commands = vec![cargo_test(&["--lib", "--bins", "--no-fail-fast"])];
+>>>>>>> stack
                 for name in ["laws", "tidy"] {
                     if has_target(&workspace().join("tests"), name) {
-                        commands.push(cargo(&["test", "--locked", "--test", name]));
+                        commands.push(cargo_test(&["--test", name]));
                     }
                 }
                 commands
             }
             // Stacks side by side already fill the machine: one test at a time.
             Self::Stack => {
-                vec![cargo(&[
-                    "test",
-                    "--locked",
-                    "--package",
-                    "testkit",
-                    "--test",
-                    "stack",
-                    "--",
-                    "--test-threads=1",
-                ])]
+<<<<<<< HEAD
+                vec![cargo(&["test", "--locked", "--package", "testkit", "--test", "stack", "--", "--test-threads=1"])]
+=======
+                vec![cargo_test(&["--test", "stack", "--", "--test-threads=1"])]
+>>>>>>> stack
             }
             Self::Target(name) => {
-                vec![cargo(&["test", "--locked", "--test", name, "--", &threads])]
+                vec![cargo_test(&["--test", name, "--", &threads])]
             }
         })
     }
@@ -157,9 +137,7 @@ pub(crate) struct Options {
 
 /// The repository.
 pub(crate) fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("."))
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
 /// Where cargo builds: as told, else in the user's cache, so that a fresh clone finds its dependencies built.
@@ -178,6 +156,14 @@ pub(crate) fn with_stack(command: &mut Command, endpoints: &Endpoints) -> Result
 
 fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
+    command.args(arguments);
+    command
+}
+
+/// Always of the whole workspace: another choice of packages is another choice of their dependencies'
+/// features, and everything would be compiled once more.
+fn cargo_test(arguments: &[&str]) -> Command {
+    let mut command = cargo(&["test", "--locked", "--workspace"]);
     command.args(arguments);
     command
 }

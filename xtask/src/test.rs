@@ -46,15 +46,9 @@ struct Outcome {
 impl Test {
     pub(crate) fn run(self) -> Result<()> {
         let chosen = self.chosen()?;
-        let options = Options {
-            threads: self.threads,
-            advisories: self.advisories,
-        };
+        let options = Options { threads: self.threads, advisories: self.advisories };
         Packages::ensure()?;
-        if chosen
-            .iter()
-            .any(|suite| suite.needs_stack() || *suite == Suite::Stack)
-        {
+        if chosen.iter().any(|suite| suite.needs_stack() || *suite == Suite::Stack) {
             build::ensure()?;
         }
         let mut stack = None;
@@ -71,14 +65,7 @@ impl Test {
             let outcome = match booted {
                 Some(stack) => run(suite, &options, stack)?,
                 // A missing server fails the suites that need it; the boot's error was shown.
-                None => Outcome {
-                    suite,
-                    counts: Counts {
-                        passed: 0,
-                        failed: 1,
-                    },
-                    seconds: 0.0,
-                },
+                None => Outcome { suite, counts: Counts { passed: 0, failed: 1 }, seconds: 0.0 },
             };
             outcomes.push(outcome);
         }
@@ -88,20 +75,10 @@ impl Test {
 
     fn chosen(&self) -> Result<Vec<Suite>> {
         if self.suites.is_empty() {
-            return Ok(Suite::ALL
-                .into_iter()
-                .filter(|suite| suite.exists())
-                .collect());
+            return Ok(Suite::ALL.into_iter().filter(|suite| suite.exists()).collect());
         }
-        let named = self
-            .suites
-            .iter()
-            .map(|name| Suite::named(name))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Suite::ALL
-            .into_iter()
-            .filter(|suite| named.contains(suite))
-            .collect())
+        let named = self.suites.iter().map(|name| Suite::named(name)).collect::<Result<Vec<_>>>()?;
+        Ok(Suite::ALL.into_iter().filter(|suite| named.contains(suite)).collect())
     }
 }
 
@@ -109,10 +86,7 @@ fn boot() -> Result<Stack> {
     let started = Instant::now();
     let booted = Stack::boot(StackOptions::new(Profile::Full));
     match &booted {
-        Ok(_) => eprintln!(
-            "== the stack is up ({:.1} s)",
-            started.elapsed().as_secs_f64()
-        ),
+        Ok(_) => eprintln!("== the stack is up ({:.1} s)", started.elapsed().as_secs_f64()),
         Err(error) => eprintln!("== no stack: {error:#}"),
     }
     booted
@@ -124,35 +98,19 @@ fn run(suite: Suite, options: &Options, stack: Option<&Stack>) -> Result<Outcome
     let mut counts = Counts::default();
     let mut success = true;
     for mut command in suite.commands(options)? {
-        command
-            .current_dir(suites::workspace())
-            .env("CARGO_TARGET_DIR", suites::target_dir()?);
+        command.current_dir(suites::workspace()).env("CARGO_TARGET_DIR", suites::target_dir()?);
         if let Some(stack) = stack.filter(|_| suite.needs_stack()) {
             suites::with_stack(&mut command, stack.endpoints())?;
         }
         success &= execute(&mut command, &mut counts)?;
     }
     if suite.is_check() {
-        counts = if success {
-            Counts {
-                passed: 1,
-                failed: 0,
-            }
-        } else {
-            Counts {
-                passed: 0,
-                failed: 1,
-            }
-        };
+        counts = if success { Counts { passed: 1, failed: 0 } } else { Counts { passed: 0, failed: 1 } };
     } else if counts.failed == 0 && (!success || counts.passed == 0) {
         // It did not compile, crashed, or ran nothing.
         counts.failed = 1;
     }
-    let outcome = Outcome {
-        suite,
-        counts,
-        seconds: started.elapsed().as_secs_f64(),
-    };
+    let outcome = Outcome { suite, counts, seconds: started.elapsed().as_secs_f64() };
     eprintln!("{}", outcome.line());
     Ok(outcome)
 }
@@ -163,15 +121,9 @@ fn execute(command: &mut Command, counts: &mut Counts) -> Result<bool> {
         command.env("CARGO_TERM_COLOR", "always");
     }
     let shown = command.get_program().to_string_lossy().into_owned();
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("run {shown}"))?;
-    let output = child
-        .stdout
-        .take()
-        .context("the child's standard output is a pipe")?;
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| format!("run {shown}"))?;
+    let output = child.stdout.take().context("the child's standard output is a pipe")?;
     for line in BufReader::new(output).split(b'\n') {
         let line = line?;
         let line = String::from_utf8_lossy(&line);
@@ -183,16 +135,8 @@ fn execute(command: &mut Command, counts: &mut Counts) -> Result<bool> {
 
 impl Outcome {
     fn line(&self) -> String {
-        let Self {
-            suite,
-            counts,
-            seconds,
-        } = self;
-        let over = if *seconds > suite.budget_s() as f64 {
-            "  OVER BUDGET"
-        } else {
-            ""
-        };
+        let Self { suite, counts, seconds } = self;
+        let over = if *seconds > suite.budget_s() as f64 { "  OVER BUDGET" } else { "" };
         let verdict = if counts.failed == 0 { "ok" } else { "FAILED" };
         format!(
             "{:<10} {verdict:<6} {seconds:>6.1} / {} s  {} passed, {} failed{over}",
@@ -213,6 +157,7 @@ fn summarise(outcomes: &[Outcome]) -> Result<()> {
         total.failed += outcome.counts.failed;
     }
     println!("{} passed, {} failed", total.passed, total.failed);
+    // Not by an error: its message would come after the counts, which are the last line.
     if total.failed > 0 || total.passed == 0 {
         std::process::exit(1);
     }

@@ -41,20 +41,15 @@ impl Boot<'_> {
         thread::scope(|scope| {
             let kafka = profile.has_kafka().then(|| scope.spawn(|| self.kafka()));
             let containerd = (profile == Profile::Full).then(|| scope.spawn(|| self.containerd()));
-            let api_server = profile
-                .has_api_server()
-                .then(|| scope.spawn(|| self.control_plane()));
+            let api_server = profile.has_api_server().then(|| scope.spawn(|| self.control_plane()));
             for part in [api_server, containerd].into_iter().flatten() {
-                part.join()
-                    .map_err(|_| anyhow!("a part of the boot panicked"))??;
+                part.join().map_err(|_| anyhow!("a part of the boot panicked"))??;
             }
             if profile == Profile::Full {
                 self.kubelet()?;
             }
             if let Some(kafka) = kafka {
-                kafka
-                    .join()
-                    .map_err(|_| anyhow!("the boot of Kafka panicked"))??;
+                kafka.join().map_err(|_| anyhow!("the boot of Kafka panicked"))??;
             }
             Ok(())
         })
@@ -65,26 +60,14 @@ impl Boot<'_> {
     }
 
     fn start(&self, component: Component) -> Result<Service> {
-        let commands = Commands {
-            run: self.run(),
-            artifacts: self.artifacts,
-            address: &self.endpoints.address,
-        };
-        Service::start(
-            self.run(),
-            self.namespace,
-            component,
-            commands.of(component)?,
-        )
+        let commands = Commands { run: self.run(), artifacts: self.artifacts, address: &self.endpoints.address };
+        Service::start(self.run(), self.namespace, component, commands.of(component)?)
     }
 
     fn kafka(&self) -> Result<()> {
         let data = self.run().join("kafka");
         warm::copy_dir(&self.artifacts.kafka_formatted(), &data)?;
-        fs::write(
-            self.run().join("kafka.properties"),
-            files::kafka_properties(&self.endpoints.address, &data),
-        )?;
+        fs::write(self.run().join("kafka.properties"), files::kafka_properties(&self.endpoints.address, &data))?;
         let service = self.start(Component::Kafka)?;
         await_ready(self.endpoints, self.namespace, &service)
     }
@@ -92,14 +75,8 @@ impl Boot<'_> {
     fn containerd(&self) -> Result<()> {
         let cni = self.run().join("cni");
         fs::create_dir_all(&cni)?;
-        fs::write(
-            cni.join("10-pods.conflist"),
-            files::pod_network(&pod_cidr(self.endpoints.number))?,
-        )?;
-        fs::write(
-            self.run().join("containerd.toml"),
-            files::containerd(self.run(), &self.artifacts.bin()),
-        )?;
+        fs::write(cni.join("10-pods.conflist"), files::pod_network(&pod_cidr(self.endpoints.number))?)?;
+        fs::write(self.run().join("containerd.toml"), files::containerd(self.run(), &self.artifacts.bin()))?;
         let service = self.start(Component::Containerd)?;
         await_ready(self.endpoints, self.namespace, &service)?;
         for name in ["pause", "busybox"] {
@@ -112,15 +89,9 @@ impl Boot<'_> {
         let pki = self.run().join("pki");
         files::certificates(&pki, &self.endpoints.address)?;
         let token = random_token()?;
-        fs::write(
-            pki.join("tokens.csv"),
-            format!("{token},admin,admin,system:masters\n"),
-        )?;
+        fs::write(pki.join("tokens.csv"), format!("{token},admin,admin,system:masters\n"))?;
         let ca = fs::read_to_string(pki.join("ca.crt"))?;
-        fs::write(
-            &self.endpoints.kubeconfig,
-            files::kubeconfig(&self.endpoints.api_server, &ca, &token)?,
-        )?;
+        fs::write(&self.endpoints.kubeconfig, files::kubeconfig(&self.endpoints.api_server, &ca, &token)?)?;
         self.start(Component::Etcd)?;
         let api_server = self.start(Component::KubeApiserver)?;
         await_ready(self.endpoints, self.namespace, &api_server)?;
@@ -132,21 +103,13 @@ impl Boot<'_> {
     }
 
     fn kubelet(&self) -> Result<()> {
-        fs::write(
-            self.run().join("kubelet.json"),
-            files::kubelet(&pod_cidr(self.endpoints.number))?,
-        )?;
+        fs::write(self.run().join("kubelet.json"), files::kubelet(&pod_cidr(self.endpoints.number))?)?;
         let kubelet = self.start(Component::Kubelet)?;
         await_ready(self.endpoints, self.namespace, &kubelet)?;
         // Pods are refused in a namespace whose service account is not there yet.
-        let account = [
-            "wait",
-            "--for=create",
-            "serviceaccount/default",
-            "--timeout=60s",
-        ];
-        let controllers = Service::load(self.run(), Component::KubeControllerManager)?
-            .context("the controllers were started")?;
+        let account = ["wait", "--for=create", "serviceaccount/default", "--timeout=60s"];
+        let controllers =
+            Service::load(self.run(), Component::KubeControllerManager)?.context("the controllers were started")?;
         await_kubectl(self.endpoints, &controllers, &[&account])
     }
 }
@@ -154,17 +117,10 @@ impl Boot<'_> {
 /// Waits until a component that was just started does its work.
 ///
 /// Fails with the last lines of its log when it ends, or is not ready within [`READY_MAX`].
-pub(crate) fn await_ready(
-    endpoints: &Endpoints,
-    namespace: &Namespace,
-    service: &Service,
-) -> Result<()> {
+pub(crate) fn await_ready(endpoints: &Endpoints, namespace: &Namespace, service: &Service) -> Result<()> {
     look_until_ready(endpoints, namespace, service).with_context(|| {
         let log = log_tail(&service.log, 15);
-        format!(
-            "{} is not ready; the end of its log:\n{log}",
-            service.component
-        )
+        format!("{} is not ready; the end of its log:\n{log}", service.component)
     })
 }
 
@@ -186,12 +142,7 @@ fn look_until_ready(endpoints: &Endpoints, namespace: &Namespace, service: &Serv
         }
         Component::Kubelet => {
             let created: &[&str] = &["wait", "--for=create", "node/node-1", "--timeout=60s"];
-            let ready: &[&str] = &[
-                "wait",
-                "--for=condition=Ready",
-                "node/node-1",
-                "--timeout=60s",
-            ];
+            let ready: &[&str] = &["wait", "--for=condition=Ready", "node/node-1", "--timeout=60s"];
             await_kubectl(endpoints, service, &[created, ready])
         }
     }
@@ -222,12 +173,7 @@ fn await_kubectl(endpoints: &Endpoints, service: &Service, commands: &[&[&str]])
         let output = kubectl.wait_with_output()?;
         outcome?;
         let error = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(
-            output.status.success(),
-            "kubectl {}: {}",
-            command.join(" "),
-            error.trim()
-        );
+        anyhow::ensure!(output.status.success(), "kubectl {}: {}", command.join(" "), error.trim());
     }
     Ok(())
 }
@@ -240,19 +186,13 @@ fn await_look_child(service: &Service, child: &mut Child) -> Result<()> {
 }
 
 /// Loads an image archive into the stack's containerd.
-pub(crate) fn load_image(
-    artifacts: &Artifacts,
-    namespace: &Namespace,
-    archive: &Path,
-) -> Result<()> {
+pub(crate) fn load_image(artifacts: &Artifacts, namespace: &Namespace, archive: &Path) -> Result<()> {
     let file = fs::File::open(archive).with_context(|| format!("open {}", archive.display()))?;
     let ctr = ctr(artifacts);
     let mut arguments: Vec<&str> = ctr.iter().map(String::as_str).collect();
     // By standard input: the path may not be the same inside.
     arguments.extend(["images", "import", "-"]);
-    namespace
-        .run(&arguments, file.into())
-        .with_context(|| format!("load {}", archive.display()))?;
+    namespace.run(&arguments, file.into()).with_context(|| format!("load {}", archive.display()))?;
     Ok(())
 }
 
@@ -260,8 +200,6 @@ pub(crate) fn load_image(
 pub(crate) fn random_token() -> Result<String> {
     use std::io::Read;
     let mut bytes = [0_u8; 16];
-    fs::File::open("/dev/urandom")?
-        .read_exact(&mut bytes)
-        .context("read random bytes")?;
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes).context("read random bytes")?;
     Ok(image::hex(&bytes))
 }

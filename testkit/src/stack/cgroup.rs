@@ -16,10 +16,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// that they can be written down before they are.
 pub(crate) fn plan(name: &str) -> Result<Vec<PathBuf>> {
     let own = fs::read_to_string("/proc/self/cgroup").context("read our own cgroups")?;
-    let dirs: Vec<PathBuf> = parents(&own, Path::new(ROOT))
-        .iter()
-        .map(|parent| parent.join(name))
-        .collect();
+    let dirs: Vec<PathBuf> = parents(&own, Path::new(ROOT)).iter().map(|parent| parent.join(name)).collect();
     anyhow::ensure!(!dirs.is_empty(), "no cgroup hierarchy is mounted in {ROOT}");
     Ok(dirs)
 }
@@ -43,10 +40,7 @@ pub(crate) fn create(dirs: &[PathBuf]) -> Result<()> {
 
 /// The directory of each hierarchy in which a stack's cgroup goes, from the text of `/proc/self/cgroup`.
 fn parents(own: &str, root: &Path) -> Vec<PathBuf> {
-    let entries: Vec<(&str, &str)> = own
-        .lines()
-        .filter_map(|line| line.split_once(':')?.1.split_once(':'))
-        .collect();
+    let entries: Vec<(&str, &str)> = own.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).collect();
     if let [("", _)] = entries[..] {
         // Version 2 alone: our own cgroup holds us, a process, and so cannot hand controllers down.
         return vec![root.to_path_buf()];
@@ -91,23 +85,13 @@ fn remove_tree(dir: &Path) -> Result<()> {
         }
     }
     let members = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    for process in members
-        .lines()
-        .filter_map(|pid| ProcessId::of(pid.parse().ok()?))
-    {
+    for process in members.lines().filter_map(|pid| ProcessId::of(pid.parse().ok()?)) {
         process.signal(Signal::KILL)?;
     }
     match fs::remove_dir(dir) {
         Ok(()) => Ok(()),
         // Busy: what we just ended is not reaped yet. The caller looks again.
-        Err(error)
-            if matches!(
-                error.kind(),
-                std::io::ErrorKind::ResourceBusy | std::io::ErrorKind::NotFound
-            ) =>
-        {
-            Ok(())
-        }
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::ResourceBusy | std::io::ErrorKind::NotFound) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("remove the cgroup {}", dir.display())),
     }
 }
@@ -126,11 +110,7 @@ mod tests {
             ("version 2", "0::/user.slice\n", vec![""]),
             ("nested", "4:memory:/ours\n", vec!["memory/ours"]),
             ("not mounted here", "4:memory:/elsewhere\n", vec!["memory"]),
-            (
-                "hybrid",
-                "2:cpu,cpuacct:/\n1:name=systemd:/\n0::/\n",
-                vec!["cpu,cpuacct", "systemd", "unified"],
-            ),
+            ("hybrid", "2:cpu,cpuacct:/\n1:name=systemd:/\n0::/\n", vec!["cpu,cpuacct", "systemd", "unified"]),
         ];
         for (name, own, expected) in cases {
             let expected: Vec<PathBuf> = expected.iter().map(|dir| root.join(dir)).collect();

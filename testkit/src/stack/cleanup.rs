@@ -44,10 +44,7 @@ pub fn down(name: &str) -> Result<bool> {
         await_burial(&run, state.undertaker)?;
     }
     sweep()?;
-    anyhow::ensure!(
-        !run.exists(),
-        "the stack {name} is being booted by another process; end that"
-    );
+    anyhow::ensure!(!run.exists(), "the stack {name} is being booted by another process; end that");
     Ok(true)
 }
 
@@ -89,17 +86,11 @@ pub(crate) fn sweep_locked() -> Result<Vec<String>> {
 }
 
 fn remove_dir(run: &Path) -> Result<()> {
-    until(
-        "the removal of a run directory",
-        BURIAL_MAX,
-        || match fs::remove_dir_all(run) {
-            Ok(()) => Ok(Some(())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Ok((!run.exists()).then_some(()))
-            }
-            Err(error) => Err(error).with_context(|| format!("remove {}", run.display())),
-        },
-    )
+    until("the removal of a run directory", BURIAL_MAX, || match fs::remove_dir_all(run) {
+        Ok(()) => Ok(Some(())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((!run.exists()).then_some(())),
+        Err(error) => Err(error).with_context(|| format!("remove {}", run.display())),
+    })
 }
 
 /// Keeps the logs of a stack that failed to boot, since its directory goes with it. Returns where.
@@ -111,15 +102,8 @@ pub(crate) fn keep_logs(run: &Path, name: &str) -> Result<std::path::PathBuf> {
 }
 
 /// Reaps an undertaker that is our own child, within the limit; ends the stack the hard way beyond it.
-pub(crate) fn reap(
-    undertaker: &mut std::process::Child,
-    init: Option<process::ProcessId>,
-) -> Result<()> {
-    let mut ended = |limit| {
-        until("the undertaker", limit, || {
-            Ok(undertaker.try_wait()?.map(|_| ()))
-        })
-    };
+pub(crate) fn reap(undertaker: &mut std::process::Child, init: Option<process::ProcessId>) -> Result<()> {
+    let mut ended = |limit| until("the undertaker", limit, || Ok(undertaker.try_wait()?.map(|_| ())));
     if ended(BURIAL_MAX).is_ok() {
         return Ok(());
     }

@@ -84,22 +84,10 @@ pub struct Service {
 
 impl Service {
     /// Starts a component inside and records it.
-    pub(crate) fn start(
-        run: &Path,
-        namespace: &Namespace,
-        component: Component,
-        command: Vec<String>,
-    ) -> Result<Self> {
+    pub(crate) fn start(run: &Path, namespace: &Namespace, component: Component, command: Vec<String>) -> Result<Self> {
         let log = log_file(run, component);
-        let process = namespace
-            .spawn(&command, &log)
-            .with_context(|| format!("start {component}"))?;
-        let service = Self {
-            component,
-            command,
-            log,
-            process,
-        };
+        let process = namespace.spawn(&command, &log).with_context(|| format!("start {component}"))?;
+        let service = Self { component, command, log, process };
         let record = record_file(run, component);
         let temporary = record.with_extension("new");
         fs::write(&temporary, serde_json::to_vec_pretty(&service)?)?;
@@ -110,10 +98,9 @@ impl Service {
     /// The record of a component; `None` when this stack never started it.
     pub(crate) fn load(run: &Path, component: Component) -> Result<Option<Self>> {
         match fs::read(record_file(run, component)) {
-            Ok(bytes) => Ok(Some(
-                serde_json::from_slice(&bytes)
-                    .with_context(|| format!("the record of {component}"))?,
-            )),
+            Ok(bytes) => {
+                Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("the record of {component}"))?))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("read the record of {component}")),
         }
@@ -149,16 +136,11 @@ impl Commands<'_> {
             Component::Kafka => self.kafka()?,
         };
         let program = match component {
-            Component::Kafka => {
-                super::process::find_program("java").context("java is not on the PATH")?
-            }
+            Component::Kafka => super::process::find_program("java").context("java is not on the PATH")?,
             other => self.artifacts.bin().join(other.name()),
         };
         let mut command = vec!["env".into(), "-i".into()];
-        command.push(format!(
-            "PATH={}:/usr/sbin:/usr/bin:/sbin:/bin",
-            self.artifacts.bin().display()
-        ));
+        command.push(format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", self.artifacts.bin().display()));
         command.push(format!("HOME={}", self.path("home")));
         command.push(format!("TMPDIR={}", self.path("tmp")));
         command.push(program.display().to_string());
@@ -224,10 +206,7 @@ impl Commands<'_> {
     }
 
     fn scheduler(&self) -> Vec<String> {
-        let mut flags = vec![
-            self.flag("kubeconfig", "kubeconfig"),
-            "--leader-elect=false".into(),
-        ];
+        let mut flags = vec![self.flag("kubeconfig", "kubeconfig"), "--leader-elect=false".into()];
         flags.extend(UNTHROTTLED.map(String::from));
         flags
     }
@@ -256,10 +235,7 @@ impl Commands<'_> {
 
     fn kafka(&self) -> Result<Vec<String>> {
         let mut flags: Vec<String> = JAVA_FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
-        flags.push(format!(
-            "-XX:SharedArchiveFile={}",
-            self.artifacts.kafka_classes().display()
-        ));
+        flags.push(format!("-XX:SharedArchiveFile={}", self.artifacts.kafka_classes().display()));
         flags.extend([
             "-cp".into(),
             warm::class_path(self.artifacts)?,
@@ -273,11 +249,5 @@ impl Commands<'_> {
 /// The arguments of `ctr` for the kubelet's images and containers.
 pub(crate) fn ctr(artifacts: &Artifacts) -> [String; 5] {
     let program = artifacts.bin().join("ctr").display().to_string();
-    [
-        program,
-        "--address".into(),
-        CONTAINERD_SOCKET.into(),
-        "--namespace".into(),
-        "k8s.io".into(),
-    ]
+    [program, "--address".into(), CONTAINERD_SOCKET.into(), "--namespace".into(), "k8s.io".into()]
 }

@@ -144,77 +144,21 @@ pub(crate) fn certificates(pki: &Path, address: &str) -> Result<()> {
              extendedKeyUsage=serverAuth,clientAuth\n"
         ),
     )?;
-    const CURVE: &[&str] = &[
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-    ];
-    let openssl = |arguments: &[&[&str]]| {
-        checked(
-            Command::new("openssl")
-                .args(arguments.concat())
-                .current_dir(pki),
-        )
-    };
-    let ca: &[&str] = &[
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.crt",
-        "-days",
-        "365",
-        "-subj",
-        "/CN=pod-monitor-test-ca",
-    ];
+    const CURVE: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let openssl = |arguments: &[&[&str]]| checked(Command::new("openssl").args(arguments.concat()).current_dir(pki));
+    let ca: &[&str] = &["-keyout", "ca.key", "-out", "ca.crt", "-days", "365", "-subj", "/CN=pod-monitor-test-ca"];
     let ca_usage: &[&str] = &["-addext", "keyUsage=critical,keyCertSign,cRLSign"];
     openssl(&[&["req", "-x509"], CURVE, ca, ca_usage]).context("make the CA")?;
     // The API server shows the same certificate to the kubelet, which asks for none.
-    let request: &[&str] = &[
-        "-keyout",
-        "apiserver.key",
-        "-out",
-        "apiserver.csr",
-        "-subj",
-        "/O=system:masters/CN=kube-apiserver",
-    ];
+    let request: &[&str] =
+        &["-keyout", "apiserver.key", "-out", "apiserver.csr", "-subj", "/O=system:masters/CN=kube-apiserver"];
     openssl(&[&["req"], CURVE, request]).context("make the API server's key")?;
-    let sign: &[&str] = &[
-        "-req",
-        "-in",
-        "apiserver.csr",
-        "-CA",
-        "ca.crt",
-        "-CAkey",
-        "ca.key",
-        "-CAcreateserial",
-    ];
-    openssl(&[
-        &["x509"],
-        sign,
-        &[
-            "-out",
-            "apiserver.crt",
-            "-days",
-            "365",
-            "-extfile",
-            "server.ext",
-        ],
-    ])
-    .context("sign the API server's certificate")?;
-    openssl(&[&[
-        "ecparam",
-        "-name",
-        "prime256v1",
-        "-genkey",
-        "-noout",
-        "-out",
-        "sa.key",
-    ]])
-    .context("make the service account key")?;
-    openssl(&[&["ec", "-in", "sa.key", "-pubout", "-out", "sa.pub"]])
-        .context("publish the service account key")?;
+    let sign: &[&str] = &["-req", "-in", "apiserver.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"];
+    openssl(&[&["x509"], sign, &["-out", "apiserver.crt", "-days", "365", "-extfile", "server.ext"]])
+        .context("sign the API server's certificate")?;
+    openssl(&[&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "sa.key"]])
+        .context("make the service account key")?;
+    openssl(&[&["ec", "-in", "sa.key", "-pubout", "-out", "sa.pub"]]).context("publish the service account key")?;
     Ok(())
 }
 
@@ -223,16 +167,10 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let group = chunk.iter().enumerate().fold(0_u32, |group, (i, byte)| {
-            group | u32::from(*byte) << (16 - 8 * i)
-        });
+        let group = chunk.iter().enumerate().fold(0_u32, |group, (i, byte)| group | u32::from(*byte) << (16 - 8 * i));
         for i in 0..4 {
             let digit = ALPHABET[(group >> (18 - 6 * i)) as usize & 63];
-            text.push(if i <= chunk.len() {
-                char::from(digit)
-            } else {
-                '='
-            });
+            text.push(if i <= chunk.len() { char::from(digit) } else { '=' });
         }
     }
     text
@@ -244,14 +182,9 @@ mod tests {
 
     #[test]
     fn base64_is_the_standard_one() {
-        for (plain, encoded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("\u{ff}?", "w78/"),
-        ] {
+        for (plain, encoded) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("\u{ff}?", "w78/")]
+        {
             assert_eq!(base64(plain.as_bytes()), encoded, "{plain}");
         }
     }

@@ -43,11 +43,7 @@ pub fn pack(image: &Image, out: &Path) -> Result<()> {
 
     let temporary = temporary_beside(out);
     let mut archive = Builder::new(File::create(&temporary)?);
-    for (name, bytes) in [
-        (config_name.as_str(), &config),
-        ("layer.tar", &layer),
-        ("manifest.json", &manifest),
-    ] {
+    for (name, bytes) in [(config_name.as_str(), &config), ("layer.tar", &layer), ("manifest.json", &manifest)] {
         let mut header = header(EntryType::Regular, 0o644);
         header.set_size(bytes.len() as u64);
         archive.append_data(&mut header, name, bytes.as_slice())?;
@@ -89,18 +85,10 @@ fn append_children(archive: &mut Builder<Vec<u8>>, root: &Path, inner: &Path) ->
         let meta = fs::symlink_metadata(entry.path())?;
         let mode = meta.permissions().mode() & 0o7777;
         if meta.is_dir() {
-            archive.append_data(
-                &mut header(EntryType::Directory, mode),
-                &path,
-                std::io::empty(),
-            )?;
+            archive.append_data(&mut header(EntryType::Directory, mode), &path, std::io::empty())?;
             append_children(archive, root, &path)?;
         } else if meta.is_symlink() {
-            archive.append_link(
-                &mut header(EntryType::Symlink, 0o777),
-                &path,
-                fs::read_link(entry.path())?,
-            )?;
+            archive.append_link(&mut header(EntryType::Symlink, 0o777), &path, fs::read_link(entry.path())?)?;
         } else {
             let mut header = header(EntryType::Regular, mode);
             header.set_size(meta.len());
@@ -121,12 +109,7 @@ mod tests {
         fs::create_dir_all(root.join("bin")).unwrap();
         fs::write(root.join("bin/tool"), "tool").unwrap();
         std::os::unix::fs::symlink("tool", root.join("bin/alias")).unwrap();
-        let image = Image {
-            root: &root,
-            tag: "localhost/tool:1",
-            entrypoint: &["/bin/tool"],
-            env: &[],
-        };
+        let image = Image { root: &root, tag: "localhost/tool:1", entrypoint: &["/bin/tool"], env: &[] };
         pack(&image, &scratch.join("one.tar")).unwrap();
         // Another time of change must not show.
         fs::write(root.join("bin/tool"), "tool").unwrap();

@@ -60,18 +60,12 @@ pub struct Options {
 impl Options {
     /// A stack of this profile, named by itself.
     pub fn new(profile: Profile) -> Self {
-        Self {
-            profile,
-            name: None,
-        }
+        Self { profile, name: None }
     }
 
     /// With a name by which other processes find it.
     pub fn named(self, name: impl Into<String>) -> Self {
-        Self {
-            name: Some(name.into()),
-            ..self
-        }
+        Self { name: Some(name.into()), ..self }
     }
 }
 
@@ -89,10 +83,7 @@ impl Stack {
     /// Fails when not root, when a stack of that name is up, or when a component does not become ready;
     /// the error then shows the end of its log, and nothing stays behind but a copy of the logs.
     pub fn boot(options: Options) -> Result<Self> {
-        anyhow::ensure!(
-            rustix::process::geteuid().is_root(),
-            "a stack makes namespaces and cgroups, which needs root"
-        );
+        anyhow::ensure!(rustix::process::geteuid().is_root(), "a stack makes namespaces and cgroups, which needs root");
         let artifacts = build::ensure()?;
         let name = options.name.unwrap_or_else(own_name);
         let (run, mut state) = reserve(&name)?;
@@ -103,29 +94,14 @@ impl Stack {
                 return Err(error.context(format!("open the stack {name}")));
             }
         };
-        let booted = Self::start(
-            &name,
-            options.profile,
-            &run,
-            &artifacts,
-            &mut state,
-            &mut keeper,
-        );
+        let booted = Self::start(&name, options.profile, &run, &artifacts, &mut state, &mut keeper);
         match booted {
-            Ok((endpoints, namespace)) => Ok(Self {
-                endpoints,
-                namespace,
-                artifacts,
-                keeper: Some(keeper),
-            }),
+            Ok((endpoints, namespace)) => Ok(Self { endpoints, namespace, artifacts, keeper: Some(keeper) }),
             Err(error) => {
                 let kept = cleanup::keep_logs(&run, &name);
                 end(keeper, state.init);
                 Err(match kept {
-                    Ok(dir) => error.context(format!(
-                        "boot the stack {name} (its logs: {})",
-                        dir.display()
-                    )),
+                    Ok(dir) => error.context(format!("boot the stack {name} (its logs: {})", dir.display())),
                     Err(_) => error.context(format!("boot the stack {name}")),
                 })
             }
@@ -166,12 +142,7 @@ impl Stack {
             log_dir: run.join("log"),
             run_dir: run.to_path_buf(),
         };
-        Boot {
-            endpoints: &endpoints,
-            artifacts,
-            namespace: &namespace,
-        }
-        .all()?;
+        Boot { endpoints: &endpoints, artifacts, namespace: &namespace }.all()?;
         state.endpoints = Some(endpoints.clone());
         state.write(run)?;
         Ok((endpoints, namespace))
@@ -186,19 +157,9 @@ impl Stack {
     pub fn attach(name: &str) -> Result<Self> {
         let run = state::run_dir(name)?;
         let state = State::of_run(&run).with_context(|| format!("find the stack {name}"))?;
-        let init = state
-            .init
-            .filter(|init| init.is_alive())
-            .with_context(|| format!("the stack {name} is dead"))?;
-        let endpoints = state
-            .endpoints
-            .with_context(|| format!("the stack {name} is not up yet"))?;
-        Ok(Self {
-            namespace: Namespace::of(&run, init),
-            endpoints,
-            artifacts: build::ensure()?,
-            keeper: None,
-        })
+        let init = state.init.filter(|init| init.is_alive()).with_context(|| format!("the stack {name} is dead"))?;
+        let endpoints = state.endpoints.with_context(|| format!("the stack {name} is not up yet"))?;
+        Ok(Self { namespace: Namespace::of(&run, init), endpoints, artifacts: build::ensure()?, keeper: None })
     }
 
     /// Where it is reached.
@@ -223,10 +184,7 @@ impl Stack {
             let mut state = State::of_run(&self.endpoints.run_dir)?;
             state.detached = true;
             state.write(&self.endpoints.run_dir)?;
-            keeper
-                .pipe
-                .write_all(b"d")
-                .context("tell the stack that it is on its own")?;
+            keeper.pipe.write_all(b"d").context("tell the stack that it is on its own")?;
         }
         Ok(self.endpoints.clone())
     }
@@ -244,16 +202,12 @@ impl Stack {
 
     /// One component, as last started. Fails when the profile has none.
     pub fn service(&self, component: Component) -> Result<Service> {
-        Service::load(&self.endpoints.run_dir, component)?
-            .with_context(|| format!("this stack has no {component}"))
+        Service::load(&self.endpoints.run_dir, component)?.with_context(|| format!("this stack has no {component}"))
     }
 
     /// Sends a signal to a component. Returns at once. Fails when it is dead already.
     pub fn signal(&self, component: Component, signal: Signal) -> Result<()> {
-        anyhow::ensure!(
-            self.service(component)?.process.signal(signal)?,
-            "{component} is dead"
-        );
+        anyhow::ensure!(self.service(component)?.process.signal(signal)?, "{component} is dead");
         Ok(())
     }
 
@@ -261,9 +215,7 @@ impl Stack {
     pub fn kill(&self, component: Component, signal: Signal) -> Result<()> {
         self.signal(component, signal)?;
         let process = self.service(component)?.process;
-        readiness::until(&format!("the end of {component}"), END_MAX, || {
-            Ok((!process.is_alive()).then_some(()))
-        })
+        readiness::until(&format!("the end of {component}"), END_MAX, || Ok((!process.is_alive()).then_some(())))
     }
 
     /// Starts a component anew on the same data and port, ending it first if it still runs, and waits until it is ready.
@@ -278,21 +230,14 @@ impl Stack {
         if service.process.is_alive() {
             self.kill(component, Signal::KILL)?;
         }
-        Service::start(
-            &self.endpoints.run_dir,
-            &self.namespace,
-            component,
-            service.command,
-        )
+        Service::start(&self.endpoints.run_dir, &self.namespace, component, service.command)
     }
 
     /// Stops a component without ending it: connections stay open and nothing answers.
     pub fn pause(&self, component: Component) -> Result<()> {
         self.signal(component, Signal::STOP)?;
         let process = self.service(component)?.process;
-        readiness::until(&format!("the pause of {component}"), END_MAX, || {
-            Ok(process.is_stopped().then_some(()))
-        })
+        readiness::until(&format!("the pause of {component}"), END_MAX, || Ok(process.is_stopped().then_some(())))
     }
 
     /// Lets a paused component go on.
@@ -316,10 +261,7 @@ impl Drop for Stack {
 
 /// Lets go of the pipe and waits for the burial. Says so when that fails: a drop has no other way.
 fn end(keeper: Keeper, init: Option<ProcessId>) {
-    let Keeper {
-        mut undertaker,
-        pipe,
-    } = keeper;
+    let Keeper { mut undertaker, pipe } = keeper;
     drop(pipe);
     if let Err(error) = cleanup::reap(&mut undertaker, init) {
         eprintln!("a stack did not end: {error:#}");
@@ -331,13 +273,9 @@ fn reserve(name: &str) -> Result<(PathBuf, State)> {
     let run = state::run_dir(name)?;
     let _lock = state::lock_stacks()?;
     cleanup::sweep_locked()?;
-    fs::create_dir(&run)
-        .with_context(|| format!("a stack named {name} is up already ({})", run.display()))?;
+    fs::create_dir(&run).with_context(|| format!("a stack named {name} is up already ({})", run.display()))?;
     // Written down before they are made: whatever happens next, a sweep finds them.
-    let state = State::new(cgroup::plan(&format!(
-        "pod-monitor-{}",
-        &boot::random_token()?[..12]
-    ))?)?;
+    let state = State::new(cgroup::plan(&format!("pod-monitor-{}", &boot::random_token()?[..12]))?)?;
     state.write(&run)?;
     if let Err(error) = cgroup::create(&state.cgroups) {
         discard(&run, &state)?;
@@ -354,9 +292,5 @@ fn discard(run: &Path, state: &State) -> Result<()> {
 
 fn own_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "own-{}-{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("own-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }

@@ -16,13 +16,7 @@ const GO: &str = "1.26.0";
 
 /// Writes the modules into `dir` (the repository's `testkit/stack-modules`). Needs the Go module proxy.
 pub fn regenerate(dir: &Path) -> Result<()> {
-    let staging = format!(
-        "v0.{}",
-        KUBERNETES
-            .split_once('.')
-            .context("a Kubernetes version has a dot")?
-            .1
-    );
+    let staging = format!("v0.{}", KUBERNETES.split_once('.').context("a Kubernetes version has a dot")?.1);
     let mut go_mod = format!(
         "module kubernetes\n\ngo {GO}\n\nrequire (\n\tgo.etcd.io/etcd/server/v3 v{ETCD}\n\tk8s.io/kubernetes v{KUBERNETES}\n)\n\nreplace (\n"
     );
@@ -40,28 +34,16 @@ pub fn regenerate(dir: &Path) -> Result<()> {
 /// The modules that Kubernetes develops in its own repository.
 fn staging_modules() -> Result<Vec<String>> {
     let module = format!("k8s.io/kubernetes@v{KUBERNETES}");
-    let answer = checked(
-        Command::new("go")
-            .args(["mod", "download", "-json", &module])
-            .current_dir("/"),
-    )?;
-    let answer: serde_json::Value =
-        serde_json::from_str(&answer).context("the answer of go mod download")?;
-    let file = answer["GoMod"]
-        .as_str()
-        .context("go mod download names the go.mod")?;
+    let answer = checked(Command::new("go").args(["mod", "download", "-json", &module]).current_dir("/"))?;
+    let answer: serde_json::Value = serde_json::from_str(&answer).context("the answer of go mod download")?;
+    let file = answer["GoMod"].as_str().context("go mod download names the go.mod")?;
     Ok(replaced(&fs::read_to_string(file)?))
 }
 
 fn replaced(go_mod: &str) -> Vec<String> {
     let staged = |line: &str| {
-        let (module, target) = line
-            .trim()
-            .trim_start_matches("replace ")
-            .split_once(" => ")?;
-        target
-            .starts_with("./staging/src/")
-            .then(|| module.to_owned())
+        let (module, target) = line.trim().trim_start_matches("replace ").split_once(" => ")?;
+        target.starts_with("./staging/src/").then(|| module.to_owned())
     };
     go_mod.lines().filter_map(staged).collect()
 }
@@ -73,12 +55,7 @@ fn tidy(dir: &Path, go_mod: &str) -> Result<()> {
     if sum.exists() {
         fs::remove_file(&sum)?;
     }
-    checked(
-        Command::new("go")
-            .args(["mod", "tidy"])
-            .env("GOWORK", "off")
-            .current_dir(dir),
-    )?;
+    checked(Command::new("go").args(["mod", "tidy"]).env("GOWORK", "off").current_dir(dir))?;
     Ok(())
 }
 

@@ -62,20 +62,14 @@ pub(crate) fn open(run: &Path, cache: &Path, pid1: &Path) -> Result<Keeper> {
         .stderr(log)
         .spawn()
         .context("start the undertaker")?;
-    let pipe = undertaker
-        .stdin
-        .take()
-        .context("the undertaker's standard input is a pipe")?;
+    let pipe = undertaker.stdin.take().context("the undertaker's standard input is a pipe")?;
     Ok(Keeper { undertaker, pipe })
 }
 
 impl Namespace {
     /// The namespaces whose first process is `init`.
     pub(crate) fn of(run: &Path, init: ProcessId) -> Self {
-        Self {
-            run: run.to_path_buf(),
-            init,
-        }
+        Self { run: run.to_path_buf(), init }
     }
 
     /// Waits until the undertaker has furnished the namespaces.
@@ -85,19 +79,10 @@ impl Namespace {
             anyhow::ensure!(ended.is_none(), "the undertaker ended ({ended:?})");
             Ok(run.join("inside-ready").exists().then_some(()))
         });
-        found.with_context(|| {
-            format!(
-                "namespace.log:\n{}",
-                log_tail(&run.join("log/namespace.log"), 20)
-            )
-        })?;
+        found.with_context(|| format!("namespace.log:\n{}", log_tail(&run.join("log/namespace.log"), 20)))?;
         let undertaker = keeper.undertaker.id().cast_signed();
-        let unshare = children(undertaker)?
-            .pop()
-            .context("the undertaker has a child")?;
-        let init = children(unshare.pid)?
-            .pop()
-            .context("unshare has a child")?;
+        let unshare = children(undertaker)?.pop().context("the undertaker has a child")?;
+        let init = children(unshare.pid)?.pop().context("unshare has a child")?;
         Ok(Self::of(run, init))
     }
 
@@ -118,38 +103,20 @@ impl Namespace {
                 continue;
             }
             let created = Command::new("ip")
-                .args([
-                    "link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &init,
-                ])
+                .args(["link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &init])
                 .output()
                 .context("run ip")?;
             if !created.status.success() {
                 let error = String::from_utf8_lossy(&created.stderr);
-                anyhow::ensure!(
-                    error.contains("File exists"),
-                    "create the veth pair {link}: {error}"
-                );
+                anyhow::ensure!(error.contains("File exists"), "create the veth pair {link}: {error}");
                 continue;
             }
             let outer = format!("10.99.{number}.1");
             let inner = format!("10.99.{number}.2");
             record_link(&self.run, &link)?;
-            checked(Command::new("ip").args([
-                "addr",
-                "add",
-                &format!("{outer}/24"),
-                "dev",
-                &link,
-            ]))?;
+            checked(Command::new("ip").args(["addr", "add", &format!("{outer}/24"), "dev", &link]))?;
             checked(Command::new("ip").args(["link", "set", &link, "up"]))?;
-            self.run(
-                &[
-                    "sh",
-                    &self.run.join("network.sh").display().to_string(),
-                    &number.to_string(),
-                ],
-                Stdio::null(),
-            )?;
+            self.run(&["sh", &self.run.join("network.sh").display().to_string(), &number.to_string()], Stdio::null())?;
             // Tests may call pods directly.
             checked(Command::new("ip").args(["route", "add", &pod_cidr(number), "via", &inner]))?;
             return Ok(number);
@@ -166,33 +133,23 @@ impl Namespace {
     ///
     /// It becomes a child of pid1, which reaps it.
     pub(crate) fn spawn(&self, arguments: &[String], log: &Path) -> Result<ProcessId> {
-        const BACKGROUND: &str =
-            "log=$1; shift; cd /; setsid \"$@\" >>\"$log\" 2>&1 </dev/null & echo $!";
-        let inner = checked(
-            self.enter()
-                .args(["sh", "-c", BACKGROUND, "sh"])
-                .arg(log)
-                .args(arguments)
-                .stdin(Stdio::null()),
-        )?;
+        const BACKGROUND: &str = "log=$1; shift; cd /; setsid \"$@\" >>\"$log\" 2>&1 </dev/null & echo $!";
+        let inner =
+            checked(self.enter().args(["sh", "-c", BACKGROUND, "sh"]).arg(log).args(arguments).stdin(Stdio::null()))?;
         let inner = inner.trim();
-        self.find(inner)?
-            .with_context(|| format!("{arguments:?} ended at once:\n{}", log_tail(log, 20)))
+        self.find(inner)?.with_context(|| format!("{arguments:?} ended at once:\n{}", log_tail(log, 20)))
     }
 
     fn enter(&self) -> Command {
         let mut command = Command::new("sh");
-        command
-            .arg(self.run.join("enter.sh"))
-            .arg(&self.run)
-            .arg(self.init.pid.to_string());
+        command.arg(self.run.join("enter.sh")).arg(&self.run).arg(self.init.pid.to_string());
         command
     }
 
     /// The process that has the number `inner` inside.
     fn find(&self, inner: &str) -> Result<Option<ProcessId>> {
-        let namespace = fs::read_link(format!("/proc/{}/ns/pid", self.init.pid))
-            .context("the stack's first process is gone")?;
+        let namespace =
+            fs::read_link(format!("/proc/{}/ns/pid", self.init.pid)).context("the stack's first process is gone")?;
         for pid in all_pids()? {
             let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else {
                 continue;
@@ -203,8 +160,7 @@ impl Namespace {
             let numbers: Vec<&str> = numbers.split_ascii_whitespace().collect();
             // Deeper namespaces (pods) have more numbers: compare the namespace as well.
             if numbers.last() == Some(&inner)
-                && fs::read_link(format!("/proc/{pid}/ns/pid"))
-                    .is_ok_and(|found| found == namespace)
+                && fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|found| found == namespace)
             {
                 return Ok(ProcessId::of(pid));
             }
@@ -222,10 +178,7 @@ fn record_link(run: &Path, link: &str) -> Result<()> {
 /// Whether a dead stack's link is gone: the kernel removes it some time after the last process.
 pub(crate) fn link_is_gone(run: &Path) -> bool {
     let recorded = fs::read_to_string(run.join(LINK_FILE)).unwrap_or_default();
-    recorded
-        .trim()
-        .split_once(' ')
-        .is_none_or(|(link, index)| link_index(link).as_deref() != Some(index))
+    recorded.trim().split_once(' ').is_none_or(|(link, index)| link_index(link).as_deref() != Some(index))
 }
 
 fn link_index(link: &str) -> Option<String> {

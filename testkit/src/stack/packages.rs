@@ -32,11 +32,7 @@ const PACKAGES: &[(&str, &str)] = &[
 ];
 
 /// Programs that also come from elsewhere: on the PATH, their package is not needed.
-const PROGRAMS: &[(&str, &str)] = &[
-    ("golang-go", "go"),
-    ("maven", "mvn"),
-    ("default-jre-headless", "java"),
-];
+const PROGRAMS: &[(&str, &str)] = &[("golang-go", "go"), ("maven", "mvn"), ("default-jre-headless", "java")];
 
 /// The packages of the local stack.
 pub struct Packages;
@@ -50,27 +46,16 @@ impl Packages {
         if missing.is_empty() {
             return Ok(());
         }
-        let command = format!(
-            "apt-get install --yes --no-install-recommends {}",
-            missing.join(" ")
-        );
+        let command = format!("apt-get install --yes --no-install-recommends {}", missing.join(" "));
         if !rustix::process::geteuid().is_root() {
             bail!("packages are missing; run: sudo apt-get update && sudo {command}");
         }
         eprintln!("installing packages: {}", missing.join(" "));
         checked(apt_get().arg("update")).context("update the list of packages")?;
-        checked(
-            apt_get()
-                .args(["install", "--yes", "--no-install-recommends"])
-                .args(&missing),
-        )
-        .with_context(|| format!("install packages by: {command}"))?;
+        checked(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&missing))
+            .with_context(|| format!("install packages by: {command}"))?;
         let left = Self::missing()?;
-        anyhow::ensure!(
-            left.is_empty(),
-            "still missing after `{command}`: {}",
-            left.join(" ")
-        );
+        anyhow::ensure!(left.is_empty(), "still missing after `{command}`: {}", left.join(" "));
         Ok(())
     }
 
@@ -82,14 +67,9 @@ impl Packages {
             .output()
             .context("run dpkg-query: this machine is not a Debian or Ubuntu")?;
         let installed = String::from_utf8_lossy(&output.stdout);
-        let installed: Vec<&str> = installed
-            .lines()
-            .filter_map(|line| line.strip_prefix("installed "))
-            .collect();
+        let installed: Vec<&str> = installed.lines().filter_map(|line| line.strip_prefix("installed ")).collect();
         let has_program = |package: &str| {
-            PROGRAMS.iter().any(|(name, program)| {
-                *name == package && super::process::find_program(program).is_some()
-            })
+            PROGRAMS.iter().any(|(name, program)| *name == package && super::process::find_program(program).is_some())
         };
         Ok(PACKAGES
             .iter()
@@ -101,8 +81,6 @@ impl Packages {
 
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
-    command
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .arg("--quiet=2");
+    command.env("DEBIAN_FRONTEND", "noninteractive").arg("--quiet=2");
     command
 }

@@ -25,10 +25,7 @@ impl ProcessId {
     /// The process that has the number now; `None` when there is none or it is a zombie.
     pub fn of(pid: i32) -> Option<Self> {
         let stat = Stat::read(pid)?;
-        (stat.state != 'Z' && stat.state != 'X').then_some(Self {
-            pid,
-            start_time: stat.start_time,
-        })
+        (stat.state != 'Z' && stat.state != 'X').then_some(Self { pid, start_time: stat.start_time })
     }
 
     /// Our own.
@@ -43,8 +40,7 @@ impl ProcessId {
 
     /// Whether it is stopped by a signal.
     pub fn is_stopped(self) -> bool {
-        Stat::read(self.pid)
-            .is_some_and(|stat| stat.start_time == self.start_time && stat.state == 'T')
+        Stat::read(self.pid).is_some_and(|stat| stat.start_time == self.start_time && stat.state == 'T')
     }
 
     /// Sends a signal. `Ok(false)` when the process is gone already.
@@ -55,8 +51,7 @@ impl ProcessId {
         match pidfd_send_signal(handle, signal) {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::SRCH) => Ok(false),
-            Err(error) => Err(error)
-                .with_context(|| format!("send signal {} to {}", signal.as_raw(), self.pid)),
+            Err(error) => Err(error).with_context(|| format!("send signal {} to {}", signal.as_raw(), self.pid)),
         }
     }
 
@@ -100,11 +95,7 @@ impl Stat {
 pub(crate) fn all_pids() -> Result<Vec<i32>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc").context("list /proc")? {
-        if let Some(pid) = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        {
+        if let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
             pids.push(pid);
         }
     }
@@ -123,9 +114,7 @@ pub(crate) fn children(parent: i32) -> Result<Vec<ProcessId>> {
 /// Where `program` is on the PATH.
 pub(crate) fn find_program(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(program))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
 /// Runs a command to its end and returns its standard output.
@@ -134,23 +123,12 @@ pub(crate) fn find_program(program: &str) -> Option<PathBuf> {
 pub fn checked(command: &mut Command) -> Result<String> {
     let shown = command.get_program().to_string_lossy().into_owned();
     // A caller may have set the standard input before; `output` would not inherit one.
-    let output = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .output()
-        .with_context(|| format!("run {shown}"))?;
+    let output =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().with_context(|| format!("run {shown}"))?;
     if !output.status.success() {
-        let arguments: Vec<_> = command
-            .get_args()
-            .map(|argument| argument.to_string_lossy())
-            .collect();
+        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
         let error = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "{shown} {}: {}\n{}",
-            arguments.join(" "),
-            output.status,
-            tail(&error, 30)
-        );
+        bail!("{shown} {}: {}\n{}", arguments.join(" "), output.status, tail(&error, 30));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -187,10 +165,7 @@ mod tests {
     fn a_number_with_another_start_time_is_another_process() {
         let own = ProcessId::own().unwrap();
         assert!(own.is_alive());
-        let other = ProcessId {
-            start_time: own.start_time + 1,
-            ..own
-        };
+        let other = ProcessId { start_time: own.start_time + 1, ..own };
         assert!(!other.is_alive());
         assert!(!other.signal(Signal::KILL).unwrap());
     }

@@ -23,11 +23,7 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self {
-            spinner,
-            started: Instant::now(),
-            part: None,
-        }
+        Self { spinner, started: Instant::now(), part: None }
     }
 
     /// A part begins; the one before is done.
@@ -46,10 +42,7 @@ impl Progress {
     /// All parts are done.
     pub(crate) fn finish(mut self) {
         self.end_part();
-        self.line(&format!(
-            "the stack is built ({:.0} s)",
-            self.started.elapsed().as_secs_f64()
-        ));
+        self.line(&format!("the stack is built ({:.0} s)", self.started.elapsed().as_secs_f64()));
         if let Some(bar) = &self.spinner {
             bar.finish_and_clear();
         }
@@ -57,10 +50,7 @@ impl Progress {
 
     fn end_part(&mut self) {
         if let Some((part, began)) = self.part.take() {
-            self.line(&format!(
-                "built {part} ({:.0} s)",
-                began.elapsed().as_secs_f64()
-            ));
+            self.line(&format!("built {part} ({:.0} s)", began.elapsed().as_secs_f64()));
         }
     }
 

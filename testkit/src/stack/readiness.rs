@@ -14,11 +14,7 @@ const PAUSE: Duration = Duration::from_millis(25);
 const LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// Looks until `look` finds something. An `Err` ends the waiting at once.
-pub fn until<T>(
-    what: &str,
-    limit: Duration,
-    mut look: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
+pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let started = Instant::now();
     loop {
         if let Some(found) = look().with_context(|| format!("waiting for {what}"))? {
@@ -63,8 +59,6 @@ pub fn api_server_answers(endpoints: &Endpoints) -> Result<bool> {
 }
 
 fn connect(address: &str) -> Result<Option<TcpStream>> {
-    let address: SocketAddr = address
-        .parse()
-        .with_context(|| format!("address {address}"))?;
+    let address: SocketAddr = address.parse().with_context(|| format!("address {address}"))?;
     Ok(TcpStream::connect_timeout(&address, LOOK_MAX).ok())
 }

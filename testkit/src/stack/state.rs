@@ -77,13 +77,9 @@ impl Endpoints {
     /// Fails when the variable is unset or the file cannot be read: a suite without its server fails.
     pub fn from_env() -> Result<Self> {
         let file = std::env::var_os(STACK_VARIABLE).with_context(|| {
-            format!(
-                "{STACK_VARIABLE} is not set: run by `cargo xtask test`, or after `cargo xtask up`"
-            )
+            format!("{STACK_VARIABLE} is not set: run by `cargo xtask test`, or after `cargo xtask up`")
         })?;
-        State::read(Path::new(&file))?
-            .endpoints
-            .context("the stack is not up yet")
+        State::read(Path::new(&file))?.endpoints.context("the stack is not up yet")
     }
 
     /// kubectl with admin access to this stack.
@@ -97,13 +93,10 @@ impl Endpoints {
     pub fn variables(&self) -> Result<BTreeMap<&'static str, OsString>> {
         let mut path = vec![self.bin_dir.clone()];
         path.extend(
-            std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-                .filter(|dir| *dir != self.bin_dir),
+            std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).filter(|dir| *dir != self.bin_dir),
         );
-        let mut variables = BTreeMap::from([
-            ("PATH", std::env::join_paths(path)?),
-            (STACK_VARIABLE, self.run_dir.join(FILE).into()),
-        ]);
+        let mut variables =
+            BTreeMap::from([("PATH", std::env::join_paths(path)?), (STACK_VARIABLE, self.run_dir.join(FILE).into())]);
         if self.profile.has_api_server() {
             variables.insert("KUBECONFIG", self.kubeconfig.clone().into());
         }
@@ -133,23 +126,12 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(cgroups: Vec<PathBuf>) -> Result<Self> {
         let owner = ProcessId::own()?;
-        Ok(Self {
-            boot_id: boot_id()?,
-            owner,
-            detached: false,
-            undertaker: None,
-            init: None,
-            cgroups,
-            endpoints: None,
-        })
+        Ok(Self { boot_id: boot_id()?, owner, detached: false, undertaker: None, init: None, cgroups, endpoints: None })
     }
 
     /// Whether somebody still keeps or buries the stack.
     pub(crate) fn is_alive(&self) -> Result<bool> {
-        let keeper = [self.undertaker, self.init]
-            .into_iter()
-            .flatten()
-            .any(ProcessId::is_alive);
+        let keeper = [self.undertaker, self.init].into_iter().flatten().any(ProcessId::is_alive);
         let booting = self.undertaker.is_none() && self.owner.is_alive();
         Ok(self.boot_id == boot_id()? && (keeper || booting))
     }
@@ -167,14 +149,9 @@ impl State {
         let temporary = run.join(".state.json");
         fs::write(&temporary, serde_json::to_vec_pretty(self)?)?;
         // The undertaker's list, in a form that a shell reads.
-        let cgroups: String = self
-            .cgroups
-            .iter()
-            .map(|dir| format!("{}\n", dir.display()))
-            .collect();
+        let cgroups: String = self.cgroups.iter().map(|dir| format!("{}\n", dir.display())).collect();
         fs::write(run.join("cgroups"), cgroups)?;
-        fs::rename(temporary, run.join(FILE))
-            .with_context(|| format!("write the state in {}", run.display()))
+        fs::rename(temporary, run.join(FILE)).with_context(|| format!("write the state in {}", run.display()))
     }
 }
 
@@ -198,10 +175,7 @@ pub(crate) fn lock_stacks() -> Result<File> {
 pub(crate) fn run_dir(name: &str) -> Result<PathBuf> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let good = !name.is_empty() && name.len() <= 40 && name.chars().all(plain);
-    anyhow::ensure!(
-        good,
-        "a stack's name is 1 to 40 of a-z, 0-9 and -, not {name:?}"
-    );
+    anyhow::ensure!(good, "a stack's name is 1 to 40 of a-z, 0-9 and -, not {name:?}");
     Ok(stacks_dir()?.join(name))
 }
 

@@ -44,16 +44,11 @@ pub(crate) struct Module {
 pub fn cache_dir() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
         Some(dir) => PathBuf::from(dir),
-        None => PathBuf::from(
-            std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?,
-        )
-        .join(".cache"),
+        None => {
+            PathBuf::from(std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache")
+        }
     };
-    anyhow::ensure!(
-        base.is_absolute(),
-        "the cache directory {} is not absolute",
-        base.display()
-    );
+    anyhow::ensure!(base.is_absolute(), "the cache directory {} is not absolute", base.display());
     Ok(base.join("pod-monitor"))
 }
 
@@ -73,9 +68,7 @@ pub fn stack_dir() -> Result<PathBuf> {
         hash.update(input);
     }
     let digest = super::image::hex(&hash.finalize()[..4]);
-    Ok(cache_dir()?
-        .join("stack")
-        .join(format!("k8s-{KUBERNETES}-kafka-{KAFKA}-{digest}")))
+    Ok(cache_dir()?.join("stack").join(format!("k8s-{KUBERNETES}-kafka-{KAFKA}-{digest}")))
 }
 
 #[cfg(test)]
@@ -87,20 +80,11 @@ mod tests {
         for (module, path, version) in [
             (&KUBERNETES_MODULE, "k8s.io/kubernetes", KUBERNETES),
             (&KUBERNETES_MODULE, "go.etcd.io/etcd/server/v3", ETCD),
-            (
-                &CONTAINERS_MODULE,
-                "github.com/containerd/containerd/v2",
-                CONTAINERD,
-            ),
+            (&CONTAINERS_MODULE, "github.com/containerd/containerd/v2", CONTAINERD),
             (&CONTAINERS_MODULE, "github.com/opencontainers/runc", RUNC),
         ] {
             let line = format!("{path} v{version}\n");
-            assert!(
-                module.go_mod.contains(&line),
-                "{} does not require {}",
-                module.name,
-                line.trim()
-            );
+            assert!(module.go_mod.contains(&line), "{} does not require {}", module.name, line.trim());
         }
         assert!(KAFKA_POM.contains(&format!("<version>{KAFKA}</version>")));
     }

@@ -27,11 +27,7 @@ pub(crate) fn class_path(artifacts: &Artifacts) -> Result<String> {
             jars.push(path.display().to_string());
         }
     }
-    anyhow::ensure!(
-        !jars.is_empty(),
-        "no library in {}",
-        artifacts.kafka_libs().display()
-    );
+    anyhow::ensure!(!jars.is_empty(), "no library in {}", artifacts.kafka_libs().display());
     jars.sort();
     Ok(jars.join(":"))
 }
@@ -43,15 +39,7 @@ pub(crate) fn format(artifacts: &Artifacts, out: &Path) -> Result<()> {
     fs::write(&properties, files::kafka_properties("127.0.0.1", out))?;
     checked(
         Command::new("java")
-            .args([
-                "-cp",
-                &class_path(artifacts)?,
-                "kafka.tools.StorageTool",
-                "format",
-                "-t",
-                CLUSTER_ID,
-                "-c",
-            ])
+            .args(["-cp", &class_path(artifacts)?, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
             .arg(&properties),
     )?;
     fs::remove_file(properties)?;
@@ -69,17 +57,7 @@ pub(crate) fn archive(artifacts: &Artifacts, out: &Path) -> Result<()> {
     let log = scratch.join("log");
     let log_file = fs::File::create(&log)?;
     let mut broker = Command::new("unshare")
-        .args([
-            "--net",
-            "--kill-child",
-            "--fork",
-            "--",
-            "sh",
-            "-c",
-            "ip link set lo up && exec \"$@\"",
-            "sh",
-            "java",
-        ])
+        .args(["--net", "--kill-child", "--fork", "--", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh", "java"])
         .arg(format!("-XX:ArchiveClassesAtExit={}", out.display()))
         .args(files::JAVA_FLAGS)
         .args(["-cp", &class_path(artifacts)?, "kafka.Kafka"])
@@ -95,11 +73,7 @@ pub(crate) fn archive(artifacts: &Artifacts, out: &Path) -> Result<()> {
     }
     broker.wait()?;
     outcome.with_context(|| format!("trial run of Kafka:\n{}", log_tail(&log, 20)))?;
-    anyhow::ensure!(
-        out.exists(),
-        "the trial run left no class archive:\n{}",
-        log_tail(&log, 20)
-    );
+    anyhow::ensure!(out.exists(), "the trial run left no class archive:\n{}", log_tail(&log, 20));
     fs::remove_dir_all(scratch)?;
     Ok(())
 }
@@ -108,9 +82,7 @@ fn trial(broker: &mut std::process::Child, log: &Path) -> Result<()> {
     let limit = Duration::from_secs(60);
     until("Kafka's start", limit, || {
         anyhow::ensure!(broker.try_wait()?.is_none(), "the broker ended");
-        Ok(fs::read_to_string(log)?
-            .contains("Kafka Server started")
-            .then_some(()))
+        Ok(fs::read_to_string(log)?.contains("Kafka Server started").then_some(()))
     })?;
     let parent = ProcessId::of(broker.id().cast_signed()).context("the broker's parent ended")?;
     for java in super::process::children(parent.pid)? {
@@ -128,8 +100,7 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) -> Result<()> {
         if entry.file_type()?.is_dir() {
             copy_dir(&entry.path(), &target)?;
         } else {
-            fs::copy(entry.path(), &target)
-                .with_context(|| format!("copy to {}", target.display()))?;
+            fs::copy(entry.path(), &target).with_context(|| format!("copy to {}", target.display()))?;
         }
     }
     Ok(())

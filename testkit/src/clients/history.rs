@@ -1,0 +1,157 @@
+//! The events topic as a consumer with isolation.level read_committed sees it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    message::Headers,
+};
+use serde_json::Value;
+
+use super::until;
+
+/// One event as it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Offset in the partition.
+    pub offset: i64,
+    /// Key: the execution id.
+    pub key: String,
+    /// Headers, as text.
+    pub headers: BTreeMap<String, String>,
+    /// The event.
+    pub value: Value,
+}
+
+impl Record {
+    /// A text field of the event; empty if absent.
+    pub fn text(&self, field: &str) -> &str {
+        self.value[field].as_str().unwrap_or_default()
+    }
+
+    /// `event_type`
+    pub fn event_type(&self) -> &str {
+        self.text("event_type")
+    }
+
+    /// Whether this is the end of an execution.
+    pub fn is_end(&self) -> bool {
+        matches!(self.event_type(), "execution_completed" | "execution_failed" | "execution_timeout")
+    }
+}
+
+/// A reader of one or more topics from their beginning, without a consumer group.
+pub struct History {
+    consumer: BaseConsumer,
+    /// What has been read.
+    pub records: Vec<Record>,
+}
+
+impl History {
+    /// Opens the topics at their beginning; they must exist.
+    ///
+    /// # Errors
+    /// When the broker does not answer or a topic is missing.
+    pub fn open(bootstrap: &str, topics: &[&str]) -> Result<Self> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("group.id", "testkit")
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "20")
+            .create()
+            .context("create a consumer")?;
+        let mut assignment = TopicPartitionList::new();
+        for topic in topics {
+            let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).context("ask the broker")?;
+            let partitions = metadata.topics()[0].partitions();
+            if partitions.is_empty() {
+                bail!("topic {topic} does not exist");
+            }
+            for partition in partitions {
+                assignment.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
+            }
+        }
+        consumer.assign(&assignment)?;
+        Ok(Self { consumer, records: Vec::new() })
+    }
+
+    /// Reads on, for at most `patience` of silence.
+    ///
+    /// # Errors
+    /// When reading fails or a value is not JSON.
+    pub fn read(&mut self, patience: Duration) -> Result<()> {
+        while let Some(message) = self.consumer.poll(patience) {
+            let message = match message {
+                Ok(message) => message,
+                Err(KafkaError::PartitionEOF(_)) => continue,
+                Err(error) => return Err(error).context("read the events topic"),
+            };
+            let record = record(&message)?;
+            self.records.push(record);
+        }
+        Ok(())
+    }
+
+    /// Reads on until `enough` gives something, or the limit is over.
+    ///
+    /// # Errors
+    /// When the limit is over or reading fails.
+    pub async fn until<T>(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        mut enough: impl FnMut(&[Record]) -> Option<T>,
+    ) -> Result<T> {
+        let look = async || {
+            self.read(Duration::from_millis(1))?;
+            Ok(enough(&self.records))
+        };
+        until(limit, what, look).await
+    }
+
+    /// The events of one pod, in the order of their partition.
+    pub fn of_pod(&self, uid: &str) -> Vec<&Record> {
+        self.records.iter().filter(|r| r.text("pod_uid") == uid).collect()
+    }
+}
+
+fn record(message: &impl Message) -> Result<Record> {
+    let payload = message.payload().unwrap_or_default();
+    let value = serde_json::from_slice(payload).context("an event is not JSON")?;
+    let header = |h: rdkafka::message::Header<'_, &[u8]>| {
+        let text = String::from_utf8_lossy(h.value.unwrap_or_default()).into_owned();
+        (h.key.to_owned(), text)
+    };
+    Ok(Record {
+        topic: message.topic().to_owned(),
+        partition: message.partition(),
+        offset: message.offset(),
+        key: String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned(),
+        headers: message.headers().map(|h| h.iter().map(header).collect()).unwrap_or_default(),
+        value,
+    })
+}
+
+/// Makes a topic.
+///
+/// # Errors
+/// When the broker refuses.
+pub async fn create_topic(bootstrap: &str, topic: &str, partitions: i32, config: &[(&str, &str)]) -> Result<()> {
+    let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", bootstrap).create()?;
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    let new = config.iter().fold(new, |new, (key, value)| new.set(key, value));
+    for result in admin.create_topics([&new], &AdminOptions::new()).await? {
+        result.map_err(|(topic, code)| anyhow::anyhow!("create topic {topic}: {code}"))?;
+    }
+    Ok(())
+}

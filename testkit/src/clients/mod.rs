@@ -1,0 +1,32 @@
+//! What tests, the demo and chaos use against a running stack: pods in, the monitor as a process, events out.
+//!
+//! Nothing here uses code of the monitor: what is judged is what a consumer of its topic would see.
+
+pub mod checker;
+pub mod cluster;
+pub mod history;
+pub mod monitor;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// How long to wait between two looks at a state.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Looks until there is something to see, or `limit` is over; the error says what was waited for.
+///
+/// # Errors
+/// When the limit is over, or when looking fails.
+pub async fn until<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        if let Some(seen) = look().await? {
+            return Ok(seen);
+        }
+        if begun.elapsed() > limit {
+            bail!("{what}: not within {limit:?}");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}

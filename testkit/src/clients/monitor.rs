@@ -1,0 +1,203 @@
+//! The monitor as a process of its own.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::until;
+use crate::stack::Endpoints;
+
+/// How to start a monitor.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The program.
+    pub program: PathBuf,
+    /// Arguments of `run` beside `--listen`.
+    pub arguments: Vec<String>,
+    /// Environment beside our own.
+    pub variables: Vec<(String, String)>,
+    /// Where its log lines go.
+    pub log: PathBuf,
+}
+
+impl Launch {
+    /// A monitor of the pods `app=<app>` in one namespace of the stack, with topics `<app>.events` and
+    /// `<app>.changelog` that it makes itself.
+    pub fn new(program: &Path, endpoints: &Endpoints, namespace: &str, app: &str) -> Self {
+        let selector = format!("app={app}");
+        let (events, changelog) = (format!("{app}.events"), format!("{app}.changelog"));
+        let arguments = [
+            ("--selector", selector.as_str()),
+            ("--namespace", namespace),
+            ("--kafka", &endpoints.kafka),
+            ("--events-topic", &events),
+            ("--changelog-topic", &changelog),
+            ("--lease-name", app),
+            ("--log-level", "info,pod_monitor=debug"),
+            ("--log-format", "json"),
+        ];
+        let mut arguments: Vec<String> = arguments.iter().flat_map(|(k, v)| [(*k).into(), (*v).into()]).collect();
+        arguments.push("--create-topics".into());
+        let kubeconfig = endpoints.kubeconfig.display().to_string();
+        Self {
+            program: program.to_owned(),
+            arguments,
+            variables: vec![("KUBECONFIG".into(), kubeconfig)],
+            log: endpoints.run_dir.join(format!("monitor-{app}-{}.log", std::process::id())),
+        }
+    }
+
+    /// With further arguments.
+    #[must_use]
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|a| (*a).to_owned()));
+        self
+    }
+
+    /// With an environment variable.
+    #[must_use]
+    pub fn variable(mut self, key: &str, value: &str) -> Self {
+        self.variables.push((key.into(), value.into()));
+        self
+    }
+
+    /// Starts it. Its log lines are appended to what is in the file.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn start(&self) -> Result<Monitor> {
+        let log = File::options().create(true).append(true).open(&self.log).context("open the monitor's log")?;
+        let address = free_address()?;
+        let mut command = Command::new(&self.program);
+        command.arg("run").args(&self.arguments).args(["--listen", &address.to_string()]);
+        command.envs(self.variables.iter().map(|(k, v)| (k, v)));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // Its own group, so that a Ctrl-C at the terminal is the test's business alone.
+        command.process_group(0);
+        let child = command.spawn().with_context(|| format!("start {}", self.program.display()))?;
+        Ok(Monitor { child, address, log: self.log.clone() })
+    }
+}
+
+fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    Ok(listener.local_addr()?)
+}
+
+/// A running monitor; killed when dropped.
+#[derive(Debug)]
+pub struct Monitor {
+    child: Child,
+    /// Its HTTP server.
+    pub address: SocketAddr,
+    /// Its log lines.
+    pub log: PathBuf,
+}
+
+impl Monitor {
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until `/readyz` says so.
+    ///
+    /// # Errors
+    /// When the limit is over or the process has ended; with the end of its log.
+    pub async fn ready(&mut self, limit: Duration) -> Result<()> {
+        let look = async || {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the monitor has ended: {status}\n{}", self.log_end());
+            }
+            Ok(self.get("/readyz").is_ok_and(|(code, _)| code == 200).then_some(()))
+        };
+        let waited = until(limit, "the monitor is ready", look).await;
+        waited.with_context(|| self.log_end())
+    }
+
+    /// GET of a path: status code and body.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).context("an HTTP status line")?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+        Ok((code, body))
+    }
+
+    /// The value of one series of `/metrics`, for instance `pod_monitor_lists_total{result="ok"}`.
+    ///
+    /// # Errors
+    /// When it does not answer or there is no such series.
+    pub fn metric(&self, series: &str) -> Result<f64> {
+        let (_, text) = self.get("/metrics")?;
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).with_context(|| format!("no series {series}"))
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a pid")?;
+        kill_process(pid, signal).context("signal the monitor")
+    }
+
+    /// SIGKILL, and waits for the end.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end within `limit`.
+    pub async fn stop(mut self, limit: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.ended(limit).await
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end within `limit`.
+    pub async fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let look = async || Ok(self.child.try_wait()?);
+        until(limit, "the monitor has ended", look).await
+    }
+
+    /// The last lines of its log.
+    pub fn log_end(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(25)..].join("\n")
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        // Already ended is fine: what matters is that nothing is left running.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
