@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a developer's tool measures on the real clock")]
 
 mod deny;
+mod image;
 mod libtest;
 mod stack;
 mod suites;
@@ -32,6 +33,8 @@ enum Command {
     Status(stack::Status),
     /// Install the packages and build the local stack's programs into the cache. `up` and `test` do it too.
     BuildStack,
+    /// Build the image of the monitor, and load it into a local stack.
+    Image(image::Image),
     /// Run the test suites, those against real servers on a stack booted for the run.
     Test(test::Test),
     /// Write testkit/stack-modules anew after a change in testkit's versions.rs. Needs the Go module proxy.
@@ -54,6 +57,7 @@ fn run(command: Command) -> Result<()> {
         Command::Down(down) => down.run(),
         Command::Status(status) => status.run(),
         Command::BuildStack => stack::build(),
+        Command::Image(image) => image.run(),
         Command::Test(test) => test.run(),
         Command::PinStack => testkit::stack::modules::regenerate(&suites::workspace().join("testkit/stack-modules")),
     }

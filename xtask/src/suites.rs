@@ -21,7 +21,7 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Fmt,
         Self::Clippy,
         Self::Deny,
@@ -30,6 +30,7 @@ impl Suite {
         Self::Target("apiserver"),
         Self::Target("broker"),
         Self::Target("kubelet"),
+        Self::Target("deploy"),
         Self::Target("system"),
     ];
 
@@ -51,6 +52,8 @@ impl Suite {
             Self::Deny => 10,
             Self::Clippy | Self::Core | Self::Stack => 90,
             Self::Target("system") => 180,
+            // The image is built in it, too.
+            Self::Target("deploy") => 240,
             Self::Target(_) => 60,
         }
     }
@@ -101,12 +104,7 @@ impl Suite {
                 vec![command]
             }
             Self::Core => {
-<<<<<<< HEAD
-                let mut commands =
-                    vec![cargo(&["test", "--locked", "--workspace", "--lib", "--bins", "--no-fail-fast"])];
-=======
                 let mut commands = vec![cargo_test(&["--lib", "--bins", "--no-fail-fast"])];
->>>>>>> stack
                 for name in ["laws", "tidy"] {
                     if has_target(&workspace().join("tests"), name) {
                         commands.push(cargo_test(&["--test", name]));
@@ -116,11 +114,7 @@ impl Suite {
             }
             // Stacks side by side already fill the machine: one test at a time.
             Self::Stack => {
-<<<<<<< HEAD
-                vec![cargo(&["test", "--locked", "--package", "testkit", "--test", "stack", "--", "--test-threads=1"])]
-=======
                 vec![cargo_test(&["--test", "stack", "--", "--test-threads=1"])]
->>>>>>> stack
             }
             Self::Target(name) => {
                 vec![cargo_test(&["--test", name, "--", &threads])]
