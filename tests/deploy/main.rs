@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde_json::json;
 use testkit::clients::{cluster::execution, history::Record};
 
-use support::{Installation, LIMIT, kubectl, stack};
+use support::{Installation, LIMIT, Lacking, kubectl, stack};
 
-/// Everything that the Roles allow, as rules of a Role.
+/// Rules of a Role with these verbs.
 fn rules(pods: &[&str], logs: &[&str]) -> serde_json::Value {
     let rule = |resource: &str, verbs: &[&str]| json!({ "apiGroups": [""], "resources": [resource], "verbs": verbs });
     let of = [("pods", pods), ("pods/log", logs)];
@@ -26,7 +26,7 @@ fn types(records: &[&Record]) -> Vec<String> {
 
 #[tokio::test]
 async fn the_deployment_tells_an_executions_story() {
-    let installed = Installation::new("story", None).await;
+    let installed = Installation::new("story", Lacking::Nothing).await;
     installed.ready();
     let uid = installed.watched.create(execution(&installed.name, "told", "echo hello")).await.unwrap();
     let mut history = installed.history();
@@ -43,19 +43,19 @@ async fn the_deployment_tells_an_executions_story() {
 
 #[tokio::test]
 async fn a_missing_verb_list_is_named_by_readyz() {
-    let installed = Installation::new("list", Some(rules(&["get", "watch"], &["get"]))).await;
+    let installed = Installation::new("list", Lacking::RoleIs(rules(&["get", "watch"], &["get"]))).await;
     installed.not_ready(&["kubernetes", "list pods", "cannot list resource"]).await;
 }
 
 #[tokio::test]
 async fn a_missing_verb_watch_is_named_by_readyz() {
-    let installed = Installation::new("watch", Some(rules(&["get", "list"], &["get"]))).await;
+    let installed = Installation::new("watch", Lacking::RoleIs(rules(&["get", "list"], &["get"]))).await;
     installed.not_ready(&["kubernetes", "watch pods", "cannot watch resource"]).await;
 }
 
 #[tokio::test]
 async fn without_the_right_to_read_logs_the_end_is_told_and_says_so() {
-    let installed = Installation::new("logs", Some(rules(&["get", "list", "watch"], &[]))).await;
+    let installed = Installation::new("logs", Lacking::RoleIs(rules(&["get", "list", "watch"], &[]))).await;
     installed.ready();
     let uid = installed.watched.create(execution(&installed.name, "unread", "echo hidden; exit 3")).await.unwrap();
     let mut history = installed.history();
@@ -66,6 +66,13 @@ async fn without_the_right_to_read_logs_the_end_is_told_and_says_so() {
     let logs = &end.value["logs"];
     assert_eq!((&logs["status"], &logs["reason"]), (&json!("unavailable"), &json!("forbidden")), "{}", end.value);
     assert_eq!(end.value.get("stdout"), None, "absent, never invented");
+}
+
+#[tokio::test]
+async fn a_cluster_whose_id_may_not_be_read_ends_it_with_the_mend() {
+    let installed = Installation::new("cluster-id", Lacking::ClusterId).await;
+    let log = installed.ended(2).await;
+    assert!(log.contains("set --cluster-id, or allow verb get on namespace kube-system"), "{log}");
 }
 
 #[test]

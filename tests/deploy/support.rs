@@ -41,6 +41,15 @@ pub(crate) fn kubectl(endpoints: &Endpoints, arguments: &[&str]) -> Result<(Stri
     Ok((out, err))
 }
 
+/// What the Roles of an installation lack.
+pub(crate) enum Lacking {
+    Nothing,
+    /// The rules of the watched namespace's Role are these instead.
+    RoleIs(Value),
+    /// The ClusterRole has no rules.
+    ClusterId,
+}
+
 /// A monitor installed by an overlay of deploy/kustomize; taken away when dropped.
 pub(crate) struct Installation {
     /// Of the monitor's namespace, of the label `app` of its pods, of its Lease and topics.
@@ -51,13 +60,13 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Installs it, where `rules` replace those of the Role. Its namespace enforces Pod Security `restricted`.
-    pub(crate) async fn new(test: &str, rules: Option<Value>) -> Self {
+    /// Installs it. Its namespace enforces Pod Security `restricted`.
+    pub(crate) async fn new(test: &str, lacking: Lacking) -> Self {
         let endpoints = stack().endpoints();
         // Of its own for each run: what an earlier one left in Kafka is not ours.
         let name = format!("deploy-{test}-{}", std::process::id());
         let overlay = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
-        write_overlay(&overlay, &name, endpoints, rules).unwrap();
+        write_overlay(&overlay, &name, endpoints, lacking).unwrap();
         let watched = Cluster::connect(endpoints, &watched(&name)).await.unwrap();
         let installed = Self { name, watched, overlay };
         let (_, said) = installed.kubectl(&["apply", "-k", &installed.overlay.display().to_string()]).unwrap();
@@ -83,8 +92,8 @@ impl Installation {
     pub(crate) async fn not_ready(&self, words: &[&str]) {
         let mut last = String::new();
         let look = async || {
-            // Refused by the pod, or not there yet: kubectl shows the answer's body in its error.
-            last = match self.readyz() {
+            // Refused by the pod, whose answer is then in the error, or not there yet.
+            last = match self.readyz().await {
                 Ok(ready) => anyhow::bail!("it is ready: {ready}"),
                 Err(error) => format!("{error:#}"),
             };
@@ -95,12 +104,26 @@ impl Installation {
         }
     }
 
-    fn readyz(&self) -> Result<String> {
+    /// Waits until the monitor has ended with this exit code; its log.
+    pub(crate) async fn ended(&self, code: i32) -> String {
+        let path = "jsonpath={.items[*].status.containerStatuses[*]['state','lastState'].terminated.exitCode}";
+        let look = async || {
+            let (codes, _) = self.kubectl(&["--namespace", &self.name, "get", "pods", "--output", path])?;
+            Ok(codes.split_whitespace().any(|ended| ended == code.to_string()).then_some(()))
+        };
+        if let Err(error) = until(LIMIT, "the monitor has ended", look).await {
+            panic!("{error:#}\n{}", self.story());
+        }
+        self.kubectl(&["--namespace", &self.name, "logs", "deployment/pod-monitor"]).unwrap().0
+    }
+
+    async fn readyz(&self) -> Result<String> {
         let names = ["--namespace", &self.name, "get", "pods", "--output", "jsonpath={.items[*].metadata.name}"];
         let (pod, _) = self.kubectl(&names)?;
         anyhow::ensure!(!pod.is_empty(), "no pod yet");
         let path = format!("/api/v1/namespaces/{}/pods/http:{pod}:8080/proxy/readyz?verbose", self.name);
-        Ok(self.kubectl(&["get", "--raw", &path])?.0)
+        // Not by kubectl, which keeps the body of an answer 503 to itself.
+        Ok(self.watched.client().request_text(http::Request::get(path).body(Vec::new())?).await?)
     }
 
     /// The events that this installation told, from the beginning. Its topics must be there: it is or was ready.
@@ -135,7 +158,9 @@ impl Drop for Installation {
     fn drop(&mut self) {
         let overlay = self.overlay.display().to_string();
         let taken = self.kubectl(&["delete", "--ignore-not-found", "--wait=false", "-k", &overlay]);
-        if let Err(error) = taken.and_then(|_| Ok(fs::remove_dir_all(&self.overlay)?)) {
+        let watched = watched(&self.name);
+        let emptied = self.kubectl(&["delete", "namespace", "--ignore-not-found", "--wait=false", &watched]);
+        if let Err(error) = taken.and(emptied).and_then(|_| Ok(fs::remove_dir_all(&self.overlay)?)) {
             eprintln!("{}: not taken away: {error:#}", self.name);
         }
     }
@@ -146,7 +171,7 @@ fn watched(name: &str) -> String {
 }
 
 /// An overlay in the shape of overlays/example. JSON is YAML, too.
-fn write_overlay(dir: &Path, name: &str, endpoints: &Endpoints, rules: Option<Value>) -> Result<()> {
+fn write_overlay(dir: &Path, name: &str, endpoints: &Endpoints, lacking: Lacking) -> Result<()> {
     fs::create_dir_all(dir.join("monitor"))?;
     fs::create_dir_all(dir.join("watched"))?;
     let write = |file: &str, value: Value| fs::write(dir.join(file), value.to_string());
@@ -160,19 +185,21 @@ fn write_overlay(dir: &Path, name: &str, endpoints: &Endpoints, rules: Option<Va
     let bases = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kustomize");
     // Of the whole cluster, so their names must be this test's own.
     let role = format!("pod-monitor-cluster-id-{name}");
-    let rename = |kind: &str, operations: &[Value]| {
-        let first = json!({ "op": "replace", "path": "/metadata/name", "value": role });
-        let operations: Vec<&Value> = std::iter::once(&first).chain(operations).collect();
-        json!({ "target": { "kind": kind }, "options": { "allowNameChange": true }, "patch": json!(operations).to_string() })
-    };
-    let role_ref = json!({ "op": "replace", "path": "/roleRef/name", "value": role });
+    let rename = json!([{ "op": "replace", "path": "/metadata/name", "value": role }]).to_string();
+    let renamed =
+        json!({ "target": { "kind": "ClusterRole.*" }, "options": { "allowNameChange": true }, "patch": rename });
+    let mut cluster_patches = vec![renamed];
+    if matches!(lacking, Lacking::ClusterId) {
+        let patch = json!([{ "op": "replace", "path": "/rules", "value": [] }]);
+        cluster_patches.push(json!({ "target": { "kind": "ClusterRole" }, "patch": patch.to_string() }));
+    }
     write(
         "monitor/kustomization.yaml",
         json!({
             "namespace": name,
             "resources": [relative(&dir.join("monitor"), &bases.join("base"))?],
             "configMapGenerator": [{ "name": "pod-monitor", "behavior": "replace", "files": ["config.yaml"] }],
-            "patches": [rename("ClusterRole", &[]), rename("ClusterRoleBinding", &[role_ref])],
+            "patches": cluster_patches,
         }),
     )?;
     write(
@@ -185,7 +212,7 @@ fn write_overlay(dir: &Path, name: &str, endpoints: &Endpoints, rules: Option<Va
     )?;
     let subject = json!([{ "op": "replace", "path": "/subjects/0/namespace", "value": name }]);
     let mut patches = vec![json!({ "target": { "kind": "RoleBinding" }, "patch": subject.to_string() })];
-    if let Some(rules) = rules {
+    if let Lacking::RoleIs(rules) = &lacking {
         let patch = json!([{ "op": "replace", "path": "/rules", "value": rules }]);
         patches.push(json!({ "target": { "kind": "Role" }, "patch": patch.to_string() }));
     }
