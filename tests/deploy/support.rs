@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use testkit::{
     clients::{cluster::Cluster, history::History, until},
@@ -104,17 +105,19 @@ impl Installation {
         }
     }
 
-    /// Waits until the monitor has ended with this exit code; its log.
-    pub(crate) async fn ended(&self, code: i32) -> String {
+    /// Waits until the monitor has ended with this exit code and has said so in its log.
+    pub(crate) async fn ended(&self, code: i32, why: &str) {
         let path = "jsonpath={.items[*].status.containerStatuses[*]['state','lastState'].terminated.exitCode}";
         let look = async || {
             let (codes, _) = self.kubectl(&["--namespace", &self.name, "get", "pods", "--output", path])?;
-            Ok(codes.split_whitespace().any(|ended| ended == code.to_string()).then_some(()))
+            // Between two starts of the container there may be no log.
+            let log = self.kubectl(&["--namespace", &self.name, "logs", "deployment/pod-monitor"]);
+            let ended = codes.split_whitespace().any(|ended| ended == code.to_string());
+            Ok((ended && log.is_ok_and(|(log, _)| log.contains(why))).then_some(()))
         };
         if let Err(error) = until(LIMIT, "the monitor has ended", look).await {
             panic!("{error:#}\n{}", self.story());
         }
-        self.kubectl(&["--namespace", &self.name, "logs", "deployment/pod-monitor"]).unwrap().0
     }
 
     async fn readyz(&self) -> Result<String> {
@@ -123,7 +126,13 @@ impl Installation {
         anyhow::ensure!(!pod.is_empty(), "no pod yet");
         let path = format!("/api/v1/namespaces/{}/pods/http:{pod}:8080/proxy/readyz?verbose", self.name);
         // Not by kubectl, which keeps the body of an answer 503 to itself.
-        Ok(self.watched.client().request_text(http::Request::get(path).body(Vec::new())?).await?)
+        let kubeconfig = Kubeconfig::read_from(&stack().endpoints().kubeconfig)?;
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        // By default an answer 503, which is what we are after, is tried again for minutes.
+        config.default_retry = false;
+        let (client, request) = (kube::Client::try_from(config)?, http::Request::get(path).body(Vec::new())?);
+        // The API server waits for minutes on a pod that has only just begun to exist.
+        Ok(tokio::time::timeout(Duration::from_secs(2), client.request_text(request)).await??)
     }
 
     /// The events that this installation told, from the beginning. Its topics must be there: it is or was ready.
