@@ -9,4 +9,5 @@
 
 #[cfg(feature = "clients")]
 pub mod clients;
+pub mod monitor_image;
 pub mod stack;

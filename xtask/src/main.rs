@@ -5,6 +5,7 @@
 
 mod bench;
 mod deny;
+mod image;
 mod libtest;
 mod stack;
 mod suites;
@@ -33,6 +34,8 @@ enum Command {
     Status(stack::Status),
     /// Install the packages and build the local stack's programs into the cache. `up` and `test` do it too.
     BuildStack,
+    /// Build the image of the monitor, and load it into a local stack.
+    Image(image::Image),
     /// Run the test suites, those against real servers on a stack booted for the run.
     Test(test::Test),
     /// Measure speed: the numbers of docs/benchmarks.md.
@@ -57,6 +60,7 @@ fn run(command: Command) -> Result<()> {
         Command::Down(down) => down.run(),
         Command::Status(status) => status.run(),
         Command::BuildStack => stack::build(),
+        Command::Image(image) => image.run(),
         Command::Test(test) => test.run(),
         Command::Bench(bench) => bench.run(),
         Command::PinStack => testkit::stack::modules::regenerate(&suites::workspace().join("testkit/stack-modules")),

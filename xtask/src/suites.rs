@@ -21,7 +21,7 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Fmt,
         Self::Clippy,
         Self::Deny,
@@ -30,6 +30,7 @@ impl Suite {
         Self::Target("apiserver"),
         Self::Target("broker"),
         Self::Target("kubelet"),
+        Self::Target("deploy"),
         Self::Target("system"),
     ];
 
@@ -51,6 +52,8 @@ impl Suite {
             Self::Deny => 10,
             Self::Clippy | Self::Core | Self::Stack => 90,
             Self::Target("system") => 180,
+            // The image is built in it, too.
+            Self::Target("deploy") => 240,
             Self::Target(_) => 60,
         }
     }

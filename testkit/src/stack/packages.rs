@@ -34,6 +34,9 @@ const PACKAGES: &[(&str, &str)] = &[
 /// Programs that also come from elsewhere: on the PATH, their package is not needed.
 const PROGRAMS: &[(&str, &str)] = &[("golang-go", "go"), ("maven", "mvn"), ("default-jre-headless", "java")];
 
+/// What only building the image needs: asked for when an image is.
+const IMAGE_PACKAGES: &[(&str, &str)] = &[("buildah", "the image of the monitor")];
+
 /// The packages of the local stack.
 pub struct Packages;
 
@@ -42,41 +45,50 @@ impl Packages {
     ///
     /// Fails with the command to run when some are missing and we are not root.
     pub fn ensure() -> Result<()> {
-        let missing = Self::missing()?;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let command = format!("apt-get install --yes --no-install-recommends {}", missing.join(" "));
-        if !rustix::process::geteuid().is_root() {
-            bail!("packages are missing; run: sudo apt-get update && sudo {command}");
-        }
-        eprintln!("installing packages: {}", missing.join(" "));
-        checked(apt_get().arg("update")).context("update the list of packages")?;
-        checked(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&missing))
-            .with_context(|| format!("install packages by: {command}"))?;
-        let left = Self::missing()?;
-        anyhow::ensure!(left.is_empty(), "still missing after `{command}`: {}", left.join(" "));
-        Ok(())
+        ensure(PACKAGES)
+    }
+
+    /// Makes sure that buildah is installed, which only images need. Fails like [`Packages::ensure`].
+    pub fn ensure_buildah() -> Result<()> {
+        ensure(IMAGE_PACKAGES)
     }
 
     /// The names of the packages that are not installed.
     pub fn missing() -> Result<Vec<&'static str>> {
-        let output = Command::new("dpkg-query")
-            .args(["--show", "--showformat=${db:Status-Status} ${Package}\\n"])
-            .args(PACKAGES.iter().map(|(name, _)| name))
-            .output()
-            .context("run dpkg-query: this machine is not a Debian or Ubuntu")?;
-        let installed = String::from_utf8_lossy(&output.stdout);
-        let installed: Vec<&str> = installed.lines().filter_map(|line| line.strip_prefix("installed ")).collect();
-        let has_program = |package: &str| {
-            PROGRAMS.iter().any(|(name, program)| *name == package && super::process::find_program(program).is_some())
-        };
-        Ok(PACKAGES
-            .iter()
-            .map(|(name, _)| *name)
-            .filter(|name| !installed.contains(name) && !has_program(name))
-            .collect())
+        missing(PACKAGES)
     }
+}
+
+fn ensure(packages: &[(&'static str, &str)]) -> Result<()> {
+    let missing = self::missing(packages)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let command = format!("apt-get install --yes --no-install-recommends {}", missing.join(" "));
+    if !rustix::process::geteuid().is_root() {
+        bail!("packages are missing; run: sudo apt-get update && sudo {command}");
+    }
+    eprintln!("installing packages: {}", missing.join(" "));
+    checked(apt_get().arg("update")).context("update the list of packages")?;
+    checked(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&missing))
+        .with_context(|| format!("install packages by: {command}"))?;
+    let left = self::missing(packages)?;
+    anyhow::ensure!(left.is_empty(), "still missing after `{command}`: {}", left.join(" "));
+    Ok(())
+}
+
+fn missing(packages: &[(&'static str, &str)]) -> Result<Vec<&'static str>> {
+    let output = Command::new("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status} ${Package}\\n"])
+        .args(packages.iter().map(|(name, _)| name))
+        .output()
+        .context("run dpkg-query: this machine is not a Debian or Ubuntu")?;
+    let installed = String::from_utf8_lossy(&output.stdout);
+    let installed: Vec<&str> = installed.lines().filter_map(|line| line.strip_prefix("installed ")).collect();
+    let has_program = |package: &str| {
+        PROGRAMS.iter().any(|(name, program)| *name == package && super::process::find_program(program).is_some())
+    };
+    Ok(packages.iter().map(|(name, _)| *name).filter(|name| !installed.contains(name) && !has_program(name)).collect())
 }
 
 fn apt_get() -> Command {

@@ -1,0 +1,88 @@
+//! The image and deploy/ on a real cluster: the monitor as a Deployment with the Roles of deploy/kustomize.
+//!
+//! Needs the whole local stack; run by `cargo xtask test --suite deploy`. Builds the image itself.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test, like the test itself")]
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::json;
+use testkit::clients::{cluster::execution, history::Record};
+
+use support::{Installation, LIMIT, Lacking, kubectl, stack};
+
+/// Rules of a Role with these verbs.
+fn rules(pods: &[&str], logs: &[&str]) -> serde_json::Value {
+    let rule = |resource: &str, verbs: &[&str]| json!({ "apiGroups": [""], "resources": [resource], "verbs": verbs });
+    let of = [("pods", pods), ("pods/log", logs)];
+    // A rule without verbs is not a legal one.
+    of.iter().filter(|(_, verbs)| !verbs.is_empty()).map(|(resource, verbs)| rule(resource, verbs)).collect()
+}
+
+fn types(records: &[&Record]) -> Vec<String> {
+    records.iter().map(|record| record.event_type().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_deployment_tells_an_executions_story() {
+    let installed = Installation::new("story", Lacking::Nothing).await;
+    installed.ready();
+    let uid = installed.watched.create(execution(&installed.name, "told", "echo hello")).await.unwrap();
+    let mut history = installed.history();
+    let ended = |records: &[Record]| records.iter().any(Record::is_end).then_some(());
+    history.until(LIMIT, "the execution's end is told", ended).await.unwrap();
+    let told = history.of_pod(&uid);
+    assert_eq!(types(&told), ["pod_scheduled", "execution_running", "execution_completed"]);
+    let end = &told[2].value;
+    assert_eq!((end["stdout"].as_str(), end["logs"]["status"].as_str()), (Some("hello\n"), Some("complete")), "{end}");
+    assert_eq!(end["namespace"], installed.watched.namespace());
+    // SIGTERM reaches the monitor as the container's first process, and there is time for its drain.
+    installed.stop(Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn a_missing_verb_list_is_named_by_readyz() {
+    let installed = Installation::new("list", Lacking::RoleIs(rules(&["get", "watch"], &["get"]))).await;
+    installed.not_ready(&["kubernetes", "list pods", "cannot list resource"]).await;
+}
+
+#[tokio::test]
+async fn a_missing_verb_watch_is_named_by_readyz() {
+    let installed = Installation::new("watch", Lacking::RoleIs(rules(&["get", "list"], &["get"]))).await;
+    installed.not_ready(&["kubernetes", "watch pods", "cannot watch resource"]).await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_read_logs_the_end_is_told_and_says_so() {
+    let installed = Installation::new("logs", Lacking::RoleIs(rules(&["get", "list", "watch"], &[]))).await;
+    installed.ready();
+    let uid = installed.watched.create(execution(&installed.name, "unread", "echo hidden; exit 3")).await.unwrap();
+    let mut history = installed.history();
+    let ended = |records: &[Record]| records.iter().find(|record| record.is_end()).cloned();
+    let end = history.until(LIMIT, "the execution's end is told", ended).await.unwrap();
+    assert_eq!((end.text("pod_uid"), end.event_type()), (uid.as_str(), "execution_failed"));
+    assert_eq!(end.value["exit_code"], 3);
+    let logs = &end.value["logs"];
+    assert_eq!((&logs["status"], &logs["reason"]), (&json!("unavailable"), &json!("forbidden")), "{}", end.value);
+    assert_eq!(end.value.get("stdout"), None, "absent, never invented");
+}
+
+#[tokio::test]
+async fn a_cluster_whose_id_may_not_be_read_ends_it_with_the_mend() {
+    let installed = Installation::new("cluster-id", Lacking::ClusterId).await;
+    installed.ended(2, "set --cluster-id, or allow verb get on namespace kube-system").await;
+}
+
+#[test]
+fn the_example_overlay_is_complete() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/overlays/example");
+    let (rendered, _) = kubectl(stack().endpoints(), &["kustomize", example]).unwrap();
+    let kinds: Vec<&str> = rendered.lines().filter_map(|line| line.strip_prefix("kind: ")).collect();
+    for kind in ["Namespace", "ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Service", "Deployment"] {
+        assert_eq!(kinds.iter().filter(|found| **found == kind).count(), 1, "{kind} in\n{rendered}");
+    }
+    for text in ["namespace: executions", "selector: app=executor", "kafka: kafka.kafka.svc:9092"] {
+        assert!(rendered.contains(text), "{text} in\n{rendered}");
+    }
+}
