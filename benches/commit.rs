@@ -3,6 +3,8 @@
 //! Each event is about 1 KB with a changelog record beside it. "paced" begins 20 ms after the last acknowledgement, as a
 //! worker that is seldom busy; "at once" begins right after it, as a worker under load.
 
+#![allow(clippy::disallowed_methods, reason = "a measuring program")]
+
 #[allow(dead_code, clippy::unwrap_used, reason = "shared with the broker tests")]
 #[path = "../tests/broker/support.rs"]
 mod support;

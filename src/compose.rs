@@ -193,10 +193,10 @@ impl Monitor {
         loop {
             match pods.cluster_uid().await {
                 Ok(uid) => return Ok(uid),
-                Err(error @ api::Error::Forbidden { .. }) => return Err(Error::ClusterId(error)),
+                Err(error @ api::Error::ClusterForbidden { .. }) => return Err(Error::ClusterId(error)),
                 Err(error) => self.cluster.not_yet(chain(&error)),
             }
-            sleep(backoff.next()).await;
+            sleep(backoff.pause()).await;
         }
     }
 
@@ -208,7 +208,7 @@ impl Monitor {
                 Err(error) if error.class() == Class::Transient => self.kafka.not_yet(chain(&error)),
                 Err(error) => return Err(Error::Topics(error)),
             }
-            sleep(backoff.next()).await;
+            sleep(backoff.pause()).await;
         }
     }
 

@@ -82,7 +82,7 @@ impl Health {
         let mut inner = self.inner();
         let key = inner.next_beat;
         inner.next_beat += 1;
-        inner.beats.insert(key, Beat { name, age_max, last: Instant::now() });
+        inner.beats.insert(key, Beat { name, age_max, last: crate::clock::monotonic() });
         Heartbeat { health: self.clone(), key }
     }
 
@@ -145,7 +145,7 @@ impl Heartbeat {
     /// The loop turned.
     pub fn beat(&self) {
         if let Some(beat) = self.health.inner().beats.get_mut(&self.key) {
-            beat.last = Instant::now();
+            beat.last = crate::clock::monotonic();
         }
     }
 }

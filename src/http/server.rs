@@ -1,9 +1,6 @@
 //! Routes and the server's life.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
@@ -120,7 +117,7 @@ fn text(code: StatusCode, text: String) -> Response {
 }
 
 async fn livez(Shared(sources): Shared<Sources>) -> Response {
-    let stuck = sources.health.stuck(Instant::now());
+    let stuck = sources.health.stuck(crate::clock::monotonic());
     if stuck.is_empty() {
         return text(StatusCode::OK, "ok\n".to_owned());
     }
@@ -161,7 +158,7 @@ async fn metrics_text(Shared(sources): Shared<Sources>) -> Response {
 }
 
 async fn status_json(Shared(sources): Shared<Sources>) -> Response {
-    let status = sources.board.status(&sources.health, Instant::now());
+    let status = sources.board.status(&sources.health, crate::clock::monotonic());
     match serde_json::to_string_pretty(&status) {
         Ok(json) => (content("application/json"), json + "\n").into_response(),
         Err(error) => {
@@ -172,7 +169,7 @@ async fn status_json(Shared(sources): Shared<Sources>) -> Response {
 }
 
 async fn status_page(Shared(sources): Shared<Sources>) -> Response {
-    let page = page::render(&sources.board.status(&sources.health, Instant::now()));
+    let page = page::render(&sources.board.status(&sources.health, crate::clock::monotonic()));
     // Belt and braces beside the escaping: no script may run on this page.
     let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
     let policy = [(header::CONTENT_SECURITY_POLICY, policy)];
@@ -196,6 +193,7 @@ mod tests {
         (code, answer)
     }
 
+    #[allow(clippy::disallowed_methods, reason = "each test awaits the handle, or its runtime ends the task")]
     async fn serve(health: &Health) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<Result<(), Error>>) {
         let board = Board::new(Shown { identity: "me_1".to_owned(), ..Shown::default() });
         let any = "127.0.0.1:0".parse().expect("an address");

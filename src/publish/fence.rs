@@ -20,7 +20,7 @@ use std::{
         mpsc,
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rdkafka::{
@@ -252,7 +252,7 @@ fn publish(shots: Shots, answer: oneshot::Sender<Result<(), Error>>, orders: &mp
 
 impl Shots {
     fn fire(&self) -> Result<Live, Error> {
-        let (started, mut slice, mut last) = (Instant::now(), SHOT, None);
+        let (started, mut slice, mut last) = (crate::clock::monotonic(), SHOT, None);
         while started.elapsed() < FENCE_MAX {
             if self.tenure.ended.is_cancelled() {
                 return Err(Error::Ended { shard: self.tenure.shard });

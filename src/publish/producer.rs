@@ -63,7 +63,7 @@ impl Reports {
             if self.delivered.load(Ordering::SeqCst) >= sent || self.failed.load(Ordering::SeqCst) {
                 return true;
             }
-            let now = Instant::now();
+            let now = crate::clock::monotonic();
             if now >= deadline {
                 return false;
             }

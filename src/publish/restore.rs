@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rdkafka::{
@@ -263,12 +263,12 @@ impl Reader {
 
     /// Reads until the wanted barrier or until stopped; an error only where reading on cannot help.
     fn follow(&mut self) -> Result<(), KafkaError> {
-        let mut heard = Instant::now();
+        let mut heard = crate::clock::monotonic();
         while !self.stop.load(Ordering::Relaxed) {
             let entry = match self.consumer.poll(POLL) {
                 None if heard.elapsed() > SILENT_MAX => {
                     self.begin()?;
-                    heard = Instant::now();
+                    heard = crate::clock::monotonic();
                     continue;
                 }
                 None => continue,
@@ -279,7 +279,7 @@ impl Reader {
                 }
                 Some(Ok(message)) => changelog::decode(message.key(), message.payload()),
             };
-            heard = Instant::now();
+            heard = crate::clock::monotonic();
             if let Entry::Identity(identity) = &entry {
                 self.wish.lock().unwrap_or_else(PoisonError::into_inner).identity = Some(identity.clone());
             }

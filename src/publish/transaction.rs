@@ -160,7 +160,7 @@ impl Publisher<'_> {
         self.sizes.clear();
         self.live.reports().reset();
         self.keep_distance();
-        let began = Instant::now();
+        let began = crate::clock::monotonic();
         if let Err(error) = self.live.begin_transaction() {
             // Nothing was sent; but a producer that cannot begin is of no use any more.
             return self.failed(batch, &Failure::Kafka(error), false);
@@ -179,7 +179,7 @@ impl Publisher<'_> {
     fn keep_distance(&self) {
         let passed = self.acknowledged.map_or(DISTANCE, |at| at.elapsed());
         if let Some(rest) = DISTANCE.checked_sub(passed) {
-            thread::sleep(rest);
+            crate::clock::pause(rest);
         }
     }
 
@@ -253,9 +253,9 @@ impl Publisher<'_> {
             match self.live.send(record) {
                 Ok(()) => return Ok(()),
                 Err((error, back)) => match error.rdkafka_error_code() {
-                    Some(RDKafkaErrorCode::QueueFull) if Instant::now() < deadline => {
+                    Some(RDKafkaErrorCode::QueueFull) if crate::clock::monotonic() < deadline => {
                         record = back;
-                        thread::sleep(QUEUE_FULL_PAUSE);
+                        crate::clock::pause(QUEUE_FULL_PAUSE);
                     }
                     Some(code @ RDKafkaErrorCode::MessageSizeTooLarge) => return Err(Failure::Record(number, code)),
                     _ => return Err(Failure::Kafka(error)),
@@ -278,12 +278,12 @@ impl Publisher<'_> {
     }
 
     fn drained(&self) -> bool {
-        self.drained_by(Instant::now() + ACK_MAX)
+        self.drained_by(crate::clock::monotonic() + ACK_MAX)
     }
 
     fn drained_by(&self, deadline: Instant) -> bool {
         while self.live.in_flight_count() > 0 {
-            if Instant::now() >= deadline {
+            if crate::clock::monotonic() >= deadline {
                 return false;
             }
             thread::yield_now();
@@ -292,7 +292,7 @@ impl Publisher<'_> {
     }
 
     fn commit(&mut self, batch: &Batch, began: Instant) -> Verdict {
-        let asked = Instant::now();
+        let asked = crate::clock::monotonic();
         let mut clean = true;
         loop {
             // All that is left of the transaction's time, on the same call: a shorter limit than that would only leave
@@ -300,7 +300,7 @@ impl Publisher<'_> {
             let left = TRANSACTION_TIMEOUT.saturating_sub(began.elapsed()).max(COMMIT_MIN);
             match self.live.commit_transaction(left) {
                 Ok(()) => {
-                    self.acknowledged = Some(Instant::now());
+                    self.acknowledged = Some(crate::clock::monotonic());
                     clean &= asked.elapsed() < ACK_MAX && !self.live.reports().disturbed();
                     return Verdict { result: Ok(()), clean };
                 }

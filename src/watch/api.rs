@@ -58,6 +58,12 @@ pub enum Error {
         /// The server's words.
         said: String,
     },
+    /// 401 or 403 on the namespace that names the cluster.
+    #[error("get namespace kube-system: the API server refuses ({said})")]
+    ClusterForbidden {
+        /// The server's words.
+        said: String,
+    },
     /// 410: the resourceVersion is compacted away.
     #[error("{verb} pods: the resourceVersion is too old")]
     Expired {
@@ -200,7 +206,11 @@ impl Pods {
     pub async fn cluster_uid(&self) -> Result<String, Error> {
         let scope = Scope { namespace: Some("kube-system".into()), selector: String::new() };
         let text = within("get", ANSWER_MAX, self.client.request_text(get("/api/v1/namespaces/kube-system"))).await?;
-        match decode(&text.map_err(|e| refused("get", &scope, e))?) {
+        let text = text.map_err(|error| match refused("get", &scope, error) {
+            Error::Forbidden { said, .. } => Error::ClusterForbidden { said },
+            other => other,
+        })?;
+        match decode(&text) {
             Decoded::Whole(namespace) => Ok(namespace.metadata.uid.to_string()),
             _ => Err(Error::Unreadable { verb: "get", why: "namespace kube-system has no uid".into() }),
         }

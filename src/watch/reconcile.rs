@@ -43,7 +43,7 @@ pub async fn list(pods: &Pods, scope: &Scope, mut trouble: impl FnMut(Error)) ->
             Err(Error::Expired { .. }) => {}
             Err(error) => trouble(error),
         }
-        tokio::time::sleep(backoff.next()).await;
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

@@ -139,7 +139,7 @@ async fn follow(pods: &Pods, scope: &Scope, mut from: ResourceVersion, teller: &
         let again_at_once = matches!(down, Down::Ended) && backoff.is_fresh();
         teller.tell(NoticeKind::Down(down)).await?;
         // The first try after an orderly end costs nothing; a server that ends watches at once is not to be hammered.
-        let pause = backoff.next();
+        let pause = backoff.pause();
         if !again_at_once {
             sleep(pause).await;
         }
@@ -210,7 +210,7 @@ impl Backoff {
     }
 
     /// The next pause.
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let full = BACKOFF_FIRST.saturating_mul(1 << self.tries.min(8)).min(BACKOFF_MAX);
         self.tries = self.tries.saturating_add(1);
         // The hasher's keys differ per process and per call: jitter without a random number generator of our own.
@@ -227,7 +227,7 @@ mod tests {
     fn backoff_starts_in_milliseconds_and_ends_at_two_seconds() {
         let mut backoff = Backoff::default();
         assert!(backoff.is_fresh());
-        let pauses: Vec<Duration> = (0..12).map(|_| backoff.next()).collect();
+        let pauses: Vec<Duration> = (0..12).map(|_| backoff.pause()).collect();
         assert!(pauses[0] <= BACKOFF_FIRST && pauses[0] >= BACKOFF_FIRST.mul_f64(0.75));
         assert!(pauses[11] <= BACKOFF_MAX && pauses[11] >= BACKOFF_MAX.mul_f64(0.75));
         assert!(!backoff.is_fresh());

@@ -372,6 +372,6 @@ async fn still_there(
             Ok(Some(Decoded::Unreadable { .. })) => return true,
             Err(error) => trouble(error),
         }
-        sleep(backoff.next()).await;
+        sleep(backoff.pause()).await;
     }
 }

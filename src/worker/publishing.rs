@@ -167,7 +167,7 @@ impl<J: Journals + 'static> Publishing<J> {
     }
 
     fn rest(&mut self, at_least: Option<Duration>) {
-        let pause = self.backoff.next().max(at_least.unwrap_or_default());
+        let pause = self.backoff.pause().max(at_least.unwrap_or_default());
         self.state = Some(State::Resting(Box::pin(sleep(pause))));
     }
 }

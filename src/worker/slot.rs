@@ -58,7 +58,10 @@ impl Slot {
     /// The going of a pod waits for its capture; nothing else does.
     pub(super) fn runnable(&self) -> bool {
         let goes = self.pending.as_ref().is_some_and(|p| p.gone.is_some());
-        !self.busy && !(goes && self.capturing) && (self.pending.is_some() || self.captured.is_some())
+        if self.busy || (goes && self.capturing) {
+            return false;
+        }
+        self.pending.is_some() || self.captured.is_some()
     }
 }
 

@@ -105,11 +105,7 @@ impl Suite {
             }
             Self::Core => {
                 let mut commands = vec![cargo_test(&["--lib", "--bins", "--no-fail-fast"])];
-                for name in ["laws", "tidy"] {
-                    if has_target(&workspace().join("tests"), name) {
-                        commands.push(cargo_test(&["--test", name]));
-                    }
-                }
+                commands.extend(["laws", "tidy", "cli", "run"].map(|name| cargo_test(&["--test", name])));
                 commands
             }
             // Stacks side by side already fill the machine: one test at a time.

@@ -75,7 +75,7 @@ impl Test {
 
     fn chosen(&self) -> Result<Vec<Suite>> {
         if self.suites.is_empty() {
-            return Ok(Suite::ALL.into_iter().filter(|suite| suite.exists()).collect());
+            return Ok(Suite::ALL.to_vec());
         }
         let named = self.suites.iter().map(|name| Suite::named(name)).collect::<Result<Vec<_>>>()?;
         Ok(Suite::ALL.into_iter().filter(|suite| named.contains(suite)).collect())
