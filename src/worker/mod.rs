@@ -11,6 +11,7 @@
 //! opened (fenced, restored), and nothing outside Kafka happens before the commit that remembers it.
 
 mod intake;
+pub mod pending;
 pub mod position;
 mod publishing;
 pub mod table;

@@ -8,7 +8,10 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::position::{self, Stream};
+use super::{
+    pending::{Gone, Pending, merge},
+    position::{self, Stream},
+};
 use crate::{
     lifecycle::{
         decide::{self, Decision, Input, step},
@@ -41,32 +44,6 @@ struct Slot {
     queued: bool,
     /// Kept for a look at the same state when its settle grace is over.
     settling: Option<Box<Pod>>,
-}
-
-/// What waits to be decided.
-#[derive(Debug)]
-pub struct Pending {
-    /// The newest state.
-    pub pod: Option<Box<Pod>>,
-    /// The pod is gone.
-    pub gone: Option<Gone>,
-    /// The lowest version that is settled with this; `None` where nothing holds the position back for it.
-    pub holds: Option<ResourceVersion>,
-    /// When the newest part of this was read.
-    pub arrived: Instant,
-    /// Found by a periodic LIST: telling something then means that the watch had missed it.
-    pub listed: bool,
-}
-
-/// How a pod went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gone {
-    /// False: found missing by a LIST.
-    pub observed: bool,
-    /// Of the going.
-    pub version: ResourceVersion,
-    /// Found by a periodic LIST.
-    pub listed: bool,
 }
 
 /// What a batch will do to its pods once it is committed.
@@ -121,8 +98,6 @@ pub struct Table {
     ready: VecDeque<PodUid>,
     /// Told as gone and not yet tombstones: (stream, version of the going, pod).
     gone: BTreeSet<(usize, ResourceVersion, PodUid)>,
-    /// Left the selection without going, and not yet tombstones.
-    left: BTreeSet<PodUid>,
     /// Captures whose end is not committed yet: their bytes are held here.
     captures_held: usize,
     /// Progress of each watch stream.
@@ -132,14 +107,7 @@ pub struct Table {
 impl Table {
     /// An empty table over these streams.
     pub fn new(streams: Vec<Stream>) -> Self {
-        Self {
-            slots: HashMap::new(),
-            ready: VecDeque::new(),
-            gone: BTreeSet::new(),
-            left: BTreeSet::new(),
-            captures_held: 0,
-            streams,
-        }
+        Self { slots: HashMap::new(), ready: VecDeque::new(), gone: BTreeSet::new(), captures_held: 0, streams }
     }
 
     /// How many pods are known.
@@ -154,7 +122,7 @@ impl Table {
 
     /// Whether a pod waits to be decided.
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.left.is_empty()
+        !self.ready.is_empty()
     }
 
     /// Makes what the changelog holds the truth about what has been told, and gives the captures that it still wants.
@@ -205,17 +173,17 @@ impl Table {
     pub fn observe(&mut self, stream: usize, pod: Box<Pod>, arrived: Instant, listed: bool) {
         let version = pod.metadata.resource_version;
         let uid = pod.metadata.uid.clone();
-        self.left.remove(&uid);
         let slot = self.slots.entry(uid.clone()).or_default();
         slot.stream = stream;
         // A settle grace that ends just now is not something that the watch missed.
         let listed = listed && slot.settling.take().is_none();
         match &mut slot.pending {
-            Some(p) if p.gone.is_some() || p.pod.as_ref().is_some_and(|q| q.metadata.resource_version >= version) => {}
-            Some(p) => (p.pod, p.arrived) = (Some(pod), arrived),
+            Some(p) if p.is_newer(version) => {}
+            Some(p) => (p.pod, p.arrived, p.left) = (Some(pod), arrived, None),
             none => {
                 self.streams[stream].opened(version);
-                *none = Some(Pending { pod: Some(pod), gone: None, holds: Some(version), arrived, listed });
+                let holds = Some(version);
+                *none = Some(Pending { pod: Some(pod), holds, listed, ..Pending::new(arrived) });
             }
         }
         self.enqueue(&uid);
@@ -223,7 +191,6 @@ impl Table {
 
     /// Takes in that a pod is gone, with its last state where a DELETED event carried it.
     pub fn gone(&mut self, stream: usize, uid: &PodUid, last: Option<Box<Pod>>, gone: Gone, arrived: Instant) {
-        self.left.remove(uid);
         let slot = self.slots.entry(uid.clone()).or_default();
         slot.stream = stream;
         slot.settling = None;
@@ -234,7 +201,8 @@ impl Table {
         } else {
             self.streams[stream].opened(gone.version);
             let holds = Some(gone.version);
-            slot.pending = Some(Pending { pod: last, gone: Some(gone), holds, arrived, listed: gone.listed });
+            slot.pending =
+                Some(Pending { pod: last, gone: Some(gone), holds, listed: gone.listed, ..Pending::new(arrived) });
         }
         self.enqueue(uid);
     }
@@ -274,16 +242,18 @@ impl Table {
     pub fn settle(&mut self, uid: &PodUid, arrived: Instant) {
         let Some(slot) = self.slots.get_mut(uid) else { return };
         if let (None, Some(pod)) = (&slot.pending, slot.settling.take()) {
-            slot.pending = Some(Pending { pod: Some(pod), gone: None, holds: None, arrived, listed: false });
+            slot.pending = Some(Pending { pod: Some(pod), ..Pending::new(arrived) });
             self.enqueue(uid);
         }
     }
 
-    /// The pod left the selection without going: it is dropped without an event, its record becomes a tombstone.
-    pub fn left(&mut self, uid: &PodUid) {
-        if self.slots.contains_key(uid) {
-            self.left.insert(uid.clone());
-        }
+    /// The pod left the selection without going: nothing is told until it returns. Whether that is news.
+    pub fn left(&mut self, uid: &PodUid, version: ResourceVersion, arrived: Instant) -> bool {
+        let news = |s: &&mut Slot| s.tracked.as_ref().is_none_or(|t| !t.left);
+        let Some(slot) = self.slots.get_mut(uid).filter(news) else { return false };
+        slot.pending.get_or_insert_with(|| Pending::new(arrived)).left = Some(version);
+        self.enqueue(uid);
+        true
     }
 
     /// Pods of a stream that were told of and not told as gone, with the version that the record rests on.
@@ -392,8 +362,7 @@ impl Table {
             *version <= self.streams[*stream].after_commit() && !listing && idle(uid)
         };
         let gone = self.gone.iter().filter(passed).map(|(_, _, uid)| uid);
-        let left = self.left.iter().filter(|uid| idle(uid));
-        formed.in_flight.tombstones = gone.chain(left).take(TOMBSTONES_MAX).cloned().collect();
+        formed.in_flight.tombstones = gone.take(TOMBSTONES_MAX).cloned().collect();
         formed.batch.records.extend(formed.in_flight.tombstones.iter().map(|uid| (uid.clone(), None)));
     }
 
@@ -405,7 +374,6 @@ impl Table {
         }
         for uid in &tombstones {
             self.slots.remove(uid);
-            self.left.remove(uid);
         }
         self.gone.retain(|(_, _, uid)| self.slots.contains_key(uid));
         let mut captures = Vec::new();
@@ -447,23 +415,6 @@ impl Slot {
     }
 }
 
-/// An older and a newer pending become one, which holds the position where the older did.
-fn merge(older: Option<Pending>, newer: Option<Pending>, stream: &mut Stream) -> Option<Pending> {
-    match (older, newer) {
-        (Some(older), Some(newer)) => {
-            let holds = match (older.holds, newer.holds) {
-                (Some(low), Some(high)) if low != high => {
-                    stream.settled(low.max(high));
-                    Some(low.min(high))
-                }
-                (low, high) => low.or(high),
-            };
-            Some(Pending { pod: newer.pod.or(older.pod), gone: newer.gone.or(older.gone), holds, ..newer })
-        }
-        (older, newer) => newer.or(older),
-    }
-}
-
 /// The steps that one slot is due: its capture, then its newest state, then its going. Their events are told in one
 /// transaction, their last record is what is remembered.
 fn chain(
@@ -487,9 +438,12 @@ fn chain(
         Some(Pending { pod: Some(pod), .. }) => step(uid, between, Input::Observed { pod, now }, rules),
         _ => Decision::default(),
     };
+    let tracked = second.tracked.or(first.tracked);
+    let left = pending.filter(|p| p.gone.is_none()).and_then(|p| p.left);
+    let left = left.map(|version| step(uid, tracked.as_ref().or(told), Input::Left { version }, rules));
     let mut events = first.events;
     events.extend(second.events);
-    Decision { events, tracked: second.tracked.or(first.tracked), ..second }
+    Decision { events, tracked: left.and_then(|l| l.tracked).or(tracked), ..second }
 }
 
 fn size(captured: &Captured) -> usize {
