@@ -92,7 +92,8 @@ async fn an_api_server_killed_in_mid_run_is_named_once_and_nothing_is_lost() -> 
     let log = &bench.log()?[before..];
     let reasons = reasons(log);
     ensure!(reasons.values().all(|times| *times == 1), "logged again and again: {reasons:#?}");
-    ensure!(reasons.len() <= 4, "too many words for one outage: {reasons:#?}");
+    // Watch and LIST: the connection breaks, is reset, is refused.
+    ensure!(reasons.len() <= 6, "too many words for one outage: {reasons:#?}");
     let drift: f64 = ["missed", "behind", "vanished"]
         .iter()
         .map(|kind| monitor.metric(&format!("pod_monitor_reconcile_drift_total{{kind=\"{kind}\"}}")))
@@ -128,13 +129,8 @@ async fn a_position_that_is_too_old_is_answered_by_a_list() -> Result<()> {
     let expired = monitor.metric(r#"pod_monitor_watch_restarts_total{reason="expired"}"#)?;
     ensure!(expired >= 1.0, "this test is about 410, and there was none");
     let flush = bench.flush(&mut history, "flush").await?;
-    let truths = [
-        truth(&ends, &COMPLETED[..3]),
-        truth(&goes, &LOST),
-        truth(&unseen, &[]),
-        truth(&late, &COMPLETED[..2]),
-        flush,
-    ];
+    let truths =
+        [truth(&ends, &COMPLETED[..3]), truth(&goes, &LOST), truth(&unseen, &[]), truth(&late, &COMPLETED[..2]), flush];
     faultless(&history, &truths)?;
     monitor.stop(LIMIT).await?;
     bench.close().await

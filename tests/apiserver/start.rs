@@ -59,7 +59,8 @@ async fn a_monitor_without_kafka_stops_when_asked() -> Result<()> {
 async fn a_missing_topic_is_an_error_with_the_command_that_makes_it() -> Result<()> {
     let bench = Bench::new("no-topic").await?;
     let said = refused(&bench, &without(&bench.launch, "--create-topics")).await?;
-    let command = format!("kafka-topics.sh --bootstrap-server {} --create --topic {}.", bench.endpoints.kafka, bench.app);
+    let command =
+        format!("kafka-topics.sh --bootstrap-server {} --create --topic {}.", bench.endpoints.kafka, bench.app);
     ensure!(said.contains(&command) && said.contains("--create-topics"), "{said}");
     bench.close().await
 }
@@ -67,7 +68,8 @@ async fn a_missing_topic_is_an_error_with_the_command_that_makes_it() -> Result<
 #[tokio::test]
 async fn a_changelog_that_deletes_is_refused_with_its_mend() -> Result<()> {
     let bench = Bench::new("deletes").await?;
-    create_topic(&bench.endpoints.kafka, &format!("{}.changelog", bench.app), 1, &[("cleanup.policy", "delete")]).await?;
+    create_topic(&bench.endpoints.kafka, &format!("{}.changelog", bench.app), 1, &[("cleanup.policy", "delete")])
+        .await?;
     let said = refused(&bench, &bench.launch).await?;
     ensure!(said.contains("kafka-configs.sh") && said.contains("cleanup.policy=compact"), "{said}");
     bench.close().await

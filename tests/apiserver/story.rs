@@ -176,7 +176,8 @@ async fn standard_output_carries_one_event_a_line_and_nothing_else() -> Result<(
         Ok((text.lines().count() >= 3).then_some(text))
     };
     let text = until(LIMIT, "three lines", look).await?;
-    let events: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("one JSON a line")?;
+    let events: Vec<Value> =
+        text.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("one JSON a line")?;
     let types: Vec<&str> = events.iter().filter_map(|e| e["event_type"].as_str()).collect();
     ensure!(types == WHOLE[..3] && events.iter().all(|e| e["pod_uid"] == uid.as_str()), "{text}");
     ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "asked to stop");

@@ -1,7 +1,7 @@
 //! How executions end: exit codes, limits, deadlines, init containers, sidecars.
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     COMPLETED, FAILED, Watched,
@@ -12,7 +12,8 @@ use crate::{
 async fn exit_codes_and_limits_become_verdicts() -> Result<()> {
     let mut w = Watched::new("ends", &[]).await?;
     let three = w.script("three", "echo out; echo err >&2; exit 3").await?;
-    let signal = w.script("signal", "kill -SEGV $$").await?;
+    // Kubernetes makes one $ of two; the first process of a container would be spared.
+    let signal = w.script("signal", "sh -c 'kill -SEGV $$$$'; exit $?").await?;
     // The shell's own memory: a variable that doubles until the limit is met.
     let greedy = "x=0123456789abcdef; while true; do x=$x$x; done";
     let oom = w
@@ -43,6 +44,10 @@ async fn exit_codes_and_limits_become_verdicts() -> Result<()> {
     w.close().await
 }
 
+fn add(pod: &mut Value, container: Value) {
+    pod["spec"]["containers"].as_array_mut().unwrap().push(container);
+}
+
 #[tokio::test]
 async fn pods_of_several_containers_end_by_their_main_one() -> Result<()> {
     let mut w = Watched::new("several", &[]).await?;
@@ -50,7 +55,8 @@ async fn pods_of_several_containers_end_by_their_main_one() -> Result<()> {
         json!({ "name": name, "image": "localhost/busybox:1", "imagePullPolicy": "IfNotPresent",
             "command": ["sh", "-c", script] })
     };
-    let init = w.pod("init", "echo never", |pod| pod["spec"]["initContainers"] = json!([container("prepare", "exit 7")]));
+    let init =
+        w.pod("init", "echo never", |pod| pod["spec"]["initContainers"] = json!([container("prepare", "exit 7")]));
     let init = init.await?;
     // A native sidecar that does not mind SIGTERM: the pod stays Running for its whole grace.
     let stubborn = "trap '' TERM; while true; do sleep 1; done";
@@ -62,12 +68,12 @@ async fn pods_of_several_containers_end_by_their_main_one() -> Result<()> {
     });
     let sidecar = sidecar.await?;
     let two = w.pod("two", "echo main; exit 0", |pod| {
-        pod["spec"]["containers"][1] = container("second", "echo second; exit 5");
+        add(pod, container("second", "echo second; exit 5"));
     });
     let two = two.await?;
     let annotated = w.pod("annotated", "echo first; sleep 600", |pod| {
         pod["metadata"]["annotations"] = json!({ "kubectl.kubernetes.io/default-container": "second" });
-        pod["spec"]["containers"][1] = container("second", "echo second; exit 5");
+        add(pod, container("second", "echo second; exit 5"));
     });
     let annotated = annotated.await?;
 
@@ -102,9 +108,8 @@ async fn a_pod_that_never_starts_says_why() -> Result<()> {
             pod["spec"]["containers"][0]["imagePullPolicy"] = "Never".into();
         })
         .await?;
-    let command = w
-        .pod("command", "true", |pod| pod["spec"]["containers"][0]["command"] = json!(["/no/such/program"]))
-        .await?;
+    let command =
+        w.pod("command", "true", |pod| pod["spec"]["containers"][0]["command"] = json!(["/no/such/program"])).await?;
     let end = w.end(&command).await?.value;
     ensure!(end["event_type"] == "execution_failed" && end["cause"] == "config", "{end}");
     ensure!(end["attempt_started"] == false && end.get("exit_code").is_none(), "{end}");

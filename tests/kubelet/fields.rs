@@ -13,9 +13,7 @@ use crate::{
 #[tokio::test]
 async fn every_event_has_the_fields_of_the_contract() -> Result<()> {
     let mut w = Watched::new("fields", &["--environment", "test"]).await?;
-    let uid = w
-        .pod("f", "echo out; echo err >&2", |pod| pod["metadata"]["labels"]["user-id"] = "u-7".into())
-        .await?;
+    let uid = w.pod("f", "echo out; echo err >&2", |pod| pod["metadata"]["labels"]["user-id"] = "u-7".into()).await?;
     w.end(&uid).await?;
     w.bench.cluster.delete("exec-f", None).await?;
     let types = ["pod_scheduled", "execution_running", "execution_completed", "pod_terminated"];
@@ -91,7 +89,10 @@ fn end(end: &Value) -> Result<()> {
     ensure!(end["logs"]["stdout_bytes"] == 4 && end["logs"]["stderr_bytes"] == 4, "sizes");
     ensure!(end["finished_at"] == end["timestamp"] && end["started_at"].is_string(), "times");
     let container = &end["containers"][0];
-    ensure!(container["name"] == "main" && container["exit_code"] == 0 && container["restart_count"] == 0, "containers");
+    ensure!(
+        container["name"] == "main" && container["exit_code"] == 0 && container["restart_count"] == 0,
+        "containers"
+    );
     for absent in ["error_type", "cause", "message", "hint", "retryable", "resource_usage", "claims_conflict"] {
         ensure!(end.get(absent).is_none(), "{absent} where there is none");
     }

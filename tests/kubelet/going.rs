@@ -59,7 +59,8 @@ async fn deleted_pods_tell_how_they_went() -> Result<()> {
 #[tokio::test]
 async fn a_monitor_that_was_away_captures_the_output_that_is_still_there() -> Result<()> {
     let mut w = Watched::new("away", &[]).await?;
-    let uid = w.script("a", "echo one; while [ ! -e /tmp/x ]; do sleep 0.1; [ $((n+=1)) -gt 20 ] && exit 0; done").await?;
+    let uid =
+        w.script("a", "echo one; while [ ! -e /tmp/x ]; do sleep 0.1; [ $((n+=1)) -gt 20 ] && exit 0; done").await?;
     expect(&mut w.history, &uid, &COMPLETED[..2]).await?;
     let Watched { bench, monitor, mut history } = w;
     monitor.kill()?;
