@@ -59,7 +59,7 @@ pub enum Error {
     #[error("find the cluster: run inside a pod with a ServiceAccount, or set KUBECONFIG")]
     Cluster(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The cluster's name could not be read.
-    #[error("cluster-id: {0}; set --cluster-id, or allow verb get on namespace kube-system")]
+    #[error("cluster-id: {0}")]
     ClusterId(api::Error),
     /// A reader of logs could not be made.
     #[error("make a client for logs")]
@@ -193,7 +193,7 @@ impl Monitor {
         loop {
             match pods.cluster_uid().await {
                 Ok(uid) => return Ok(uid),
-                Err(error @ api::Error::ClusterForbidden { .. }) => return Err(Error::ClusterId(error)),
+                Err(error @ api::Error::Nameless { .. }) => return Err(Error::ClusterId(error)),
                 Err(error) => self.cluster.not_yet(chain(&error)),
             }
             sleep(backoff.pause()).await;
@@ -259,7 +259,8 @@ impl Cluster {
         // Our own limits decide how long a call may take and how often it is tried.
         config.default_retry = false;
         let client = kube::Client::try_from(config.clone()).map_err(|e| Error::Cluster(Box::new(e)))?;
-        Ok(Self { id: String::new(), config, pods: Pods::new(client) })
+        let pods = Pods::new(client).at(config.cluster_url.to_string().trim_end_matches('/'));
+        Ok(Self { id: String::new(), config, pods })
     }
 }
 

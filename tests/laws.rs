@@ -156,6 +156,12 @@ impl Monitor {
         self.take(decision);
     }
 
+    fn leave(&mut self, pod: &Pod) {
+        let version = pod.metadata.resource_version;
+        let decision = step(&uid(), self.told.as_ref(), Input::Left { version }, &rules());
+        self.take(decision);
+    }
+
     fn lose(&mut self, last: Option<&Pod>) {
         let version = ResourceVersion(1000);
         let input = Input::Gone { last, observed: last.is_some(), version, now: late() };
@@ -237,6 +243,41 @@ proptest! {
             let story = |m: &Monitor| m.events.iter().map(essence).collect::<Vec<_>>();
             prop_assert_eq!(story(&whole), story(&part));
         }
+    }
+
+    #[test]
+    fn leaving_the_selection_and_returning_leaves_the_same_story(
+        life in life(), pick in any::<prop::sample::Index>(), restored in any::<bool>()
+    ) {
+        let history = life.history();
+        let left = pick.index(history.len() - 1);
+        let whole = Monitor::live(&life, &history, false);
+        let mut away = Monitor { reread: restored, ..Monitor::default() };
+        for (index, pod) in history.iter().enumerate() {
+            away.see(pod);
+            if index == left {
+                away.leave(pod);
+                // A stale LIST is no return, and leaving twice is leaving once.
+                away.see(&history[index.saturating_sub(1)]);
+                away.leave(pod);
+            }
+        }
+        if life.removed {
+            away.lose(history.last());
+        }
+        prop_assert_eq!(&whole.events, &away.events);
+        prop_assert!(!away.told.unwrap().left);
+    }
+
+    #[test]
+    fn going_outside_the_selection_tells_nothing(life in life()) {
+        let history = life.history();
+        let mut monitor = Monitor::live(&Life { removed: false, ..life }, &history, false);
+        let told = monitor.events.len();
+        monitor.leave(history.last().unwrap());
+        monitor.lose(None);
+        prop_assert_eq!(monitor.events.len(), told);
+        prop_assert!(monitor.told.unwrap().gone.is_some(), "its record can go");
     }
 
     #[test]

@@ -6,13 +6,16 @@
 //! ```
 //!
 //! Promises: neither answer is a constant (without components the process is not ready); each change of a component is
-//! logged once; ages are measured on the monotonic clock.
+//! logged once, and each of its reasons once per outage; ages are measured on the monotonic clock.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
+
+/// Reasons of one component that are logged until it is ok again.
+const REASONS_MAX: usize = 16;
 
 /// What all components say. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +24,8 @@ pub struct Health(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     components: BTreeMap<&'static str, State>,
+    /// Reasons that were logged since the component last was ok.
+    logged: BTreeMap<&'static str, BTreeSet<String>>,
     beats: BTreeMap<u64, Beat>,
     next_beat: u64,
 }
@@ -133,11 +138,19 @@ impl Component {
         }
     }
 
-    /// Whether that is a change worth a line: another reason for waiting is one, the same again is not.
+    /// Whether that is a change worth a line: a reason for waiting is one when it is heard for the first time since the
+    /// component last was ok. Several calls that fail in turns, each for its own reason, would else fill the log.
     fn set(&self, state: State) -> bool {
         let mut inner = self.health.inner();
         let before = inner.components.insert(self.name, state.clone());
-        before.as_ref() != Some(&state)
+        let logged = inner.logged.entry(self.name).or_default();
+        match state {
+            State::Ok => {
+                logged.clear();
+                before != Some(State::Ok)
+            }
+            State::Waiting { why } => logged.len() < REASONS_MAX && logged.insert(why),
+        }
     }
 }
 
@@ -185,8 +198,12 @@ mod tests {
         assert!(component.set(waiting("a")));
         assert!(!component.set(waiting("a")));
         assert!(component.set(waiting("b")));
+        assert!(!component.set(waiting("a")), "two calls that fail in turns are one outage");
         assert!(component.set(State::Ok));
         assert!(!component.set(State::Ok));
+        assert!(component.set(waiting("a")), "another outage");
+        let lines = (0..100).filter(|reason| component.set(waiting(&reason.to_string()))).count();
+        assert_eq!(lines, REASONS_MAX - 1, "a reason that differs each time does not fill the log");
     }
 
     #[test]

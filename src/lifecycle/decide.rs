@@ -38,6 +38,11 @@ pub enum Input<'a> {
         /// Our wall clock.
         now: Timestamp,
     },
+    /// The pod exists and is no longer selected.
+    Left {
+        /// resourceVersion of the leaving: of the DELETED event, or of the LIST that lacks it.
+        version: ResourceVersion,
+    },
     /// The Pod object is gone.
     Gone {
         /// Its last state, where a DELETED event carried it.
@@ -77,6 +82,9 @@ pub fn step(uid: &PodUid, told: Option<&Tracked>, input: Input<'_>, rules: &Rule
         (Some(told), Input::Captured { captured, now }) => self::captured(uid, told, captured, now, rules),
         // A capture of a pod that was never told of: nothing asked for it.
         (None, Input::Captured { .. }) => Decision::default(),
+        (told, Input::Left { version }) => {
+            Decision { tracked: told.and_then(|t| left(t, version)), ..Decision::default() }
+        }
         (told, Input::Gone { last, observed, version, now }) => {
             let seen = last.map(|pod| self::observed(uid, told, pod, now, rules));
             gone(uid, told, seen, last, Going { observed, version, now }, rules)
@@ -143,6 +151,7 @@ fn first_seen(pod: &Pod, rules: &Rules, odd: &mut Option<OddId>) -> Tracked {
         verdict: None,
         end: None,
         gone: None,
+        left: false,
         unknown: serde_json::Map::new(),
     }
 }
@@ -152,6 +161,13 @@ fn captured(uid: &PodUid, told: &Tracked, captured: Captured, now: Timestamp, ru
     let Some(verdict) = teller.tracked.verdict.take() else { return Decision::default() };
     teller.end(*verdict, captured);
     Decision { events: teller.events, tracked: Some(teller.tracked), ..Decision::default() }
+}
+
+/// The record stays until the pod is gone: forgotten, it would tell its events anew when it returns.
+fn left(told: &Tracked, version: ResourceVersion) -> Option<Tracked> {
+    // INV-5: it may have returned since.
+    let news = !told.left && version >= told.resource_version;
+    news.then(|| Tracked { left: true, resource_version: version, ..told.clone() })
 }
 
 struct Going {
@@ -177,12 +193,15 @@ fn gone(
     if let Some(verdict) = teller.tracked.verdict.take() {
         // Its capture did not come in time: the logs went with the pod.
         teller.end(*verdict, unavailable("pod_gone"));
-    } else if teller.tracked.end.is_none() {
+    } else if teller.tracked.end.is_none() && !teller.tracked.left {
         let deleting = teller.tracked.deletion_timestamp.is_some();
         let verdict = cause::vanished(teller.tracked.waiting, teller.tracked.told.running, deleting, at);
         teller.end(*verdict, unavailable("pod_gone"));
     }
-    teller.terminated(last, at, &going);
+    // How it went outside the selection is nobody's news.
+    if !teller.tracked.left {
+        teller.terminated(last, at, &going);
+    }
     teller.tracked.gone = Some(going.version);
     Decision { events: teller.events, tracked: Some(teller.tracked), odd, ..Decision::default() }
 }
@@ -223,6 +242,7 @@ impl Teller<'_> {
     /// Facts to remember for later decisions.
     fn note(&mut self, pod: &Pod) {
         let t = &mut self.tracked;
+        t.left = false;
         t.node_name = pod.spec.node_name.clone().filter(|n| !n.is_empty()).or(t.node_name.take());
         t.deletion_timestamp = pod.metadata.deletion_timestamp.or(t.deletion_timestamp);
         if !t.told.running && t.end.is_none() {

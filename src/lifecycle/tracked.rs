@@ -55,6 +55,9 @@ pub struct Tracked {
     /// it (INV-7), so that a replayed watch cannot tell the story anew; then the record becomes a tombstone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<ResourceVersion>,
+    /// It left the selection, and nothing is told until it returns; then its story goes on where it stopped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
     /// Fields of later releases.
     #[serde(flatten)]
     pub unknown: serde_json::Map<String, serde_json::Value>,

@@ -125,10 +125,15 @@ impl Journals for KafkaJournals {
         let fence = self.standby(shard).warm.fence(tenure).await;
         let fenced = fence.map_err(|source| OpenError::Fence { shard, source })?;
         let barrier = fenced.barrier(tail).await.map_err(|source| OpenError::Barrier { shard, source })?;
-        let (journal, restored) =
+        let (mut journal, restored) =
             barrier.restore().await.map_err(|source: restore::Error| OpenError::Restore { shard, source })?;
         if let Some(found) = &restored.identity {
             self.settings.identity().fits(found).map_err(|source| OpenError::Identity { shard, source })?;
+        }
+        // At once, not beside the first event: until it stands there, another installation takes the changelog for new.
+        if journal.identity.is_some() {
+            let claimed = journal.commit(Batch::default()).await;
+            claimed.map_err(|source| OpenError::Barrier { shard, source })?;
         }
         Ok((journal, restored))
     }

@@ -32,10 +32,12 @@ const LINE_BYTES_MAX: u64 = 8 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No answer: refused, reset, name not found, TLS.
-    #[error("{verb} pods: the API server cannot be reached")]
+    #[error("{verb} pods: the API server{} cannot be reached", at(.server))]
     Unreachable {
         /// What was asked.
         verb: &'static str,
+        /// Its address, where it is known.
+        server: std::sync::Arc<str>,
         /// The client's error.
         #[source]
         source: Box<kube::Error>,
@@ -49,7 +51,7 @@ pub enum Error {
         limit: Duration,
     },
     /// 401 or 403.
-    #[error("{verb} pods{place}: the API server refuses ({said}). Grant it: kubectl create role pod-monitor --verb=get,list,watch --resource=pods,pods/log{place}, and bind it to this ServiceAccount", place = place(.namespace))]
+    #[error("{verb} pods{}: the API server refuses ({said}). Grant it: {}, and bind it to this ServiceAccount", place(.namespace), grant(.namespace))]
     Forbidden {
         /// The RBAC verb that is missing.
         verb: &'static str,
@@ -58,9 +60,11 @@ pub enum Error {
         /// The server's words.
         said: String,
     },
-    /// 401 or 403 on the namespace that names the cluster.
-    #[error("get namespace kube-system: the API server refuses ({said})")]
-    ClusterForbidden {
+    /// 401 or 403 to the question for the cluster's name.
+    #[error(
+        "get namespace kube-system: the API server refuses ({said}). Set --cluster-id, or grant it: kubectl create clusterrole pod-monitor-cluster-id --verb=get --resource=namespaces --resource-name=kube-system, and bind it to this ServiceAccount"
+    )]
+    Nameless {
         /// The server's words.
         said: String,
     },
@@ -103,6 +107,17 @@ fn place(namespace: &Option<String>) -> String {
     namespace.as_ref().map(|n| format!(" --namespace {n}")).unwrap_or_default()
 }
 
+fn at(server: &str) -> String {
+    if server.is_empty() { String::new() } else { format!(" at {server}") }
+}
+
+/// A role holds in one namespace, a cluster role in all.
+fn grant(namespace: &Option<String>) -> String {
+    let kind = if namespace.is_some() { "role" } else { "clusterrole" };
+    let place = place(namespace);
+    format!("kubectl create {kind} pod-monitor --verb=get,list,watch --resource=pods,pods/log{place}")
+}
+
 /// Which pods: one watch stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
@@ -138,6 +153,7 @@ impl Scope {
 #[derive(Clone)]
 pub struct Pods {
     client: Client,
+    server: std::sync::Arc<str>,
 }
 
 impl std::fmt::Debug for Pods {
@@ -149,7 +165,13 @@ impl std::fmt::Debug for Pods {
 impl Pods {
     /// Over a client without retries.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, server: "".into() }
+    }
+
+    /// Names the server's address in errors.
+    #[must_use]
+    pub fn at(self, server: &str) -> Self {
+        Self { server: server.into(), ..self }
     }
 
     /// One page of a consistent LIST (no resourceVersion asked for: never older than when it was asked).
@@ -161,7 +183,7 @@ impl Pods {
         let mut parameters = vec![("limit", limit.as_str())];
         parameters.extend(next.map(|token| ("continue", token)));
         let text = within("list", PAGE_MAX, self.client.request_text(get(&scope.url(&parameters)))).await?;
-        let text = text.map_err(|e| refused("list", scope, e))?;
+        let text = text.map_err(|e| self.refused("list", scope, e))?;
         read_page(&text).map_err(|why| Error::Unreadable { verb: "list", why })
     }
 
@@ -182,7 +204,7 @@ impl Pods {
             ("timeoutSeconds", &seconds),
         ]);
         let lines = within("watch", ANSWER_MAX, self.client.request_stream(get(&url))).await?;
-        Ok(Watch { lines: Box::pin(lines.map_err(|e| refused("watch", scope, e))?), line: Vec::new() })
+        Ok(Watch { lines: Box::pin(lines.map_err(|e| self.refused("watch", scope, e))?), line: Vec::new() })
     }
 
     /// The pod of that name, or `None` if there is none.
@@ -195,7 +217,14 @@ impl Pods {
         match within("get", ANSWER_MAX, self.client.request_text(get(&url))).await? {
             Ok(text) => Ok(Some(decode(&text))),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-            Err(error) => Err(refused("get", &scope, error)),
+            Err(error) => Err(self.refused("get", &scope, error)),
+        }
+    }
+
+    fn refused(&self, verb: &'static str, scope: &Scope, error: kube::Error) -> Error {
+        match error {
+            kube::Error::Api(status) => by_status(verb, scope, *status),
+            source => Error::Unreachable { verb, server: self.server.clone(), source: Box::new(source) },
         }
     }
 
@@ -206,11 +235,11 @@ impl Pods {
     pub async fn cluster_uid(&self) -> Result<String, Error> {
         let scope = Scope { namespace: Some("kube-system".into()), selector: String::new() };
         let text = within("get", ANSWER_MAX, self.client.request_text(get("/api/v1/namespaces/kube-system"))).await?;
-        let text = text.map_err(|error| match refused("get", &scope, error) {
-            Error::Forbidden { said, .. } => Error::ClusterForbidden { said },
+        let text = text.map_err(|error| match self.refused("get", &scope, error) {
+            Error::Forbidden { said, .. } => Error::Nameless { said },
             other => other,
-        })?;
-        match decode(&text) {
+        });
+        match decode(&text?) {
             Decoded::Whole(namespace) => Ok(namespace.metadata.uid.to_string()),
             _ => Err(Error::Unreadable { verb: "get", why: "namespace kube-system has no uid".into() }),
         }
@@ -223,13 +252,6 @@ fn get(url: &str) -> Request<Vec<u8>> {
 
 async fn within<T>(verb: &'static str, limit: Duration, call: impl Future<Output = T>) -> Result<T, Error> {
     tokio::time::timeout(limit, call).await.map_err(|_| Error::Timeout { verb, limit })
-}
-
-fn refused(verb: &'static str, scope: &Scope, error: kube::Error) -> Error {
-    match error {
-        kube::Error::Api(status) => by_status(verb, scope, *status),
-        source => Error::Unreachable { verb, source: Box::new(source) },
-    }
 }
 
 fn by_status(verb: &'static str, scope: &Scope, status: Status) -> Error {
@@ -284,6 +306,9 @@ mod tests {
         let status = Status { code: 403, message: "nope".into(), ..Status::default() };
         let text = by_status("watch", &scope, status).to_string();
         assert!(text.contains("watch pods") && text.contains("--verb=get,list,watch"), "{text}");
-        assert!(text.contains("--namespace runs"), "{text}");
+        assert!(text.contains("create role ") && text.contains("--namespace runs"), "{text}");
+        let status = Status { code: 403, message: "nope".into(), ..Status::default() };
+        let text = by_status("list", &Scope { namespace: None, ..scope }, status).to_string();
+        assert!(text.contains("create clusterrole ") && !text.contains("--namespace"), "{text}");
     }
 }

@@ -8,11 +8,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{
-    Worker,
-    position::Stream,
-    table::{Gone, Table},
-};
+use super::{Worker, pending::Gone, position::Stream, table::Table};
 use crate::{
     cli::chain,
     logs::streams::LogSource,
@@ -284,8 +280,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let Confirmed { stream, uid, last, gone, exists } = confirmed;
         self.table.streams[stream].settled(gone.version);
         if exists {
-            tracing::info!(pod_uid = %uid, "pod left the selection, no longer followed");
-            self.table.left(&uid);
+            // Every LIST asks again about pods that left: said once.
+            if self.table.left(&uid, gone.version, Instant::now()) {
+                tracing::info!(pod_uid = %uid, "pod left the selection, no longer followed");
+            }
         } else {
             self.table.gone(stream, &uid, last, gone, Instant::now());
         }

@@ -11,9 +11,9 @@
 //! opened (fenced, restored), and nothing outside Kafka happens before the commit that remembers it.
 
 mod intake;
+pub mod pending;
 pub mod position;
 mod publishing;
-pub mod slot;
 pub mod table;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};

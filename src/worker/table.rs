@@ -8,14 +8,13 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-pub use super::slot::{Gone, Pending};
 use super::{
+    pending::{Gone, Pending, merge},
     position::{self, Stream},
-    slot::{Slot, chain, merge, size},
 };
 use crate::{
     lifecycle::{
-        decide,
+        decide::{self, Decision, Input, step},
         event::{Captured, LogsStatus},
         identity::OddId,
         rules::Rules,
@@ -32,6 +31,20 @@ pub const BATCH_PODS_MAX: usize = 1000;
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Tombstones per transaction.
 const TOMBSTONES_MAX: usize = 2000;
+
+/// One pod.
+#[derive(Debug, Default)]
+struct Slot {
+    stream: usize,
+    tracked: Option<Tracked>,
+    pending: Option<Pending>,
+    captured: Option<Captured>,
+    capturing: bool,
+    busy: bool,
+    queued: bool,
+    /// Kept for a look at the same state when its settle grace is over.
+    settling: Option<Box<Pod>>,
+}
 
 /// What a batch will do to its pods once it is committed.
 #[derive(Debug, Default)]
@@ -85,8 +98,6 @@ pub struct Table {
     ready: VecDeque<PodUid>,
     /// Told as gone and not yet tombstones: (stream, version of the going, pod).
     gone: BTreeSet<(usize, ResourceVersion, PodUid)>,
-    /// Left the selection without going, and not yet tombstones.
-    left: BTreeSet<PodUid>,
     /// Captures whose end is not committed yet: their bytes are held here.
     captures_held: usize,
     /// Progress of each watch stream.
@@ -96,14 +107,7 @@ pub struct Table {
 impl Table {
     /// An empty table over these streams.
     pub fn new(streams: Vec<Stream>) -> Self {
-        Self {
-            slots: HashMap::new(),
-            ready: VecDeque::new(),
-            gone: BTreeSet::new(),
-            left: BTreeSet::new(),
-            captures_held: 0,
-            streams,
-        }
+        Self { slots: HashMap::new(), ready: VecDeque::new(), gone: BTreeSet::new(), captures_held: 0, streams }
     }
 
     /// How many pods are known.
@@ -118,7 +122,7 @@ impl Table {
 
     /// Whether a pod waits to be decided.
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.left.is_empty()
+        !self.ready.is_empty()
     }
 
     /// Makes what the changelog holds the truth about what has been told, and gives the captures that it still wants.
@@ -169,17 +173,17 @@ impl Table {
     pub fn observe(&mut self, stream: usize, pod: Box<Pod>, arrived: Instant, listed: bool) {
         let version = pod.metadata.resource_version;
         let uid = pod.metadata.uid.clone();
-        self.left.remove(&uid);
         let slot = self.slots.entry(uid.clone()).or_default();
         slot.stream = stream;
         // A settle grace that ends just now is not something that the watch missed.
         let listed = listed && slot.settling.take().is_none();
         match &mut slot.pending {
-            Some(p) if p.gone.is_some() || p.pod.as_ref().is_some_and(|q| q.metadata.resource_version >= version) => {}
-            Some(p) => (p.pod, p.arrived) = (Some(pod), arrived),
+            Some(p) if p.is_newer(version) => {}
+            Some(p) => (p.pod, p.arrived, p.left) = (Some(pod), arrived, None),
             none => {
                 self.streams[stream].opened(version);
-                *none = Some(Pending { pod: Some(pod), gone: None, holds: Some(version), arrived, listed });
+                let holds = Some(version);
+                *none = Some(Pending { pod: Some(pod), holds, listed, ..Pending::new(arrived) });
             }
         }
         self.enqueue(&uid);
@@ -187,7 +191,6 @@ impl Table {
 
     /// Takes in that a pod is gone, with its last state where a DELETED event carried it.
     pub fn gone(&mut self, stream: usize, uid: &PodUid, last: Option<Box<Pod>>, gone: Gone, arrived: Instant) {
-        self.left.remove(uid);
         let slot = self.slots.entry(uid.clone()).or_default();
         slot.stream = stream;
         slot.settling = None;
@@ -198,7 +201,8 @@ impl Table {
         } else {
             self.streams[stream].opened(gone.version);
             let holds = Some(gone.version);
-            slot.pending = Some(Pending { pod: last, gone: Some(gone), holds, arrived, listed: gone.listed });
+            slot.pending =
+                Some(Pending { pod: last, gone: Some(gone), holds, listed: gone.listed, ..Pending::new(arrived) });
         }
         self.enqueue(uid);
     }
@@ -238,16 +242,18 @@ impl Table {
     pub fn settle(&mut self, uid: &PodUid, arrived: Instant) {
         let Some(slot) = self.slots.get_mut(uid) else { return };
         if let (None, Some(pod)) = (&slot.pending, slot.settling.take()) {
-            slot.pending = Some(Pending { pod: Some(pod), gone: None, holds: None, arrived, listed: false });
+            slot.pending = Some(Pending { pod: Some(pod), ..Pending::new(arrived) });
             self.enqueue(uid);
         }
     }
 
-    /// The pod left the selection without going: it is dropped without an event, its record becomes a tombstone.
-    pub fn left(&mut self, uid: &PodUid) {
-        if self.slots.contains_key(uid) {
-            self.left.insert(uid.clone());
-        }
+    /// The pod left the selection without going: nothing is told until it returns. Whether that is news.
+    pub fn left(&mut self, uid: &PodUid, version: ResourceVersion, arrived: Instant) -> bool {
+        let news = |s: &&mut Slot| s.tracked.as_ref().is_none_or(|t| !t.left);
+        let Some(slot) = self.slots.get_mut(uid).filter(news) else { return false };
+        slot.pending.get_or_insert_with(|| Pending::new(arrived)).left = Some(version);
+        self.enqueue(uid);
+        true
     }
 
     /// Pods of a stream that were told of and not told as gone, with the version that the record rests on.
@@ -356,8 +362,7 @@ impl Table {
             *version <= self.streams[*stream].after_commit() && !listing && idle(uid)
         };
         let gone = self.gone.iter().filter(passed).map(|(_, _, uid)| uid);
-        let left = self.left.iter().filter(|uid| idle(uid));
-        formed.in_flight.tombstones = gone.chain(left).take(TOMBSTONES_MAX).cloned().collect();
+        formed.in_flight.tombstones = gone.take(TOMBSTONES_MAX).cloned().collect();
         formed.batch.records.extend(formed.in_flight.tombstones.iter().map(|uid| (uid.clone(), None)));
     }
 
@@ -369,7 +374,6 @@ impl Table {
         }
         for uid in &tombstones {
             self.slots.remove(uid);
-            self.left.remove(uid);
         }
         self.gone.retain(|(_, _, uid)| self.slots.contains_key(uid));
         let mut captures = Vec::new();
@@ -401,6 +405,52 @@ impl Table {
             self.enqueue(&uid);
         }
     }
+}
+
+impl Slot {
+    /// The going of a pod waits for its capture; nothing else does.
+    fn runnable(&self) -> bool {
+        let goes = self.pending.as_ref().is_some_and(|p| p.gone.is_some());
+        if self.busy || (goes && self.capturing) {
+            return false;
+        }
+        self.pending.is_some() || self.captured.is_some()
+    }
+}
+
+/// The steps that one slot is due: its capture, then its newest state, then its going. Their events are told in one
+/// transaction, their last record is what is remembered.
+fn chain(
+    uid: &PodUid,
+    told: Option<&Tracked>,
+    pending: Option<&Pending>,
+    captured: Option<&Captured>,
+    now: Timestamp,
+    rules: &Rules,
+) -> Decision {
+    let first = match captured {
+        Some(captured) => step(uid, told, Input::Captured { captured: captured.clone(), now }, rules),
+        None => Decision::default(),
+    };
+    let between = first.tracked.as_ref().or(told);
+    let second = match pending {
+        Some(Pending { pod: last, gone: Some(gone), .. }) => {
+            let (observed, version) = (gone.observed, gone.version);
+            step(uid, between, Input::Gone { last: last.as_deref(), observed, version, now }, rules)
+        }
+        Some(Pending { pod: Some(pod), .. }) => step(uid, between, Input::Observed { pod, now }, rules),
+        _ => Decision::default(),
+    };
+    let tracked = second.tracked.or(first.tracked);
+    let left = pending.filter(|p| p.gone.is_none()).and_then(|p| p.left);
+    let left = left.map(|version| step(uid, tracked.as_ref().or(told), Input::Left { version }, rules));
+    let mut events = first.events;
+    events.extend(second.events);
+    Decision { events, tracked: left.and_then(|l| l.tracked).or(tracked), ..second }
+}
+
+fn size(captured: &Captured) -> usize {
+    captured.stdout.as_ref().map_or(0, String::len) + captured.stderr.as_ref().map_or(0, String::len)
 }
 
 #[cfg(test)]

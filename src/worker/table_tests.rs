@@ -238,12 +238,15 @@ fn a_restored_verdict_asks_for_its_capture_again() {
 }
 
 #[test]
-fn a_pod_that_left_the_selection_is_forgotten_without_an_event() {
+fn a_pod_that_left_the_selection_tells_nothing_until_it_returns() {
     let mut rig = Rig::new();
     rig.see(2);
     rig.commit_all();
-    rig.table.left(&uid());
+    assert!(rig.table.left(&uid(), ResourceVersion(2), Instant::now()));
     rig.commit_all();
-    assert_eq!(rig.story(), STORY[..2]);
-    assert!(rig.table.is_empty() && rig.told.is_empty());
+    assert!(rig.told[&uid()].left && rig.story() == STORY[..2]);
+    assert!(!rig.table.left(&uid(), ResourceVersion(2), Instant::now()), "said once");
+    rig.see(3);
+    rig.commit_all();
+    assert_eq!(rig.story(), STORY[..3], "its story goes on where it stopped");
 }

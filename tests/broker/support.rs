@@ -124,6 +124,7 @@ pub(crate) fn tracked(number: u32) -> Tracked {
         verdict: None,
         end: None,
         gone: None,
+        left: false,
         unknown: serde_json::Map::new(),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use http::Request;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::{
     Api, Client, Config,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -43,8 +43,15 @@ impl Cluster {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => return Err(error).context("create the test's namespace"),
         }
-        // A pod is refused until the ServiceAccount controller has been here; without a controller none is needed.
-        Ok(())
+        // A pod is refused until there is this account. The controller makes it a moment later; a stack without
+        // controllers never does.
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &self.namespace);
+        let account: ServiceAccount = serde_json::from_value(json!({ "metadata": { "name": "default" } }))?;
+        match accounts.create(&PostParams::default(), &account).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(error) => Err(error).context("create the namespace's default ServiceAccount"),
+        }
     }
 
     /// Waits until pods can be made here: the controller has made the namespace's default ServiceAccount.
@@ -52,8 +59,7 @@ impl Cluster {
     /// # Errors
     /// When that takes too long.
     pub async fn ready_for_pods(&self) -> Result<()> {
-        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
-            Api::namespaced(self.client.clone(), &self.namespace);
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &self.namespace);
         let look = async || Ok(accounts.get_opt("default").await?);
         until(Duration::from_secs(20), "the namespace's default ServiceAccount", look).await?;
         Ok(())

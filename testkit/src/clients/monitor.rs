@@ -27,6 +27,8 @@ pub struct Launch {
     pub variables: Vec<(String, String)>,
     /// Where its log lines go.
     pub log: PathBuf,
+    /// Where its standard output goes; to its log lines if `None`.
+    pub output: Option<PathBuf>,
 }
 
 impl Launch {
@@ -53,6 +55,7 @@ impl Launch {
             arguments,
             variables: vec![("KUBECONFIG".into(), kubeconfig)],
             log: endpoints.run_dir.join(format!("monitor-{app}-{}.log", std::process::id())),
+            output: None,
         }
     }
 
@@ -80,7 +83,11 @@ impl Launch {
         let mut command = Command::new(&self.program);
         command.arg("run").args(&self.arguments).args(["--listen", &address.to_string()]);
         command.envs(self.variables.iter().map(|(k, v)| (k, v)));
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let output = match &self.output {
+            Some(path) => File::create(path).context("create the file of the monitor's output")?,
+            None => log.try_clone()?,
+        };
+        command.stdin(Stdio::null()).stdout(output).stderr(log);
         // Its own group, so that a Ctrl-C at the terminal is the test's business alone.
         command.process_group(0);
         let child = command.spawn().with_context(|| format!("start {}", self.program.display()))?;

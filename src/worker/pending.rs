@@ -1,0 +1,65 @@
+//! What waits to be decided of one pod. Pure.
+
+use tokio::time::Instant;
+
+use super::position::Stream;
+use crate::watch::pod::{Pod, ResourceVersion};
+
+/// What waits to be decided.
+#[derive(Debug)]
+pub struct Pending {
+    /// The newest state.
+    pub pod: Option<Box<Pod>>,
+    /// The pod is gone.
+    pub gone: Option<Gone>,
+    /// After that state it left the selection: the version of that.
+    pub left: Option<ResourceVersion>,
+    /// The lowest version that is settled with this; `None` where nothing holds the position back for it.
+    pub holds: Option<ResourceVersion>,
+    /// When the newest part of this was read.
+    pub arrived: Instant,
+    /// Found by a periodic LIST: telling something then means that the watch had missed it.
+    pub listed: bool,
+}
+
+impl Pending {
+    /// Nothing yet.
+    pub(super) fn new(arrived: Instant) -> Self {
+        Self { pod: None, gone: None, left: None, holds: None, arrived, listed: false }
+    }
+
+    /// Whether a state of this version says nothing new.
+    pub(super) fn is_newer(&self, version: ResourceVersion) -> bool {
+        let known = self.pod.as_ref().map(|p| p.metadata.resource_version);
+        self.gone.is_some() || known.max(self.left).is_some_and(|known| known >= version)
+    }
+}
+
+/// How a pod went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone {
+    /// False: found missing by a LIST.
+    pub observed: bool,
+    /// Of the going.
+    pub version: ResourceVersion,
+    /// Found by a periodic LIST.
+    pub listed: bool,
+}
+
+/// An older and a newer pending become one, which holds the position where the older did.
+pub(super) fn merge(older: Option<Pending>, newer: Option<Pending>, stream: &mut Stream) -> Option<Pending> {
+    match (older, newer) {
+        (Some(older), Some(newer)) => {
+            let holds = match (older.holds, newer.holds) {
+                (Some(low), Some(high)) if low != high => {
+                    stream.settled(low.max(high));
+                    Some(low.min(high))
+                }
+                (low, high) => low.or(high),
+            };
+            let left = newer.left.or(older.left.filter(|_| newer.pod.is_none()));
+            Some(Pending { pod: newer.pod.or(older.pod), gone: newer.gone.or(older.gone), left, holds, ..newer })
+        }
+        (older, newer) => newer.or(older),
+    }
+}

@@ -1,0 +1,112 @@
+//! A ServiceAccount with too few rights: what the monitor says, and that it goes on once they are granted.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::{
+    authentication::v1::TokenRequest,
+    core::v1::ServiceAccount,
+    rbac::v1::{Role, RoleBinding},
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use crate::support::{Bench, LIMIT, expect, faultless, proxy::kubeconfig_with_token, ready, truth, unready};
+
+/// A ServiceAccount with a role that grants nothing yet; gives the path of its kubeconfig.
+async fn account(bench: &Bench) -> Result<String> {
+    let (client, namespace) = (bench.cluster.client(), bench.cluster.namespace().to_owned());
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
+    let account = serde_json::from_value(json!({ "metadata": { "name": "monitor" } }))?;
+    accounts.create(&PostParams::default(), &account).await.context("create a ServiceAccount")?;
+    let bindings: Api<RoleBinding> = Api::namespaced(client, &namespace);
+    let binding = serde_json::from_value(json!({
+        "metadata": { "name": "monitor" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "monitor" },
+        "subjects": [{ "kind": "ServiceAccount", "name": "monitor", "namespace": namespace }],
+    }))?;
+    bindings.create(&PostParams::default(), &binding).await.context("create a RoleBinding")?;
+    let request: TokenRequest = serde_json::from_value(json!({ "spec": { "audiences": [] } }))?;
+    let token = accounts.create_token_request("monitor", &PostParams::default(), &request).await;
+    let token = token.context("ask for a token")?.status.and_then(|status| status.token).context("a token")?;
+    kubeconfig_with_token(&bench.endpoints, &bench.app, &token)
+}
+
+async fn grant(bench: &Bench, verbs: &[&str], resources: &[&str]) -> Result<()> {
+    let roles: Api<Role> = Api::namespaced(bench.cluster.client(), bench.cluster.namespace());
+    let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": { "name": "monitor" },
+        "rules": [{ "apiGroups": [""], "resources": resources, "verbs": verbs }] });
+    roles.patch("monitor", &PatchParams::apply("tests").force(), &Patch::Apply(role)).await.context("grant")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_missing_right_is_named_with_its_mend_and_none_needs_a_restart() -> Result<()> {
+    let bench = Bench::new("rights").await?;
+    let kubeconfig = account(&bench).await?;
+    let launch = bench.launch.clone().with(&["--cluster-id", "c-1"]).variable("KUBECONFIG", &kubeconfig);
+    let mut monitor = launch.start()?;
+    let command = format!(
+        "kubectl create role pod-monitor --verb=get,list,watch --resource=pods,pods/log --namespace {}",
+        bench.app
+    );
+    unready(&monitor, &["kubernetes", "list pods", &command]).await?;
+    grant(&bench, &["list"], &["pods"]).await?;
+    unready(&monitor, &["kubernetes", "watch pods", &command]).await?;
+    grant(&bench, &["list", "watch"], &["pods"]).await?;
+    ready(&mut monitor).await?;
+    let mut history = bench.history()?;
+
+    // Without get on pods/log the end is told, and says why it has no output.
+    let uid = bench.running("a").await?;
+    bench.end("a", 0).await?;
+    let whole = ["pod_scheduled", "execution_running", "execution_completed"];
+    let told = expect(&mut history, &uid, &whole).await?;
+    let logs = &told[2].value["logs"];
+    ensure!(logs["status"] == "unavailable" && logs["reason"] == "forbidden", "{logs}");
+
+    // Only a GET tells whether a pod went or left: without the right nothing is told, with it the monitor goes on.
+    let left = bench.running("left").await?;
+    expect(&mut history, &left, &whole[..2]).await?;
+    bench.cluster.patch("exec-left", json!({ "metadata": { "labels": { "app": "other" } } })).await?;
+    unready(&monitor, &["kubernetes", "get pods", &command]).await?;
+    grant(&bench, &["get", "list", "watch"], &["pods", "pods/log"]).await?;
+    ready(&mut monitor).await?;
+    bench.log_line("pod left the selection, no longer followed").await?;
+    let flush = bench.flush(&mut history, "flush").await?;
+    bench.end("flush", 0).await?;
+    let told = expect(&mut history, &flush.uid, &whole).await?;
+    ensure!(told[2].value["logs"]["reason"] != "forbidden", "{}", told[2].value);
+    faultless(&history, &[truth(&uid, &whole), truth(&left, &whole[..2]), truth(&flush.uid, &whole)])?;
+    monitor.stop(LIMIT).await?;
+    bench.close().await
+}
+
+#[tokio::test]
+async fn a_cluster_whose_name_may_not_be_read_needs_a_flag_or_a_right() -> Result<()> {
+    let bench = Bench::new("nameless").await?;
+    let kubeconfig = account(&bench).await?;
+    let mut monitor = bench.launch.clone().variable("KUBECONFIG", &kubeconfig).start()?;
+    ensure!(monitor.ended(LIMIT).await?.code() == Some(2), "{}", monitor.log_end());
+    let error = bench.log_line("cannot go on").await?["error"].as_str().unwrap_or_default().to_owned();
+    let command = "kubectl create clusterrole pod-monitor-cluster-id --verb=get --resource=namespaces \
+                   --resource-name=kube-system";
+    ensure!(error.contains("--cluster-id") && error.contains(command), "{error}");
+    bench.close().await
+}
+
+#[tokio::test]
+async fn rights_for_all_namespaces_are_a_cluster_role() -> Result<()> {
+    let bench = Bench::new("all-rights").await?;
+    let kubeconfig = account(&bench).await?;
+    let mut launch = bench.launch.clone().with(&["--cluster-id", "c-1"]).variable("KUBECONFIG", &kubeconfig);
+    let at = launch.arguments.iter().position(|a| a == "--namespace").expect("Launch::new names one");
+    launch.arguments.splice(at..at + 2, ["--all-namespaces".to_owned()]);
+    let monitor = launch.start()?;
+    let command = "kubectl create clusterrole pod-monitor --verb=get,list,watch --resource=pods,pods/log";
+    unready(&monitor, &["list pods", command]).await?;
+    drop(monitor);
+    bench.close().await
+}

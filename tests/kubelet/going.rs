@@ -1,0 +1,73 @@
+//! Pods that are deleted: while they run, after their end, by force.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    COMPLETED, Watched,
+    support::{LIMIT, expect, faultless, truth},
+};
+
+const DELETED: [&str; 4] = ["pod_scheduled", "execution_running", "execution_failed", "pod_terminated"];
+const GONE: [&str; 4] = ["pod_scheduled", "execution_running", "execution_completed", "pod_terminated"];
+
+#[tokio::test]
+async fn deleted_pods_tell_how_they_went() -> Result<()> {
+    let mut w = Watched::new("going", &[]).await?;
+    let running = w.script("running", "echo before; sleep 600").await?;
+    let forced = w.script("forced", "echo before; sleep 600").await?;
+    let graceful = w
+        .pod("graceful", "trap 'echo bye; exit 0' TERM; echo before; while true; do sleep 0.1; done", |pod| {
+            pod["spec"]["terminationGracePeriodSeconds"] = 20.into();
+        })
+        .await?;
+    let after = w.script("after", "echo all").await?;
+    for uid in [&running, &forced, &graceful] {
+        expect(&mut w.history, uid, &DELETED[..2]).await?;
+    }
+    let cluster = w.bench.cluster.clone();
+    cluster.delete("exec-running", None).await?;
+    cluster.delete("exec-forced", Some(0)).await?;
+    cluster.delete("exec-graceful", None).await?;
+
+    // Nobody can see how a forced one ends: its object goes first.
+    let told = expect(&mut w.history, &forced, &DELETED).await?;
+    let end = &told[2].value;
+    ensure!(end["event_type"] == "execution_failed" && end.get("exit_code").is_none(), "{end}");
+    ensure!(end["cause"] == "lost" && told[3].value["observed"] == true, "{told:#?}");
+
+    let told = expect(&mut w.history, &running, &DELETED).await?;
+    let end = &told[2].value;
+    ensure!(end["cause"] == "deleted" && end["exit_code"] == 137, "{end}");
+    ensure!(told[3].value["observed"] == true && told[3].value["exit_code"] == 137, "{}", told[3].value);
+
+    // It was asked to go and ended by itself with 0: that is what it says.
+    let told = expect(&mut w.history, &graceful, &GONE).await?;
+    ensure!(told[2].value["exit_code"] == 0 && told[3].value["exit_code"] == 0, "{told:#?}");
+
+    let end = w.end(&after).await?.value;
+    ensure!(end["stdout"] == "all\n" && end["logs"]["status"] == "complete", "{end}");
+    cluster.delete("exec-after", None).await?;
+    let told = expect(&mut w.history, &after, &GONE).await?;
+    ensure!(told[3].value["exit_code"] == 0 && told[3].value["observed"] == true, "{}", told[3].value);
+    let truths = [truth(&running, &DELETED), truth(&forced, &DELETED), truth(&graceful, &GONE), truth(&after, &GONE)];
+    faultless(&w.history, &truths)?;
+    w.close().await
+}
+
+#[tokio::test]
+async fn a_monitor_that_was_away_captures_the_output_that_is_still_there() -> Result<()> {
+    let mut w = Watched::new("away", &[]).await?;
+    let uid =
+        w.script("a", "echo one; while [ ! -e /tmp/x ]; do sleep 0.1; [ $((n+=1)) -gt 20 ] && exit 0; done").await?;
+    expect(&mut w.history, &uid, &COMPLETED[..2]).await?;
+    let Watched { bench, monitor, mut history } = w;
+    monitor.kill()?;
+    bench.cluster.wait_phase("exec-a", &["Succeeded"], LIMIT).await?;
+    let monitor = bench.monitor(&[]).await?;
+    let told = expect(&mut history, &uid, &COMPLETED).await?;
+    ensure!(told[2].value["stdout"] == "one\n" && told[2].value["logs"]["status"] == "complete", "{}", told[2].value);
+    ensure!(monitor.stop(Duration::from_secs(5)).await?.code() == Some(0), "asked to stop");
+    bench.close().await
+}
