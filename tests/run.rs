@@ -114,7 +114,7 @@ fn a_flag_wins_over_a_variable_that_over_the_file_that_over_the_default() {
     let file = "selector: app=file\nsettle-grace: 1s\nenvironment: file\ncaptures-max: 7\nnamespace: [f, g]\n\
                 cluster-id: 1.10\nkafka: file:1\nkafka-config: {sasl.password: hunter2, security.protocol: ssl}\n";
     fs::write(here.join("c.yaml"), file).unwrap();
-    fs::write(here.join("secrets"), "sasl.username=me\nsecurity.protocol=plain\nx.token=hunter2\n").unwrap();
+    fs::write(here.join("secrets"), "sasl.username=me\nsecurity.protocol=plain\nssl.key.password=hunter2\n").unwrap();
     let flags = ["--settle-grace", "3s", "--create-topics"];
     let variables = [
         ("POD_MONITOR_CONFIG", "c.yaml"),
@@ -141,8 +141,13 @@ fn a_flag_wins_over_a_variable_that_over_the_file_that_over_the_default() {
     assert_eq!(line["captures_max"], 7);
     let sink = line["sink"].as_str().unwrap();
     assert!(!line.to_string().contains("hunter2"), "{line}");
-    for part in ["sasl.password=***", "x.token=***", "sasl.username=me", "security.protocol=ssl", "create_topics: true"]
-    {
+    for part in [
+        "sasl.password=***",
+        "ssl.key.password=***",
+        "sasl.username=me",
+        "security.protocol=ssl",
+        "create_topics: true",
+    ] {
         assert!(sink.contains(part), "{part}: {sink}");
     }
     running.line("serving HTTP");
