@@ -116,25 +116,36 @@ impl KafkaJournals {
     }
 }
 
-impl Journals for KafkaJournals {
-    type Journal = KafkaJournal;
-
-    async fn open(&self, tenure: &Tenure) -> Result<(KafkaJournal, Restored), OpenError> {
+impl KafkaJournals {
+    /// Fence, barrier, restore.
+    async fn take_over(&self, tenure: &Tenure) -> Result<(KafkaJournal, Restored), OpenError> {
         let shard = tenure.shard;
         let tail = self.take_tail(shard)?;
         let fence = self.standby(shard).warm.fence(tenure).await;
         let fenced = fence.map_err(|source| OpenError::Fence { shard, source })?;
         let barrier = fenced.barrier(tail).await.map_err(|source| OpenError::Barrier { shard, source })?;
-        let (mut journal, restored) =
+        let (journal, restored) =
             barrier.restore().await.map_err(|source: restore::Error| OpenError::Restore { shard, source })?;
         if let Some(found) = &restored.identity {
             self.settings.identity().fits(found).map_err(|source| OpenError::Identity { shard, source })?;
         }
-        // At once, not beside the first event: until it stands there, another installation takes the changelog for new.
-        if journal.identity.is_some() {
-            let claimed = journal.commit(Batch::default()).await;
-            claimed.map_err(|source| OpenError::Barrier { shard, source })?;
-        }
         Ok((journal, restored))
+    }
+}
+
+impl Journals for KafkaJournals {
+    type Journal = KafkaJournal;
+
+    async fn open(&self, tenure: &Tenure) -> Result<(KafkaJournal, Restored), OpenError> {
+        let shard = tenure.shard;
+        let (mut journal, restored) = self.take_over(tenure).await?;
+        if restored.identity.is_some() {
+            return Ok((journal, restored));
+        }
+        // At once, not beside the first event: until it stands there, another installation takes the changelog for new.
+        let claimed = journal.commit(Batch::default()).await;
+        claimed.map_err(|source| OpenError::Barrier { shard, source })?;
+        // Claimed, but not answered cleanly: such a journal takes no batch any more (INV-5).
+        if journal.line.is_spent() { self.take_over(tenure).await } else { Ok((journal, restored)) }
     }
 }

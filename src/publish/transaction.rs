@@ -74,6 +74,11 @@ impl Line {
         Self { shard, orders, spent: false }
     }
 
+    /// Whether an answer was not clean, so that nothing more is sent through it (INV-5).
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent
+    }
+
     /// Commits in one transaction. If this future is dropped before its end, the outcome is unknown and the line spent.
     pub(super) async fn commit(&mut self, batch: Batch, meta: Vec<(&'static str, Vec<u8>)>) -> Result<(), CommitError> {
         let shard = self.shard;
