@@ -145,7 +145,7 @@ impl Journals for KafkaJournals {
         // At once, not beside the first event: until it stands there, another installation takes the changelog for new.
         let claimed = journal.commit(Batch::default()).await;
         claimed.map_err(|source| OpenError::Barrier { shard, source })?;
-        // Claimed, but not answered cleanly: such a journal takes no batch any more (INV-5).
+        // Claimed, but not answered cleanly: such a journal takes no batch any more (INV-10).
         if journal.line.is_spent() { self.take_over(tenure).await } else { Ok((journal, restored)) }
     }
 }

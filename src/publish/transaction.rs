@@ -74,7 +74,7 @@ impl Line {
         Self { shard, orders, spent: false }
     }
 
-    /// Whether an answer was not clean, so that nothing more is sent through it (INV-5).
+    /// Whether an answer was not clean, so that nothing more is sent through it (INV-10).
     pub(super) fn is_spent(&self) -> bool {
         self.spent
     }
