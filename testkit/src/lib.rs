@@ -9,4 +9,6 @@
 
 #[cfg(feature = "clients")]
 pub mod clients;
+#[cfg(feature = "clients")]
+pub mod demo;
 pub mod stack;

@@ -3,6 +3,7 @@
 //! Builds without any C library, because it installs the packages that those need.
 #![allow(clippy::disallowed_methods, reason = "a developer's tool measures on the real clock")]
 
+mod demo;
 mod deny;
 mod libtest;
 mod stack;
@@ -30,6 +31,8 @@ enum Command {
     Down(stack::Down),
     /// Show the local stacks: components, addresses, logs, and whether they answer.
     Status(stack::Status),
+    /// Show what the monitor tells: sample executions as real pods, and their stories as read back from Kafka.
+    Demo(demo::Demo),
     /// Install the packages and build the local stack's programs into the cache. `up` and `test` do it too.
     BuildStack,
     /// Run the test suites, those against real servers on a stack booted for the run.
@@ -53,6 +56,7 @@ fn run(command: Command) -> Result<()> {
         Command::Up(up) => up.run(),
         Command::Down(down) => down.run(),
         Command::Status(status) => status.run(),
+        Command::Demo(demo) => demo.run(),
         Command::BuildStack => stack::build(),
         Command::Test(test) => test.run(),
         Command::PinStack => testkit::stack::modules::regenerate(&suites::workspace().join("testkit/stack-modules")),

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use testkit::stack::{Endpoints, Options, Packages, Profile, Stack, build, cleanup, readiness};
 
 /// The name of the stack that is meant when none is given.
-const DEFAULT_NAME: &str = "dev";
+pub(crate) const DEFAULT_NAME: &str = "dev";
 
 #[derive(Clone, Copy, ValueEnum)]
 enum ProfileName {
