@@ -58,8 +58,8 @@ pub(super) enum Want {
     Absent,
     /// The pod's UID.
     PodUid,
-    /// A time of this pod's life, not of 1970.
-    ThisYear,
+    /// A time of this pod's life, not the zero that Kubernetes writes where it knows none.
+    NotEpoch,
 }
 
 impl fmt::Display for Want {
@@ -73,7 +73,7 @@ impl fmt::Display for Want {
             Self::Contains(part) => write!(f, "a text with {part:?}"),
             Self::Absent => f.write_str("nothing"),
             Self::PodUid => f.write_str("the pod's UID"),
-            Self::ThisYear => f.write_str("a time of this pod's life"),
+            Self::NotEpoch => f.write_str("a time of this pod's life"),
         }
     }
 }
@@ -107,7 +107,7 @@ fn meets(want: &Want, found: Option<&Value>, uid: &str) -> bool {
         Want::Contains(part) => text.is_some_and(|text| text.contains(part)),
         Want::Absent => found.is_none(),
         Want::PodUid => text == Some(uid),
-        Want::ThisYear => text.is_some_and(|text| !text.starts_with("19") && !text.starts_with("0")),
+        Want::NotEpoch => text.is_some_and(|text| !text.starts_with("19") && !text.starts_with("0")),
     }
 }
 
