@@ -54,8 +54,7 @@ impl Demo {
 
     /// With the features and packages that the tests use, so that little is compiled twice.
     fn build(&self) -> Result<()> {
-        let mut command = Command::new("cargo");
-        command.args(["build", "--locked", "--package", "pod-monitor", "--package", "testkit"]);
+        let mut command = suites::cargo(&["build", "--locked", "--package", "pod-monitor", "--package", "testkit"]);
         command.args(["--bins", "--features", "testkit/clients"]);
         if self.release {
             command.arg("--release");
