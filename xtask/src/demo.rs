@@ -41,7 +41,10 @@ impl Demo {
         let (stack, ours) = self.stack()?;
         let told = self.tell(stack.endpoints(), ours);
         if ours && self.keep {
-            stack.detach()?;
+            let kept = stack.detach()?;
+            if !matches!(told, Ok(true)) {
+                eprintln!("the stack stays up; end it by: cargo xtask down --name {}", kept.name);
+            }
         } else {
             drop(stack);
         }

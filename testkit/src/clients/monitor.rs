@@ -196,7 +196,7 @@ impl Monitor {
 
     /// Lets it outlive us; ending it is then the caller's business, by its pid.
     pub fn leave(self) {
-        // Dropping would kill it. Nothing leaks but the handle of a process that we are about to outlive no longer.
+        // Dropping would kill it.
         std::mem::forget(self);
     }
 

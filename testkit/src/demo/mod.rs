@@ -19,6 +19,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     clients::{
@@ -59,7 +60,7 @@ impl Demo {
         tokio::select! {
             result = self.tell(endpoints) => result,
             // Dropping what runs ends the monitor; by default a signal would leave it behind.
-            _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            signal = asked_to_stop() => anyhow::bail!("{}", signal?),
         }
     }
 
@@ -128,6 +129,16 @@ impl Demo {
         println!("To end both: cargo xtask down --name {name}");
         monitor.leave();
         Ok(())
+    }
+}
+
+/// Waits for the signals that end a program at a terminal; says which one came.
+async fn asked_to_stop() -> Result<&'static str> {
+    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt.map(|()| "interrupted").context("wait for Ctrl-C"),
+        _ = terminate.recv() => Ok("asked to end"),
+        _ = hangup.recv() => Ok("the terminal is gone"),
     }
 }
 
