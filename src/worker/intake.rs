@@ -8,7 +8,12 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Worker, pending::Gone, position::Stream, table::Table};
+use super::{
+    Worker,
+    pending::{Gone, Source},
+    position::Stream,
+    table::Table,
+};
 use crate::{
     cli::chain,
     logs::streams::LogSource,
@@ -163,16 +168,19 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let version = snapshot.version;
         let arrived = Instant::now();
         let periodic = reason == Reason::Periodic;
+        let source = if periodic { Source::Comparison } else { Source::List };
         let pods: Vec<Box<Pod>> = snapshot.pods.into_iter().filter_map(|decoded| self.readable(decoded)).collect();
         let uids: HashSet<&PodUid> = pods.iter().map(|pod| &pod.metadata.uid).collect();
         self.feeds[stream].suspects.note(version, &uids, self.table.present(stream));
         let count = pods.len();
         for pod in pods {
-            self.table.observe(stream, pod, arrived, periodic);
+            self.table.observe(stream, pod, arrived, source);
         }
         if reason == Reason::Expired {
             self.table.streams[stream].progress(version);
             self.feeds[stream].start(version);
+            // At once: from now on nothing that comes and goes while nobody runs is missed.
+            self.position_due = true;
         }
         if periodic {
             self.parts.metrics.reconciled();
@@ -205,7 +213,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 metrics.watch_delivered(WatchEvent::Modified);
                 let version = pod.metadata.resource_version;
                 self.feeds[stream].suspects.clear(&pod.metadata.uid);
-                self.table.observe(stream, pod, arrived, false);
+                self.table.observe(stream, pod, arrived, Source::Watch);
                 self.passed(stream, version);
             }
             NoticeKind::Deleted { pod, arrived } => {

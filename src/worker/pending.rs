@@ -28,11 +28,33 @@ impl Pending {
         Self { pod: None, gone: None, left: None, holds: None, arrived, listed: false }
     }
 
+    /// The position stays below this version until it is decided.
+    ///
+    /// INV-1: what the watch brings must hold it, since a successor's watch begins there. What a LIST shows need not: the
+    /// successor's LIST shows it again, and if it goes before that, its DELETED is above the position.
+    pub(super) fn hold(&mut self, version: ResourceVersion, stream: &mut Stream) {
+        if self.holds.is_none() {
+            stream.opened(version);
+            self.holds = Some(version);
+        }
+    }
+
     /// Whether a state of this version says nothing new.
     pub(super) fn is_newer(&self, version: ResourceVersion) -> bool {
         let known = self.pod.as_ref().map(|p| p.metadata.resource_version);
         self.gone.is_some() || known.max(self.left).is_some_and(|known| known >= version)
     }
+}
+
+/// Where a state was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The watch brought it.
+    Watch,
+    /// The LIST of a take-over, or of a watch that had to begin anew.
+    List,
+    /// The LIST of a periodic reconciliation: telling something from it means that the watch had missed it.
+    Comparison,
 }
 
 /// How a pod went.
@@ -51,14 +73,16 @@ pub(super) fn merge(older: Option<Pending>, newer: Option<Pending>, stream: &mut
     match (older, newer) {
         (Some(older), Some(newer)) => {
             let holds = match (older.holds, newer.holds) {
-                (Some(low), Some(high)) if low != high => {
+                (Some(low), Some(high)) => {
                     stream.settled(low.max(high));
                     Some(low.min(high))
                 }
                 (low, high) => low.or(high),
             };
             let left = newer.left.or(older.left.filter(|_| newer.pod.is_none()));
-            Some(Pending { pod: newer.pod.or(older.pod), gone: newer.gone.or(older.gone), left, holds, ..newer })
+            // Who saw it go knows more than a LIST that lacks it.
+            let gone = older.gone.filter(|gone| gone.observed).or(newer.gone).or(older.gone);
+            Some(Pending { pod: newer.pod.or(older.pod), gone, left, holds, ..newer })
         }
         (older, newer) => newer.or(older),
     }

@@ -3,7 +3,7 @@
 //! The position of a stream is the highest resourceVersion such that every observation up to it is committed or needed
 //! nothing: where a successor's watch may begin. It never goes back (tombstones rest on it, INV-7).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::watch::pod::ResourceVersion;
 
@@ -14,10 +14,11 @@ pub struct Stream {
     pub name: String,
     /// The newest version that the watch has delivered.
     seen: ResourceVersion,
-    /// Observations that are neither committed nor part of an open transaction.
-    open: BTreeSet<ResourceVersion>,
+    /// Observations that are neither committed nor part of an open transaction, with how many there are of each
+    /// version: that of a LIST can be the same as that of an event, and each holds the position by itself.
+    open: BTreeMap<ResourceVersion, usize>,
     /// Observations in the open transaction.
-    in_flight: BTreeSet<ResourceVersion>,
+    in_flight: Vec<ResourceVersion>,
     /// The position in the changelog.
     committed: ResourceVersion,
 }
@@ -46,23 +47,29 @@ impl Stream {
 
     /// An observation is waiting to be worked through.
     pub fn opened(&mut self, version: ResourceVersion) {
-        self.open.insert(version);
+        *self.open.entry(version).or_default() += 1;
     }
 
     /// It needed nothing.
     pub fn settled(&mut self, version: ResourceVersion) {
-        self.open.remove(&version);
+        if let Some(count) = self.open.get_mut(&version) {
+            *count -= 1;
+            if *count == 0 {
+                self.open.remove(&version);
+            }
+        }
     }
 
     /// It becomes part of the open transaction.
     pub fn taken(&mut self, version: ResourceVersion) {
-        self.open.remove(&version);
-        self.in_flight.insert(version);
+        self.settled(version);
+        self.in_flight.push(version);
     }
 
     /// The position that is true once the open transaction is committed.
     pub fn after_commit(&self) -> ResourceVersion {
-        let below = self.open.first().map_or(self.seen, |first| ResourceVersion(first.0.saturating_sub(1)));
+        let below =
+            self.open.first_key_value().map_or(self.seen, |(first, _)| ResourceVersion(first.0.saturating_sub(1)));
         below.min(self.seen).max(self.committed)
     }
 
@@ -74,7 +81,9 @@ impl Stream {
 
     /// The open transaction came to nothing: its observations are open again.
     pub fn abort(&mut self) {
-        self.open.append(&mut self.in_flight);
+        for version in std::mem::take(&mut self.in_flight) {
+            self.opened(version);
+        }
     }
 
     /// The cluster's store was reset: versions begin anew, below what we had seen.
@@ -111,6 +120,18 @@ mod tests {
         s.commit(rv(14));
         s.settled(rv(15));
         assert_eq!((s.after_commit(), s.committed()), (rv(15), rv(14)));
+    }
+
+    #[test]
+    fn two_observations_of_one_version_hold_the_position_each_by_itself() {
+        let mut s = Stream::new("", Some(rv(10)));
+        s.progress(rv(15));
+        s.opened(rv(12));
+        s.opened(rv(12));
+        s.settled(rv(12));
+        assert_eq!(s.after_commit(), rv(11));
+        s.settled(rv(12));
+        assert_eq!(s.after_commit(), rv(15));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
-    pending::{Gone, Pending, merge},
+    pending::{Gone, Pending, Source, merge},
     position::{self, Stream},
 };
 use crate::{
@@ -170,21 +170,21 @@ impl Table {
     }
 
     /// Takes in a state of a pod.
-    pub fn observe(&mut self, stream: usize, pod: Box<Pod>, arrived: Instant, listed: bool) {
+    pub fn observe(&mut self, stream: usize, pod: Box<Pod>, arrived: Instant, source: Source) {
         let version = pod.metadata.resource_version;
         let uid = pod.metadata.uid.clone();
         let slot = self.slots.entry(uid.clone()).or_default();
         slot.stream = stream;
+        let settling = slot.settling.take();
+        let pending = slot.pending.get_or_insert_with(|| Pending::new(arrived));
+        if pending.is_newer(version) {
+            return;
+        }
         // A settle grace that ends just now is not something that the watch missed.
-        let listed = listed && slot.settling.take().is_none();
-        match &mut slot.pending {
-            Some(p) if p.is_newer(version) => {}
-            Some(p) => (p.pod, p.arrived, p.left) = (Some(pod), arrived, None),
-            none => {
-                self.streams[stream].opened(version);
-                let holds = Some(version);
-                *none = Some(Pending { pod: Some(pod), holds, listed, ..Pending::new(arrived) });
-            }
+        pending.listed = source == Source::Comparison && settling.is_none();
+        (pending.pod, pending.arrived, pending.left) = (Some(pod), arrived, None);
+        if source == Source::Watch {
+            pending.hold(version, &mut self.streams[stream]);
         }
         self.enqueue(&uid);
     }
@@ -194,16 +194,13 @@ impl Table {
         let slot = self.slots.entry(uid.clone()).or_default();
         slot.stream = stream;
         slot.settling = None;
-        if let Some(pending) = &mut slot.pending {
+        let pending = slot.pending.get_or_insert_with(|| Pending::new(arrived));
+        // Who saw it go knows more than a LIST that lacks it.
+        if pending.gone.is_none_or(|known| !known.observed) {
             pending.pod = last.or(pending.pod.take());
-            pending.gone = Some(gone);
-            pending.arrived = arrived;
-        } else {
-            self.streams[stream].opened(gone.version);
-            let holds = Some(gone.version);
-            slot.pending =
-                Some(Pending { pod: last, gone: Some(gone), holds, listed: gone.listed, ..Pending::new(arrived) });
+            (pending.gone, pending.arrived, pending.listed) = (Some(gone), arrived, gone.listed);
         }
+        pending.hold(gone.version, &mut self.streams[stream]);
         self.enqueue(uid);
     }
 

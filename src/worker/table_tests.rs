@@ -91,7 +91,7 @@ impl Rig {
     }
 
     fn see(&mut self, version: u64) {
-        self.table.observe(0, pod(version), Instant::now(), false);
+        self.table.observe(0, pod(version), Instant::now(), Source::Watch);
         self.table.streams[0].progress(ResourceVersion(version));
     }
 
@@ -249,4 +249,25 @@ fn a_pod_that_left_the_selection_tells_nothing_until_it_returns() {
     rig.see(3);
     rig.commit_all();
     assert_eq!(rig.story(), STORY[..3], "its story goes on where it stopped");
+}
+
+#[test]
+fn a_going_holds_the_position_also_beside_what_holds_nothing() {
+    let mut rig = Rig::new();
+    rig.table.observe(0, pod(3), Instant::now(), Source::List);
+    rig.table.streams[0].progress(ResourceVersion(3));
+    assert_eq!(rig.table.streams[0].after_commit(), ResourceVersion(3), "a LIST shows it again");
+    rig.lose(4);
+    assert_eq!(rig.table.streams[0].after_commit(), ResourceVersion(3), "nobody shows its going again");
+}
+
+#[test]
+fn a_going_that_was_seen_stays_one_that_was_seen() {
+    let mut rig = Rig::new();
+    rig.lose(4);
+    let missing = Gone { observed: false, version: ResourceVersion(9), listed: true };
+    rig.table.gone(0, &uid(), None, missing, Instant::now());
+    rig.commit_all();
+    let Body::Terminated { observed, .. } = rig.events[3].body else { panic!("not a going") };
+    assert!(observed);
 }

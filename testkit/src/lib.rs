@@ -9,5 +9,7 @@
 
 #[cfg(feature = "clients")]
 pub mod clients;
+#[cfg(feature = "clients")]
+pub mod demo;
 pub mod monitor_image;
 pub mod stack;

@@ -75,6 +75,14 @@ async fn killed_at_random_moments_it_tells_the_same_story() {
     let mut undisturbed = quiet.start().unwrap();
     undisturbed.ready(Duration::from_secs(20)).await.unwrap();
 
+    // Its first position is in the changelog: before, nobody could know of pods that come and go while it is down.
+    let mut first = killed.start().unwrap();
+    first.ready(Duration::from_secs(20)).await.unwrap();
+    let committed = "pod_monitor_transactions_total{verdict=\"committed\"}";
+    let look = async || Ok(first.metric(committed).is_ok_and(|count| count >= 1.0).then_some(()));
+    until(Duration::from_secs(20), "the first position is committed", look).await.unwrap();
+    first.kill().unwrap();
+
     let (stop, stopped) = watch::channel(false);
     let random = Random::from_variable("CHURN_SEED").unwrap();
     let killer = kill_again_and_again(&killed, LIFE, random, stopped);

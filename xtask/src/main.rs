@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a developer's tool measures on the real clock")]
 
 mod bench;
+mod demo;
 mod deny;
 mod image;
 mod libtest;
@@ -32,6 +33,8 @@ enum Command {
     Down(stack::Down),
     /// Show the local stacks: components, addresses, logs, and whether they answer.
     Status(stack::Status),
+    /// Show what the monitor tells: sample executions as real pods, and their stories as read back from Kafka.
+    Demo(demo::Demo),
     /// Install the packages and build the local stack's programs into the cache. `up` and `test` do it too.
     BuildStack,
     /// Build the image of the monitor, and load it into a local stack.
@@ -59,6 +62,7 @@ fn run(command: Command) -> Result<()> {
         Command::Up(up) => up.run(),
         Command::Down(down) => down.run(),
         Command::Status(status) => status.run(),
+        Command::Demo(demo) => demo.run(),
         Command::BuildStack => stack::build(),
         Command::Image(image) => image.run(),
         Command::Test(test) => test.run(),

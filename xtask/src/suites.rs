@@ -144,9 +144,16 @@ pub(crate) fn with_stack(command: &mut Command, endpoints: &Endpoints) -> Result
     Ok(())
 }
 
+/// A cargo that knows nothing of the one that runs us: build scripts (ring's) watch what that set about xtask, and
+/// much would be compiled anew whenever a developer's own `cargo build` alternates with `cargo xtask`.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.args(arguments);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -193,6 +193,20 @@ impl Monitor {
         until(limit, "the monitor has ended", look).await
     }
 
+    /// How it ended; `None` while it runs.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn try_ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().context("look after the monitor")
+    }
+
+    /// Lets it outlive us; ending it is then the caller's business, by its pid.
+    pub fn leave(self) {
+        // Dropping would kill it.
+        std::mem::forget(self);
+    }
+
     /// The last lines of its log.
     pub fn log_end(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();

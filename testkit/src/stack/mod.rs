@@ -16,6 +16,7 @@ mod boot;
 pub mod build;
 mod cgroup;
 pub mod cleanup;
+pub mod companions;
 pub mod component;
 mod files;
 pub mod image;

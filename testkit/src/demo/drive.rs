@@ -1,0 +1,108 @@
+//! Creates the sample pods, does to them what their samples say, and reads until every story is told.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+
+use super::{
+    progress::Progress,
+    samples,
+    story::{Act, Sample},
+};
+use crate::clients::{checker::Truth, cluster::Cluster, history::History, monitor::Monitor};
+
+/// All stories must be told within this; a warm machine needs a third of it.
+const TOLD_MAX: Duration = Duration::from_secs(75);
+
+/// How long to read on after the last story: what comes then is one event too many.
+const AFTERWARDS: Duration = Duration::from_millis(1500);
+
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A sample that was created.
+#[derive(Debug)]
+pub(super) struct Execution {
+    pub(super) sample: Sample,
+    /// `metadata.name`
+    pub(super) name: String,
+    /// `metadata.uid`
+    pub(super) uid: String,
+    /// When it was created, by our clock, which knows more than whole seconds.
+    pub(super) created: Timestamp,
+    acted: bool,
+    told: bool,
+}
+
+impl Execution {
+    /// What a judge must know of it.
+    pub(super) fn truth(&self) -> Truth {
+        Truth { uid: self.uid.clone(), expected: self.sample.events.clone() }
+    }
+}
+
+/// Runs all samples at the same time. Stories that are not told in time are returned as they are.
+pub(super) async fn run(
+    app: &str,
+    cluster: &Cluster,
+    monitor: &mut Monitor,
+    history: &mut History,
+) -> Result<Vec<Execution>> {
+    let mut executions = create(app, cluster).await?;
+    let mut progress = Progress::new(executions.len());
+    let began = Instant::now();
+    while began.elapsed() < TOLD_MAX && !executions.iter().all(|execution| execution.told) {
+        if let Some(status) = monitor.try_ended()? {
+            bail!("the monitor has ended: {status}\n{}", monitor.log_end());
+        }
+        history.read(Duration::from_millis(1))?;
+        for execution in &mut executions {
+            look(execution, cluster, history).await?;
+        }
+        let waiting = executions.iter().filter(|e| !e.told).map(|e| e.sample.name);
+        progress.show(&waiting.collect::<Vec<_>>());
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let all_told = Instant::now();
+    while all_told.elapsed() < AFTERWARDS {
+        history.read(Duration::from_millis(1))?;
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    progress.finish();
+    Ok(executions)
+}
+
+async fn create(app: &str, cluster: &Cluster) -> Result<Vec<Execution>> {
+    let mut executions = Vec::new();
+    for sample in samples::all(app) {
+        let name = sample.pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let created = Timestamp::now();
+        let uid = cluster.create(sample.pod.clone()).await?;
+        executions.push(Execution { sample, name, uid, created, acted: false, told: false });
+    }
+    Ok(executions)
+}
+
+/// Does what is due, and notes whether the story is told.
+async fn look(execution: &mut Execution, cluster: &Cluster, history: &History) -> Result<()> {
+    let Execution { sample, name, .. } = execution;
+    let records = history.of_pod(&execution.uid);
+    let due = !execution.acted
+        && match sample.act {
+            Act::Leave => false,
+            Act::DeleteAfter(event) => records.iter().any(|record| record.event_type() == event),
+            Act::DeleteWaiting(reasons) => cluster.pod(name).await?.is_some_and(|pod| waits_for(&pod, reasons)),
+        };
+    if due {
+        cluster.delete(name, None).await?;
+        execution.acted = true;
+    }
+    execution.told = records.len() >= sample.events.len();
+    Ok(())
+}
+
+fn waits_for(pod: &Value, reasons: &[&str]) -> bool {
+    let reason = &pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"];
+    reason.as_str().is_some_and(|reason| reasons.contains(&reason))
+}
