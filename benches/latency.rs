@@ -32,8 +32,11 @@ async fn main() -> Result<()> {
     let cluster = Cluster::connect(&endpoints, &app).await?;
     cluster.ready_for_pods().await?;
     let program = Path::new(env!("CARGO_BIN_EXE_pod-monitor"));
-    // Debug lines of two processes on two cores would be measured too.
-    let mut monitor = Launch::new(program, &endpoints, &app, &app).variable("RUST_LOG", "warn").start()?;
+    let mut launch = Launch::new(program, &endpoints, &app, &app);
+    // Debug lines would be measured too.
+    let level = launch.arguments.iter().position(|a| a == "--log-level").context("the launch sets a log level")?;
+    launch.arguments[level + 1] = "warn".into();
+    let mut monitor = launch.start()?;
     monitor.ready(Duration::from_secs(30)).await?;
     let mut history = History::open(&endpoints.kafka, &[&format!("{app}.events")])?;
     let (mut from_send, mut from_answer) = (Vec::new(), Vec::new());
@@ -58,13 +61,15 @@ async fn one(cluster: &Cluster, app: &str, n: usize, history: &mut History) -> R
         "state": { "running": { "startedAt": "2026-01-01T00:00:00Z" } } }]);
     let sent = Instant::now();
     let status = json!({ "phase": "Running", "containerStatuses": started });
-    // The event may be visible before the PATCH is answered: both are awaited at once.
+    // The event may be visible before the PATCH is answered, and waiting for it blocks: a task of its own.
     let name = format!("exec-{id}");
-    let patch = async {
-        cluster.patch_status(&name, status).await?;
+    let (patching, of) = (cluster.clone(), name.clone());
+    let patch = tokio::spawn(async move {
+        patching.patch_status(&of, status).await?;
         Ok::<_, anyhow::Error>(Instant::now())
-    };
-    let (answered, seen) = tokio::try_join!(patch, wait(history, &uid, "execution_running"))?;
+    });
+    let seen = wait(history, &uid, "execution_running").await?;
+    let answered = patch.await??;
     cluster.delete(&name, Some(0)).await?;
     Ok((sent, answered, seen))
 }
