@@ -160,6 +160,21 @@ fn no_path_of_a_machine_is_in_the_repository() {
     }
 }
 
+/// A promise names its test, a page names its file: both must be there.
+#[test]
+fn files_that_the_documentation_names_exist() {
+    let folders = ["src/", "tests/", "benches/", "docs/", "deploy/", "testkit/", "xtask/", "chaos/"];
+    let mut seen = 0;
+    for (name, text) in sources(&[".md"]) {
+        for path in text.split('`').skip(1).step_by(2).filter(|p| folders.iter().any(|f| p.starts_with(f))) {
+            let plain = path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+            assert!(!plain || root().join(path).exists(), "{name} names {path}, which is not there");
+            seen += usize::from(plain);
+        }
+    }
+    assert!(seen > 20, "only {seen} names found: the search is broken");
+}
+
 /// Numbers of invariants in comments must be explained in docs/invariants.md, and those there must be held somewhere.
 #[test]
 fn invariants_are_numbered_alike_in_code_and_docs() {

@@ -71,7 +71,7 @@ async fn without_the_right_to_read_logs_the_end_is_told_and_says_so() {
 #[tokio::test]
 async fn a_cluster_whose_id_may_not_be_read_ends_it_with_the_mend() {
     let installed = Installation::new("cluster-id", Lacking::ClusterId).await;
-    installed.ended(2, "set --cluster-id, or allow verb get on namespace kube-system").await;
+    installed.ended(2, "kubectl create clusterrole pod-monitor-cluster-id --verb=get --resource=namespaces").await;
 }
 
 #[test]

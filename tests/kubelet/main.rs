@@ -11,6 +11,7 @@ mod ends;
 mod fields;
 mod going;
 mod output;
+mod traces;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -35,7 +36,16 @@ struct Watched {
 
 impl Watched {
     async fn new(test: &str, arguments: &[&str]) -> Result<Self> {
-        let bench = Bench::new(test).await?;
+        Self::started(Bench::new(test).await?, arguments).await
+    }
+
+    async fn with_variables(test: &str, variables: &[(&str, &str)]) -> Result<Self> {
+        let mut bench = Bench::new(test).await?;
+        bench.launch = variables.iter().fold(bench.launch, |launch, (key, value)| launch.variable(key, value));
+        Self::started(bench, &[]).await
+    }
+
+    async fn started(bench: Bench, arguments: &[&str]) -> Result<Self> {
         bench.cluster.ready_for_pods().await?;
         // Real logs take longer than none: the default again.
         let deadline = [&["--capture-deadline", "30s"], arguments].concat();

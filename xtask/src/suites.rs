@@ -51,7 +51,7 @@ impl Suite {
             Self::Fmt => 5,
             Self::Deny => 10,
             Self::Clippy | Self::Core | Self::Stack => 90,
-            Self::Target("system") => 180,
+            Self::Target("system") => 240,
             // The image is built in it, too.
             Self::Target("deploy") => 240,
             Self::Target(_) => 60,

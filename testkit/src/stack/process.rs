@@ -25,7 +25,7 @@ impl ProcessId {
     /// The process that has the number now; `None` when there is none or it is a zombie.
     pub fn of(pid: i32) -> Option<Self> {
         let stat = Stat::read(pid)?;
-        (stat.state != 'Z' && stat.state != 'X').then_some(Self { pid, start_time: stat.start_time })
+        (!stat.has_ended()).then_some(Self { pid, start_time: stat.start_time })
     }
 
     /// Our own.
@@ -72,9 +72,16 @@ pub(crate) struct Stat {
     pub(crate) state: char,
     pub(crate) parent: i32,
     pub(crate) start_time: u64,
+    threads: usize,
 }
 
 impl Stat {
+    /// All of it: after a SIGKILL the first thread is a zombie while the others still end, and until the last of them
+    /// has, the process holds its ports.
+    fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X') && self.threads <= 1
+    }
+
     pub(crate) fn read(pid: i32) -> Option<Self> {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
@@ -87,6 +94,7 @@ impl Stat {
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
             start_time: fields.get(19)?.parse().ok()?,
+            threads: fields.get(17)?.parse().ok()?,
         })
     }
 }
@@ -168,5 +176,16 @@ mod tests {
         let other = ProcessId { start_time: own.start_time + 1, ..own };
         assert!(!other.is_alive());
         assert!(!other.signal(Signal::KILL).unwrap());
+    }
+
+    #[test]
+    fn a_zombie_whose_threads_still_end_has_not_ended() {
+        let line =
+            |state: char, threads: u32| format!("9 (a b) {state} 1 9 9 0 -1 4 0 0 0 0 0 0 0 0 20 0 {threads} 0 77 0");
+        let ended = |state, threads| Stat::parse(&line(state, threads)).unwrap().has_ended();
+        assert!(ended('Z', 1) && ended('X', 0));
+        assert!(!ended('Z', 3), "its ports are still taken");
+        assert!(!ended('S', 1));
+        assert_eq!(Stat::parse(&line('Z', 1)).unwrap().start_time, 77);
     }
 }

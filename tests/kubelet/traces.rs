@@ -1,0 +1,85 @@
+//! What a publication and a capture look like in the traces, at a receiver that speaks OTLP over HTTP.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use testkit::clients::until;
+
+use super::{Watched, support::LIMIT};
+
+/// Keeps the bodies of all requests; ends with the process.
+#[derive(Clone, Default)]
+struct Receiver(Arc<Mutex<Vec<u8>>>);
+
+impl Receiver {
+    fn start() -> Result<(Self, String)> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let (receiver, endpoint) = (Self::default(), format!("http://{}", listener.local_addr()?));
+        let kept = receiver.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let kept = kept.clone();
+                thread::spawn(move || while kept.one_request(&stream).is_ok() {});
+            }
+        });
+        Ok((receiver, endpoint))
+    }
+
+    fn one_request(&self, mut stream: &TcpStream) -> Result<()> {
+        let mut reader = BufReader::new(stream);
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            anyhow::ensure!(reader.read_line(&mut line)? > 0, "the connection is closed");
+            if line == "\r\n" {
+                break;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse()?;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        self.0.lock().unwrap().extend(body);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n")?;
+        Ok(())
+    }
+
+    fn has(&self, wanted: &[u8]) -> bool {
+        self.0.lock().unwrap().windows(wanted.len()).any(|window| window == wanted)
+    }
+}
+
+/// The trace id of a W3C `traceparent`, as bytes.
+fn trace_id(traceparent: &str) -> Result<Vec<u8>> {
+    let hex = traceparent.split('-').nth(1).context("version-traceid-spanid-flags")?;
+    (0..hex.len()).step_by(2).map(|at| Ok(u8::from_str_radix(&hex[at..at + 2], 16)?)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_and_a_capture_are_spans_and_events_name_their_trace() -> Result<()> {
+    let (receiver, endpoint) = Receiver::start()?;
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
+    let mut watched = Watched::with_variables("traces", &variables).await?;
+    let uid = watched.script("traced", "echo hello").await?;
+    let end = watched.end(&uid).await?;
+    let trace = trace_id(&end.headers["traceparent"])?;
+    assert_eq!(trace.len(), 16);
+    for (what, bytes) in
+        [("the span publish", &b"publish"[..]), ("the span capture", b"capture"), ("the trace", &trace)]
+    {
+        let look = async || Ok(receiver.has(bytes).then_some(()));
+        until(LIMIT, &format!("{what} of the end event has arrived"), look).await?;
+    }
+    // Bodies of logs never reach a span.
+    until(Duration::from_secs(5), "the pod's uid has arrived", async || Ok(receiver.has(uid.as_bytes()).then_some(())))
+        .await?;
+    assert!(!receiver.has(b"hello"));
+    watched.close().await
+}
