@@ -230,6 +230,7 @@ impl Monitor {
             scopes: scopes(&config),
             capturer: Capturer::new(logs, limits),
             report: config.report,
+            capture_deadline: limits.capture_deadline,
             rules: Arc::new(rules(&config, cluster.id)),
             reconcile_interval: config.reconcile_interval,
             metrics: self.metrics,

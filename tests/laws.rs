@@ -342,4 +342,20 @@ proptest! {
         monitor.lose(Some(&pod));
         prop_assert!(monitor.ends().len() == 1);
     }
+
+    #[test]
+    fn a_going_within_the_settle_grace_keeps_the_exit_code(life in life(), early in any::<bool>()) {
+        let mut life = life;
+        (life.starts, life.exit, life.pod_reason, life.removed) = (true, Some((3, "Error")), None, true);
+        let history = life.history();
+        let settling = &history[..history.len() - 1];
+        let mut monitor = Monitor::default();
+        settling.iter().for_each(|pod| monitor.see(pod));
+        let now = if early { Timestamp::from_second(1_700_000_010).unwrap() } else { late() };
+        let input = Input::Gone { last: settling.last(), observed: true, version: ResourceVersion(1000), now };
+        let decision = step(&uid(), monitor.told.as_ref(), input, &rules());
+        monitor.take(decision);
+        let Body::Ended(ended) = &monitor.ends()[0].body else { unreachable!() };
+        prop_assert_eq!(ended.verdict.exit_code, Some(3));
+    }
 }

@@ -141,6 +141,14 @@ fn nothing_is_left_open_or_switched_off() {
 }
 
 #[test]
+fn no_placeholder_is_left_in_the_documentation() {
+    for (name, text) in sources(&[".md"]) {
+        let open = |line: &&str| line.len() > 3 && line.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+        assert_eq!(text.lines().find(open), None, "{name}");
+    }
+}
+
+#[test]
 fn tests_do_not_sleep() {
     let sleeps = [concat!("thread::", "sleep"), concat!("time::", "sleep")];
     for (name, text) in sources(&[".rs"]).iter().filter(|(name, _)| name.starts_with("tests/")) {

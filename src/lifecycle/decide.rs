@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{
     cause::{self, Judged},
     container::{self, main_container},
-    event::{Body, Captured, Ended, Event, Logs, LogsStatus, Outcome, Verdict},
+    event::{Body, Captured, Ended, Event, Logs, LogsStatus, MESSAGE_CHARS_MAX, Outcome, Verdict},
     identity::{self, OddId, Slot},
     rules::Rules,
     tracked::{End, FORMAT, Told, Tracked},
@@ -78,7 +78,7 @@ pub fn step(uid: &PodUid, told: Option<&Tracked>, input: Input<'_>, rules: &Rule
         return Decision::default();
     }
     match (told, input) {
-        (told, Input::Observed { pod, now }) => observed(uid, told, pod, now, rules),
+        (told, Input::Observed { pod, now }) => observed(uid, told, pod, (now, now), rules),
         (Some(told), Input::Captured { captured, now }) => self::captured(uid, told, captured, now, rules),
         // A capture of a pod that was never told of: nothing asked for it.
         (None, Input::Captured { .. }) => Decision::default(),
@@ -86,7 +86,8 @@ pub fn step(uid: &PodUid, told: Option<&Tracked>, input: Input<'_>, rules: &Rule
             Decision { tracked: told.and_then(|t| left(t, version)), ..Decision::default() }
         }
         (told, Input::Gone { last, observed, version, now }) => {
-            let seen = last.map(|pod| self::observed(uid, told, pod, now, rules));
+            // Nothing better comes: an open settle grace is over, or the exit code that was seen would be lost.
+            let seen = last.map(|pod| self::observed(uid, told, pod, (now, Timestamp::MAX), rules));
             gone(uid, told, seen, last, Going { observed, version, now }, rules)
         }
     }
@@ -105,7 +106,14 @@ pub fn outstanding(uid: &PodUid, tracked: &Tracked) -> Option<Target> {
     })
 }
 
-fn observed(uid: &PodUid, told: Option<&Tracked>, pod: &Pod, now: Timestamp, rules: &Rules) -> Decision {
+/// `judged_at` is `now`, but for whether a settle grace has passed.
+fn observed(
+    uid: &PodUid,
+    told: Option<&Tracked>,
+    pod: &Pod,
+    (now, judged_at): (Timestamp, Timestamp),
+    rules: &Rules,
+) -> Decision {
     // INV-5: an older observation than the one a decision rests on changes nothing.
     if told.is_some_and(|t| pod.metadata.resource_version < t.resource_version) {
         return Decision::default();
@@ -119,7 +127,7 @@ fn observed(uid: &PodUid, told: Option<&Tracked>, pod: &Pod, now: Timestamp, rul
     teller.scheduled(pod);
     teller.running(pod);
     if teller.tracked.end.is_none() && teller.tracked.verdict.is_none() {
-        match cause::judge(pod, now, rules) {
+        match cause::judge(pod, judged_at, rules) {
             Judged::Open => {}
             Judged::Settling { until } => settle_until = Some(until),
             Judged::Ended(verdict) => capture = teller.verdict(verdict),
@@ -306,7 +314,7 @@ impl Teller<'_> {
         let body = Body::Terminated {
             exit_code: end.and_then(|e| e.exit_code),
             reason: reason.or_else(|| end?.cause.map(|c| c.as_str().into())),
-            message: last.and_then(|p| p.status.message.clone()),
+            message: last.and_then(|p| p.status.message.as_ref()).map(|m| m.chars().take(MESSAGE_CHARS_MAX).collect()),
             observed: going.observed,
         };
         self.tell(Slot::Gone, at, body);

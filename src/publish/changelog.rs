@@ -64,6 +64,13 @@ pub struct Unreadable {
     pub reason: Reason,
 }
 
+impl Unreadable {
+    /// Whose record it is, if it is one of a pod.
+    pub fn pod(&self) -> Option<PodUid> {
+        self.key.strip_prefix("pod/").map(|uid| PodUid(uid.into()))
+    }
+}
+
 /// Why a record was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {

@@ -63,7 +63,7 @@ async fn pages(pods: &Pods, scope: &Scope) -> Result<Snapshot, Error> {
 /// Pods that a snapshot lacks although they were told of, until the watch has passed that snapshot.
 #[derive(Debug, Default)]
 pub struct Suspects {
-    by_uid: BTreeMap<PodUid, ResourceVersion>,
+    by_uid: BTreeMap<PodUid, (ResourceVersion, Reason)>,
 }
 
 impl Suspects {
@@ -71,12 +71,13 @@ impl Suspects {
     pub fn note<'a>(
         &mut self,
         version: ResourceVersion,
+        reason: Reason,
         listed: &std::collections::HashSet<&PodUid>,
         tracked: impl Iterator<Item = (&'a PodUid, ResourceVersion)>,
     ) {
         // INV-8: a stale LIST never says "gone".
         let absent = tracked.filter(|(uid, known)| *known <= version && !listed.contains(uid));
-        self.by_uid.extend(absent.map(|(uid, _)| (uid.clone(), version)));
+        self.by_uid.extend(absent.map(|(uid, _)| (uid.clone(), (version, reason))));
     }
 
     /// The pod was seen, or its going was: no longer a suspect.
@@ -85,9 +86,10 @@ impl Suspects {
     }
 
     /// Takes out those whose snapshot the watch has passed at `seen`: their DELETED is not coming any more.
-    pub fn due(&mut self, seen: ResourceVersion) -> Vec<(PodUid, ResourceVersion)> {
-        let due: Vec<_> = self.by_uid.iter().filter(|(_, v)| **v <= seen).map(|(u, v)| (u.clone(), *v)).collect();
-        for (uid, _) in &due {
+    pub fn due(&mut self, seen: ResourceVersion) -> Vec<(PodUid, ResourceVersion, Reason)> {
+        let passed = self.by_uid.iter().filter(|(_, (version, _))| *version <= seen);
+        let due: Vec<_> = passed.map(|(uid, (version, reason))| (uid.clone(), *version, *reason)).collect();
+        for (uid, ..) in &due {
             self.by_uid.remove(uid);
         }
         due
@@ -110,11 +112,11 @@ mod tests {
         let tracked = [(&listed, 5), (&old, 7), (&newer, 11)];
         let mut suspects = Suspects::default();
         let tracked = tracked.iter().map(|(uid, v)| (*uid, ResourceVersion(*v)));
-        suspects.note(ResourceVersion(10), &HashSet::from([&listed]), tracked);
+        suspects.note(ResourceVersion(10), Reason::Start, &HashSet::from([&listed]), tracked);
         assert_eq!(suspects.due(ResourceVersion(9)), [], "the watch has not come so far");
-        assert_eq!(suspects.due(ResourceVersion(10)), [(old.clone(), ResourceVersion(10))]);
+        assert_eq!(suspects.due(ResourceVersion(10)), [(old.clone(), ResourceVersion(10), Reason::Start)]);
         assert_eq!(suspects.due(ResourceVersion(99)), [], "told once");
-        suspects.note(ResourceVersion(10), &HashSet::new(), [(&old, ResourceVersion(7))].into_iter());
+        suspects.note(ResourceVersion(10), Reason::Start, &HashSet::new(), [(&old, ResourceVersion(7))].into_iter());
         suspects.clear(&old);
         assert_eq!(suspects.due(ResourceVersion(99)), [], "its DELETED came");
     }

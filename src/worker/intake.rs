@@ -1,6 +1,6 @@
 //! What comes from the API server: watch notices, LISTs, and GETs that confirm a going.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
@@ -38,8 +38,8 @@ pub(super) struct Feed {
     starts: mpsc::Sender<ResourceVersion>,
     watch: AbortHandle,
     suspects: Suspects,
-    /// A LIST is under way.
-    listing: bool,
+    /// LISTs under way.
+    listing: usize,
     held: Option<Listed>,
     /// The first LIST of this tenure has been worked through.
     listed: bool,
@@ -49,7 +49,7 @@ pub(super) struct Feed {
 impl Feed {
     /// A snapshot is being taken or waits: it may still show pods that are gone since.
     pub(super) fn is_listing(&self) -> bool {
-        self.listing || self.held.is_some()
+        self.listing > 0 || self.held.is_some()
     }
 }
 
@@ -69,7 +69,9 @@ pub(super) struct Confirmed {
     uid: PodUid,
     last: Option<Box<Pod>>,
     gone: Gone,
-    exists: bool,
+    /// Whether it holds the position until there is an answer.
+    holds: bool,
+    found: Found,
 }
 
 impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
@@ -103,7 +105,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             starts,
             watch,
             suspects: Suspects::default(),
-            listing: false,
+            listing: 0,
             held: None,
             listed: false,
             open: false,
@@ -115,7 +117,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     fn list(&mut self, stream: usize, reason: Reason) {
         let feed = &mut self.feeds[stream];
         let floor = self.table.streams[stream].seen();
-        feed.listing = true;
+        feed.listing += 1;
         let (pods, scope) = (self.parts.pods.clone(), feed.scope.clone());
         let (metrics, cluster) = (self.parts.metrics.clone(), self.parts.cluster.clone());
         self.lists.spawn(async move {
@@ -139,7 +141,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     pub(super) fn listed(&mut self, listed: Listed) {
         self.parts.metrics.listed(ListResult::Ok);
         let stream = listed.stream;
-        self.feeds[stream].listing = false;
+        self.feeds[stream].listing = self.feeds[stream].listing.saturating_sub(1);
         if listed.snapshot.version < listed.floor {
             self.store_was_reset(&listed);
         }
@@ -171,7 +173,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let source = if periodic { Source::Comparison } else { Source::List };
         let pods: Vec<Box<Pod>> = snapshot.pods.into_iter().filter_map(|decoded| self.readable(decoded)).collect();
         let uids: HashSet<&PodUid> = pods.iter().map(|pod| &pod.metadata.uid).collect();
-        self.feeds[stream].suspects.note(version, &uids, self.table.present(stream));
+        self.feeds[stream].suspects.note(version, reason, &uids, self.table.present(stream));
         let count = pods.len();
         for pod in pods {
             self.table.observe(stream, pod, arrived, source);
@@ -201,6 +203,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.table.streams[*stream].reset(version);
         self.table.forget_versions(*stream);
         self.feeds[*stream].watch.abort();
+        // The old position would lead every later start here again.
+        self.position_due = true;
         let scope = self.feeds[*stream].scope.clone();
         self.feeds[*stream] = self.feed(*stream, scope, Some(version));
     }
@@ -258,18 +262,26 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             // Until the GET has answered, the position stays below: a successor would have to ask again.
             self.table.streams[stream].opened(version);
             let (namespace, name) = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
-            self.confirm(Confirmed { stream, uid, last: Some(pod), gone, exists: true }, &namespace, &name);
+            self.confirm(
+                Confirmed { stream, uid, last: Some(pod), gone, holds: true, found: Found::Unknown },
+                &namespace,
+                &name,
+            );
         }
     }
 
     fn check_suspects(&mut self, stream: usize) {
         let seen = self.table.streams[stream].seen();
-        for (uid, version) in self.feeds[stream].suspects.due(seen) {
+        for (uid, version, reason) in self.feeds[stream].suspects.due(seen) {
             let Some(tracked) = self.table.tracked(&uid) else { continue };
             let (namespace, name) = (tracked.namespace.clone(), tracked.pod_name.clone());
-            let gone = Gone { observed: false, version, listed: self.feeds[stream].listed };
+            let gone = Gone { observed: false, version, listed: reason == Reason::Periodic };
             self.table.streams[stream].opened(version);
-            self.confirm(Confirmed { stream, uid, last: None, gone, exists: true }, &namespace, &name);
+            self.confirm(
+                Confirmed { stream, uid, last: None, gone, holds: true, found: Found::Unknown },
+                &namespace,
+                &name,
+            );
         }
     }
 
@@ -277,25 +289,42 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     fn confirm(&mut self, asked: Confirmed, namespace: &str, name: &str) {
         let (pods, cluster) = (self.parts.pods.clone(), self.parts.cluster.clone());
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let permits = Arc::clone(&self.confirm_permits);
         self.confirms.spawn(async move {
-            let exists =
-                still_there(&pods, &namespace, &name, &asked.uid, |error| cluster.not_yet(chain(&error))).await;
-            Confirmed { exists, ..asked }
+            let _permit = permits.acquire_owned().await.expect("the semaphore is never closed");
+            let found = still_there(&pods, &namespace, &name, &asked.uid, |error| cluster.not_yet(chain(&error))).await;
+            Confirmed { found, ..asked }
         });
     }
 
     pub(super) fn confirmed(&mut self, confirmed: Confirmed) {
-        let Confirmed { stream, uid, last, gone, exists } = confirmed;
-        self.table.streams[stream].settled(gone.version);
-        if exists {
+        let Confirmed { stream, uid, last, gone, holds, found } = confirmed;
+        if holds {
+            self.table.streams[stream].settled(gone.version);
+        }
+        match found {
             // Every LIST asks again about pods that left: said once.
-            if self.table.left(&uid, gone.version, Instant::now()) {
+            Found::Exists if self.table.left(&uid, gone.version, Instant::now()) => {
                 tracing::info!(pod_uid = %uid, "pod left the selection, no longer followed");
             }
-        } else {
-            self.table.gone(stream, &uid, last, gone, Instant::now());
+            Found::Exists => {}
+            Found::Gone => self.table.gone(stream, &uid, last, gone, Instant::now()),
+            // Kept, and asked again; the position goes on without it, since a later LIST lacks it too.
+            Found::Unknown => {
+                self.refused.insert(uid.clone(), Confirmed { stream, uid, last, gone, holds: false, found });
+                return;
+            }
         }
         self.show_cluster();
+    }
+
+    /// Asks again what was refused.
+    pub(super) fn ask_again(&mut self) {
+        for (uid, asked) in std::mem::take(&mut self.refused) {
+            let Some(tracked) = self.table.tracked(&uid) else { continue };
+            let (namespace, name) = (tracked.namespace.clone(), tracked.pod_name.clone());
+            self.confirm(asked, &namespace, &name);
+        }
     }
 
     fn down(&mut self, stream: usize, down: Down) {
@@ -362,21 +391,40 @@ impl Feed {
     }
 }
 
-/// Whether a pod of this name and UID exists, asked until there is an answer.
+/// What a GET by name says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// A pod of this name and UID.
+    Exists,
+    /// None.
+    Gone,
+    /// It may not be asked.
+    Unknown,
+}
+
+/// Whether a pod of this name and UID exists, asked until there is an answer or a refusal.
 async fn still_there(
     pods: &Pods,
     namespace: &str,
     name: &str,
     uid: &PodUid,
     mut trouble: impl FnMut(ApiError),
-) -> bool {
+) -> Found {
     let mut backoff = Backoff::default();
     loop {
         match pods.get(namespace, name).await {
-            Ok(None) => return false,
-            Ok(Some(Decoded::Whole(pod) | Decoded::Partly { pod, .. })) => return pod.metadata.uid == *uid,
-            Ok(Some(Decoded::Unreadable { .. })) => return true,
-            Err(error) => trouble(error),
+            Ok(None) => return Found::Gone,
+            Ok(Some(Decoded::Whole(pod) | Decoded::Partly { pod, .. })) => {
+                return if pod.metadata.uid == *uid { Found::Exists } else { Found::Gone };
+            }
+            Ok(Some(Decoded::Unreadable { .. })) => return Found::Exists,
+            Err(error) => {
+                let refused = matches!(error, ApiError::Forbidden { .. });
+                trouble(error);
+                if refused {
+                    return Found::Unknown;
+                }
+            }
         }
         sleep(backoff.pause()).await;
     }

@@ -10,23 +10,26 @@
 //! It takes notices at all times, also while Kafka is away: they coalesce by pod. It acts only after the journal was
 //! opened (fenced, restored), and nothing outside Kafka happens before the commit that remembers it.
 
+mod captures;
 mod intake;
 pub mod pending;
 pub mod position;
 mod publishing;
+mod steps;
 pub mod table;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::{JoinError, JoinSet},
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 use tokio_util::time::DelayQueue;
 
 use self::{
+    captures::Captures,
     intake::{Confirmed, Feed, Listed},
     publishing::{FENCES_ALARMING, Happened, Publishing, Ticket},
     table::{Drift, Table},
@@ -36,16 +39,17 @@ use crate::{
     clock,
     http::{Board, health::Component, health::Heartbeat, status::ShardStatus},
     leadership::tenure::Tenure,
-    lifecycle::{event::Captured, event::LogsStatus, identity::OddId, rules::Rules},
+    lifecycle::{event::Captured, identity::OddId, rules::Rules},
     logs::{Report, Target, capture::Capturer, streams::LogSource},
     ports::Journals,
     publish::{
         Position,
+        changelog::Unreadable,
         error::{Class, CommitError, OpenError},
         identity::Identity,
         restore::Restored,
     },
-    telemetry::metrics::{self, CaptureStatus, FenceResult, Metrics, MissingId, Verdict},
+    telemetry::metrics::{self, FenceResult, Metrics, MissingId, Verdict},
     watch::{
         api::{Pods, Scope},
         pod::PodUid,
@@ -57,8 +61,8 @@ use crate::{
 const POSITION_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the loop says that it turns.
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// Captures under way or waiting for their commit: bounds the bytes held while Kafka is away.
-const CAPTURES_OUTSTANDING_MAX: usize = 128;
+/// GETs at the same time that confirm goings.
+const CONFIRMS_MAX: usize = 32;
 /// How long a stop waits for the transaction that is on its way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -78,6 +82,8 @@ pub struct Parts<J, S> {
     pub capturer: Capturer<S>,
     /// What pods print.
     pub report: Report,
+    /// How long an end waits for its output at most.
+    pub capture_deadline: Duration,
     /// Settings of the pure core.
     pub rules: Arc<Rules>,
     /// Between two reconciliations.
@@ -126,8 +132,10 @@ pub struct Worker<J: Journals, S> {
     notices_in: mpsc::Sender<Notice>,
     lists: JoinSet<Listed>,
     confirms: JoinSet<Confirmed>,
-    captures: JoinSet<(PodUid, Captured)>,
-    capture_queue: VecDeque<Target>,
+    confirm_permits: Arc<Semaphore>,
+    /// Goings that could not be confirmed for want of the right to ask.
+    refused: HashMap<PodUid, Confirmed>,
+    captures: Captures<S>,
     settling: DelayQueue<PodUid>,
     reconcile: Interval,
     position: Interval,
@@ -139,6 +147,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     pub fn new(parts: Parts<J, S>) -> Self {
         let (notices_in, notices) = mpsc::channel(NOTICES_MAX);
         let publishing = Publishing::new(Arc::clone(&parts.journals), parts.tenure.clone());
+        let deadline = parts.capture_deadline;
+        let captures = Captures::new(parts.capturer.clone(), parts.report, parts.metrics.clone(), deadline);
         parts.kafka.not_yet("the journal is being opened");
         Self {
             publishing,
@@ -150,8 +160,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             notices_in,
             lists: JoinSet::new(),
             confirms: JoinSet::new(),
-            captures: JoinSet::new(),
-            capture_queue: VecDeque::new(),
+            confirm_permits: Arc::new(Semaphore::new(CONFIRMS_MAX)),
+            refused: HashMap::new(),
+            captures,
             settling: DelayQueue::new(),
             reconcile: every(parts.reconcile_interval),
             position: every(POSITION_INTERVAL),
@@ -176,13 +187,16 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 Some(notice) = self.notices.recv() => self.notice(notice),
                 Some(listed) = self.lists.join_next() => self.listed(joined("LIST", listed)?),
                 Some(confirmed) = self.confirms.join_next() => self.confirmed(joined("GET", confirmed)?),
-                Some(captured) = self.captures.join_next() => self.captured(joined("capture", captured)?),
-                Some(watch) = self.watches.join_next() => joined("watch", watch)?,
+                Some(captured) = self.captures.next() => self.captured(joined("capture", captured)?),
+                Some(watch) = self.watches.join_next() => watch_ended(watch)?,
                 Some(due) = std::future::poll_fn(|cx| self.settling.poll_expired(cx)), if !self.settling.is_empty() => {
                     self.table.settle(due.get_ref(), Instant::now());
                 }
                 _ = self.reconcile.tick() => self.reconcile(),
-                _ = self.position.tick() => self.position_due = true,
+                _ = self.position.tick() => {
+                    self.position_due = true;
+                    self.ask_again();
+                }
                 _ = beat.tick() => self.turned(),
             }
         }
@@ -192,6 +206,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.parts.beat.beat();
         self.parts.metrics.set_tracked_pods(self.table.len());
         self.release_held();
+        for (uid, captured) in self.captures.overdue() {
+            self.table.captured(&uid, captured);
+        }
+        self.captures.begin(self.table.captures_held());
     }
 
     /// Group commit: what gathered while the last transaction committed goes into the next one, at once when idle.
@@ -203,7 +221,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let listing: Vec<bool> = self.feeds.iter().map(Feed::is_listing).collect();
         let formed = self.table.form(now, &self.parts.rules, &listing);
         for (until, uid) in formed.settle {
-            self.settling.insert(uid, until_then(now, until));
+            // A node's clock may be years ahead; the grace is what was promised.
+            let grace = Duration::try_from(self.parts.rules.settle_grace).unwrap_or(BEAT_INTERVAL);
+            self.settling.insert(uid, until_then(now, until).min(grace));
         }
         formed.odd.iter().for_each(|(pod, odd)| self.odd(pod, *odd));
         formed.drift.iter().for_each(|drift| self.drift(*drift));
@@ -241,13 +261,14 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.parts.metrics.set_restored_pods(restored.told.len());
         self.term = restored.next_term();
         for odd in &restored.unreadable {
-            tracing::error!(record = ?odd, "changelog record cannot be read: its pod may be told anew");
+            tracing::error!(record = ?odd, "changelog record cannot be read: nothing more is told of its pod");
         }
         tracing::info!(shard = %self.parts.tenure.shard, term = self.term, pods = restored.told.len(), "shard taken over");
         if self.feeds.is_empty() {
             self.begin_feeds(&restored);
         }
-        let wanted = self.table.restore(restored.told);
+        let unreadable = restored.unreadable.iter().filter_map(Unreadable::pod).collect();
+        let wanted = self.table.restore(restored.told, unreadable);
         self.queue_captures(wanted);
         self.parts.kafka.ok();
         self.show("live");
@@ -274,7 +295,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         match (&error, error.class()) {
             (CommitError::TooLarge { pod_uid, .. }, _) => {
                 tracing::warn!(%pod_uid, error = %chain(&error), "output left out of its event");
-                self.table.shrink(pod_uid);
+                if !self.table.shrink(pod_uid) {
+                    // Without its output it is still too large: trying again cannot help.
+                    return Err(Error::Commit(error));
+                }
                 return Ok(());
             }
             (_, Class::Fatal) => return Err(Error::Commit(error)),
@@ -306,27 +330,13 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
     fn queue_captures(&mut self, wanted: Vec<Target>) {
         wanted.iter().for_each(|target| self.table.capturing(&target.uid));
-        self.capture_queue.extend(wanted);
-        self.begin_captures();
-    }
-
-    fn begin_captures(&mut self) {
-        while self.captures.len() + self.table.captures_held() < CAPTURES_OUTSTANDING_MAX {
-            let Some(target) = self.capture_queue.pop_front() else { return };
-            let (capturer, report, metrics) =
-                (self.parts.capturer.clone(), self.parts.report, self.parts.metrics.clone());
-            self.captures.spawn(async move {
-                let begun = Instant::now();
-                let captured = capturer.capture(&target, report).await;
-                metrics.capture_ended(capture_status(captured.logs.status), begun.elapsed());
-                (target.uid, captured)
-            });
-        }
+        self.captures.ask(wanted);
+        self.captures.begin(self.table.captures_held());
     }
 
     fn captured(&mut self, (uid, captured): (PodUid, Captured)) {
         self.table.captured(&uid, captured);
-        self.begin_captures();
+        self.captures.begin(self.table.captures_held());
     }
 
     fn odd(&self, pod: &str, odd: OddId) {
@@ -379,6 +389,14 @@ fn joined<T>(task: &'static str, result: Result<T, JoinError>) -> Result<T, Erro
     result.map_err(|source| Error::Task { task, source })
 }
 
+/// A watch that we aborted is cancelled; any other end of one is a bug.
+fn watch_ended(result: Result<(), JoinError>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.is_cancelled() => Ok(()),
+        other => joined("watch", other),
+    }
+}
+
 fn every(period: Duration) -> Interval {
     let mut interval = interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -387,13 +405,4 @@ fn every(period: Duration) -> Interval {
 
 fn until_then(now: Timestamp, until: Timestamp) -> Duration {
     Duration::try_from(until.duration_since(now)).unwrap_or_default()
-}
-
-fn capture_status(status: LogsStatus) -> CaptureStatus {
-    match status {
-        LogsStatus::Complete => CaptureStatus::Complete,
-        LogsStatus::Truncated => CaptureStatus::Truncated,
-        LogsStatus::Partial => CaptureStatus::Partial,
-        LogsStatus::Unavailable => CaptureStatus::Unavailable,
-    }
 }

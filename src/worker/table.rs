@@ -3,7 +3,7 @@
 //! One decision is in flight per pod; the newest observation and a gone flag wait beside it (a newer observation
 //! replaces an older one: late states yield the earlier events too). Nothing is dropped before its commit.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use super::{
     pending::{Gone, Pending, Source, merge},
     position::{self, Stream},
+    steps::{chain, size},
 };
 use crate::{
     lifecycle::{
-        decide::{self, Decision, Input, step},
+        decide,
         event::{Captured, LogsStatus},
         identity::OddId,
         rules::Rules,
@@ -51,6 +52,7 @@ struct Slot {
 pub struct InFlight {
     moves: Vec<Move>,
     tombstones: Vec<PodUid>,
+    rewrites: Vec<PodUid>,
     positions: Vec<ResourceVersion>,
 }
 
@@ -100,6 +102,10 @@ pub struct Table {
     gone: BTreeSet<(usize, ResourceVersion, PodUid)>,
     /// Captures whose end is not committed yet: their bytes are held here.
     captures_held: usize,
+    /// Pods whose changelog record cannot be read.
+    unreadable: HashSet<PodUid>,
+    /// Records to be written anew although nothing is told.
+    rewrites: BTreeSet<PodUid>,
     /// Progress of each watch stream.
     pub streams: Vec<Stream>,
 }
@@ -107,7 +113,15 @@ pub struct Table {
 impl Table {
     /// An empty table over these streams.
     pub fn new(streams: Vec<Stream>) -> Self {
-        Self { slots: HashMap::new(), ready: VecDeque::new(), gone: BTreeSet::new(), captures_held: 0, streams }
+        Self {
+            slots: HashMap::new(),
+            ready: VecDeque::new(),
+            gone: BTreeSet::new(),
+            captures_held: 0,
+            unreadable: HashSet::new(),
+            rewrites: BTreeSet::new(),
+            streams,
+        }
     }
 
     /// How many pods are known.
@@ -122,12 +136,17 @@ impl Table {
 
     /// Whether a pod waits to be decided.
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || !self.rewrites.is_empty()
     }
 
     /// Makes what the changelog holds the truth about what has been told, and gives the captures that it still wants.
     /// Observations and captures that wait stay.
-    pub fn restore(&mut self, told: HashMap<PodUid, Tracked>) -> Vec<Target> {
+    /// Nothing more is told of `unreadable` pods: a later release wrote of them, or their story would be told anew.
+    pub fn restore(&mut self, told: HashMap<PodUid, Tracked>, unreadable: HashSet<PodUid>) -> Vec<Target> {
+        for uid in &unreadable {
+            self.remove(uid);
+        }
+        self.unreadable = unreadable;
         for (uid, slot) in &mut self.slots {
             slot.tracked = None;
             if told.contains_key(uid) {
@@ -140,7 +159,8 @@ impl Table {
         }
         self.gone.clear();
         for (uid, tracked) in told {
-            let stream = self.stream_of(&tracked.namespace);
+            // A namespace that is no longer watched: its records wait in the changelog until it is again.
+            let Some(stream) = self.stream_of(&tracked.namespace) else { continue };
             if let Some(version) = tracked.gone {
                 self.gone.insert((stream, version, uid.clone()));
             }
@@ -154,8 +174,17 @@ impl Table {
         wanted.filter_map(|(uid, s)| decide::outstanding(uid, s.tracked.as_ref()?)).collect()
     }
 
-    fn stream_of(&self, namespace: &str) -> usize {
-        self.streams.iter().position(|s| s.name == namespace).unwrap_or(0)
+    fn stream_of(&self, namespace: &str) -> Option<usize> {
+        self.streams.iter().position(|s| s.name.is_empty() || s.name == namespace)
+    }
+
+    /// Forgets a pod, and that anything of it holds the position.
+    fn remove(&mut self, uid: &PodUid) {
+        if let Some(slot) = self.slots.remove(uid)
+            && let Some(holds) = slot.pending.and_then(|p| p.holds)
+        {
+            self.streams[slot.stream].settled(holds);
+        }
     }
 
     fn requeue_all(&mut self) {
@@ -173,6 +202,9 @@ impl Table {
     pub fn observe(&mut self, stream: usize, pod: Box<Pod>, arrived: Instant, source: Source) {
         let version = pod.metadata.resource_version;
         let uid = pod.metadata.uid.clone();
+        if self.unreadable.contains(&uid) {
+            return;
+        }
         let slot = self.slots.entry(uid.clone()).or_default();
         slot.stream = stream;
         let settling = slot.settling.take();
@@ -191,9 +223,13 @@ impl Table {
 
     /// Takes in that a pod is gone, with its last state where a DELETED event carried it.
     pub fn gone(&mut self, stream: usize, uid: &PodUid, last: Option<Box<Pod>>, gone: Gone, arrived: Instant) {
+        if self.unreadable.contains(uid) {
+            return;
+        }
         let slot = self.slots.entry(uid.clone()).or_default();
         slot.stream = stream;
-        slot.settling = None;
+        // A state whose settle grace is open knows the exit code: better than no last state.
+        let last = last.or(slot.settling.take());
         let pending = slot.pending.get_or_insert_with(|| Pending::new(arrived));
         // Who saw it go knows more than a LIST that lacks it.
         if pending.gone.is_none_or(|known| !known.observed) {
@@ -220,12 +256,17 @@ impl Table {
     }
 
     /// The broker takes no record as large as this pod's: its output is left out, so that the others get through.
-    pub fn shrink(&mut self, uid: &PodUid) {
-        if let Some(captured) = self.slots.get_mut(uid).and_then(|s| s.captured.as_mut()) {
+    /// False: there was no output to leave out.
+    pub fn shrink(&mut self, uid: &PodUid) -> bool {
+        let captured = self.slots.get_mut(uid).and_then(|s| s.captured.as_mut());
+        let captured = captured.filter(|c| c.stdout.is_some() || c.stderr.is_some());
+        let helps = captured.is_some();
+        if let Some(captured) = captured {
             (captured.stdout, captured.stderr) = (None, None);
             captured.logs.status = LogsStatus::Unavailable;
             captured.logs.reason = Some("record_too_large".into());
         }
+        helps
     }
 
     /// A capture of this pod has begun: its going waits for it.
@@ -269,8 +310,12 @@ impl Table {
 
     /// The cluster's store was reset: versions that records rest on mean nothing any more.
     pub fn forget_versions(&mut self, stream: usize) {
-        for tracked in self.slots.values_mut().filter(|s| s.stream == stream).filter_map(|s| s.tracked.as_mut()) {
-            tracked.resource_version = ResourceVersion::default();
+        for (uid, slot) in self.slots.iter_mut().filter(|(_, s)| s.stream == stream) {
+            if let Some(tracked) = &mut slot.tracked {
+                tracked.resource_version = ResourceVersion::default();
+                // In the changelog too: read again with its old version, it would take everything for stale.
+                self.rewrites.insert(uid.clone());
+            }
         }
     }
 
@@ -291,6 +336,7 @@ impl Table {
             let Some(uid) = self.ready.pop_front() else { break };
             bytes += self.decide(uid, now, rules, &mut formed);
         }
+        self.rewrite(&mut formed);
         self.tombstones(keep_tombstones, &mut formed);
         formed.in_flight.positions = self.streams.iter().map(Stream::after_commit).collect();
         formed
@@ -348,6 +394,16 @@ impl Table {
         bytes
     }
 
+    fn rewrite(&mut self, formed: &mut Formed) {
+        let idle = |uid: &&PodUid| self.slots.get(*uid).is_none_or(|s| !s.busy);
+        formed.in_flight.rewrites = self.rewrites.iter().filter(idle).take(TOMBSTONES_MAX).cloned().collect();
+        for uid in &formed.in_flight.rewrites {
+            self.rewrites.remove(uid);
+            let tracked = self.slots.get(uid).and_then(|s| s.tracked.clone());
+            formed.batch.records.extend(tracked.map(|tracked| (uid.clone(), Some(tracked))));
+        }
+    }
+
     fn tombstones(&mut self, keep: &[bool], formed: &mut Formed) {
         // INV-7: a pod that is gone is forgotten only once the position has passed its going, in an earlier
         // transaction or this one: a successor's watch begins behind it.
@@ -365,12 +421,12 @@ impl Table {
 
     /// The batch is committed. Gives the captures to begin.
     pub fn committed(&mut self, in_flight: InFlight) -> Vec<Target> {
-        let InFlight { moves, tombstones, positions } = in_flight;
+        let InFlight { moves, tombstones, positions, rewrites: _ } = in_flight;
         for (stream, position) in self.streams.iter_mut().zip(positions) {
             stream.commit(position);
         }
         for uid in &tombstones {
-            self.slots.remove(uid);
+            self.remove(uid);
         }
         self.gone.retain(|(_, _, uid)| self.slots.contains_key(uid));
         let mut captures = Vec::new();
@@ -394,6 +450,7 @@ impl Table {
         for stream in &mut self.streams {
             stream.abort();
         }
+        self.rewrites.extend(in_flight.rewrites);
         for Move { uid, pending, captured, .. } in in_flight.moves {
             let Some(slot) = self.slots.get_mut(&uid) else { continue };
             slot.busy = false;
@@ -413,41 +470,6 @@ impl Slot {
         }
         self.pending.is_some() || self.captured.is_some()
     }
-}
-
-/// The steps that one slot is due: its capture, then its newest state, then its going. Their events are told in one
-/// transaction, their last record is what is remembered.
-fn chain(
-    uid: &PodUid,
-    told: Option<&Tracked>,
-    pending: Option<&Pending>,
-    captured: Option<&Captured>,
-    now: Timestamp,
-    rules: &Rules,
-) -> Decision {
-    let first = match captured {
-        Some(captured) => step(uid, told, Input::Captured { captured: captured.clone(), now }, rules),
-        None => Decision::default(),
-    };
-    let between = first.tracked.as_ref().or(told);
-    let second = match pending {
-        Some(Pending { pod: last, gone: Some(gone), .. }) => {
-            let (observed, version) = (gone.observed, gone.version);
-            step(uid, between, Input::Gone { last: last.as_deref(), observed, version, now }, rules)
-        }
-        Some(Pending { pod: Some(pod), .. }) => step(uid, between, Input::Observed { pod, now }, rules),
-        _ => Decision::default(),
-    };
-    let tracked = second.tracked.or(first.tracked);
-    let left = pending.filter(|p| p.gone.is_none()).and_then(|p| p.left);
-    let left = left.map(|version| step(uid, tracked.as_ref().or(told), Input::Left { version }, rules));
-    let mut events = first.events;
-    events.extend(second.events);
-    Decision { events, tracked: left.and_then(|l| l.tracked).or(tracked), ..second }
-}
-
-fn size(captured: &Captured) -> usize {
-    captured.stdout.as_ref().map_or(0, String::len) + captured.stderr.as_ref().map_or(0, String::len)
 }
 
 #[cfg(test)]

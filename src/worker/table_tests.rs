@@ -1,6 +1,6 @@
 //! The table without I/O: a commit, an abort and a restore at every point leave the same story.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
@@ -171,7 +171,7 @@ fn an_unknown_commit_at_any_point_leaves_the_same_story() {
                 }
                 let wanted = if unknown {
                     rig.table.aborted(formed.in_flight);
-                    rig.table.restore(rig.told.clone())
+                    rig.table.restore(rig.told.clone(), HashSet::new())
                 } else {
                     rig.table.committed(formed.in_flight)
                 };
@@ -229,7 +229,7 @@ fn a_restored_verdict_asks_for_its_capture_again() {
     rig.keep(&formed.batch);
     // Dies here: the verdict is committed, the capture never began.
     let mut next = Rig { told: rig.told.clone(), events: rig.events.clone(), ..Rig::new() };
-    let wanted = next.table.restore(rig.told);
+    let wanted = next.table.restore(rig.told, HashSet::new());
     assert_eq!(wanted.len(), 1);
     next.table.capturing(&uid());
     next.table.captured(&uid(), Captured::default());
@@ -270,4 +270,39 @@ fn a_going_that_was_seen_stays_one_that_was_seen() {
     rig.commit_all();
     let Body::Terminated { observed, .. } = rig.events[3].body else { panic!("not a going") };
     assert!(observed);
+}
+
+#[test]
+fn a_reset_store_is_remembered_in_the_changelog() {
+    let mut rig = Rig::new();
+    rig.see(2);
+    rig.commit_all();
+    assert_eq!(rig.told[&uid()].resource_version, ResourceVersion(2));
+    rig.table.streams[0].reset(ResourceVersion(1));
+    rig.table.forget_versions(0);
+    rig.commit_all();
+    assert_eq!(
+        rig.told[&uid()].resource_version,
+        ResourceVersion(0),
+        "else a restart takes all that follows for stale"
+    );
+    assert_eq!(rig.story(), STORY[..2]);
+}
+
+#[test]
+fn nothing_is_told_of_a_pod_whose_record_cannot_be_read() {
+    let mut rig = Rig::new();
+    rig.table.restore(HashMap::new(), HashSet::from([uid()]));
+    whole_life(&mut rig);
+    assert!(rig.story().is_empty() && rig.told.is_empty());
+}
+
+#[test]
+fn a_namespace_that_is_no_longer_watched_is_left_alone() {
+    let mut rig = Rig::new();
+    rig.see(2);
+    rig.commit_all();
+    let mut next = Table::new(vec![Stream::new("elsewhere", None)]);
+    next.restore(rig.told, HashSet::new());
+    assert!(next.is_empty() && !next.has_ready());
 }

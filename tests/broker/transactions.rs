@@ -1,4 +1,4 @@
-//! INV-5 and the unity of a transaction: events and what is remembered of them are visible together or not at all.
+//! INV-2 and the unity of a transaction: events and what is remembered of them are visible together or not at all.
 
 use std::time::Instant;
 

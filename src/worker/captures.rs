@@ -1,0 +1,173 @@
+//! Captures that wait and captures under way: bounded altogether and per node, and none later than its deadline.
+//!
+//! The deadline counts from when the capture was asked for. What waits behind a hung node ends in time, told as
+//! unavailable; what waits for another node is begun past it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
+
+use crate::{
+    lifecycle::event::{Captured, Logs, LogsStatus},
+    logs::{Report, Target, capture::Capturer, reason, streams::LogSource},
+    telemetry::metrics::{CaptureStatus, Metrics},
+    watch::pod::PodUid,
+};
+
+/// Captures under way or waiting for their commit: bounds the bytes held while Kafka is away.
+const OUTSTANDING_MAX: usize = 128;
+/// Of them, of one node.
+const OUTSTANDING_PER_NODE_MAX: usize = 16;
+/// How far into the queue to look for one of a node that has room.
+const LOOK_AHEAD_MAX: usize = 1024;
+
+type Node = Option<Box<str>>;
+
+/// The captures of one worker.
+pub(super) struct Captures<S> {
+    capturer: Capturer<S>,
+    report: Report,
+    metrics: Metrics,
+    deadline: Duration,
+    queue: VecDeque<(Target, Instant)>,
+    running: JoinSet<(PodUid, Node, Captured)>,
+    per_node: HashMap<Node, usize>,
+}
+
+impl<S: LogSource> Captures<S> {
+    pub(super) fn new(capturer: Capturer<S>, report: Report, metrics: Metrics, deadline: Duration) -> Self {
+        let (queue, running, per_node) = (VecDeque::new(), JoinSet::new(), HashMap::new());
+        Self { capturer, report, metrics, deadline, queue, running, per_node }
+    }
+
+    /// Asks for these; the deadline counts from now.
+    pub(super) fn ask(&mut self, wanted: Vec<Target>) {
+        let now = Instant::now();
+        self.queue.extend(wanted.into_iter().map(|target| (target, now)));
+    }
+
+    /// Begins what there is room for; `held` of those that ended still wait for their commit.
+    pub(super) fn begin(&mut self, held: usize) {
+        while self.running.len() + held < OUTSTANDING_MAX {
+            let room = |(target, _): &(Target, Instant)| {
+                self.per_node.get(&target.node_name).copied().unwrap_or(0) < OUTSTANDING_PER_NODE_MAX
+            };
+            let Some(at) = self.queue.iter().take(LOOK_AHEAD_MAX).position(room) else { return };
+            let Some((target, _)) = self.queue.remove(at) else { return };
+            *self.per_node.entry(target.node_name.clone()).or_default() += 1;
+            let (capturer, report, metrics) = (self.capturer.clone(), self.report, self.metrics.clone());
+            self.running.spawn(async move {
+                let begun = Instant::now();
+                let captured = capturer.capture(&target, report).await;
+                metrics.capture_ended(status(captured.logs.status), begun.elapsed());
+                (target.uid, target.node_name, captured)
+            });
+        }
+    }
+
+    /// The next capture that has ended; `None` when none is under way. Cancelling loses nothing.
+    pub(super) async fn next(&mut self) -> Option<Result<(PodUid, Captured), JoinError>> {
+        let ended = self.running.join_next().await?;
+        Some(ended.map(|(uid, node, captured)| {
+            if let Some(count) = self.per_node.get_mut(&node) {
+                *count -= 1;
+                if *count == 0 {
+                    self.per_node.remove(&node);
+                }
+            }
+            (uid, captured)
+        }))
+    }
+
+    /// Those that waited until their deadline: no end is held back for longer.
+    pub(super) fn overdue(&mut self) -> Vec<(PodUid, Captured)> {
+        let mut overdue = Vec::new();
+        // Asked for in this order, so the oldest stand in front.
+        while let Some((target, asked)) = self.queue.front() {
+            if asked.elapsed() < self.deadline {
+                break;
+            }
+            let logs =
+                Logs { status: LogsStatus::Unavailable, reason: Some(reason::DEADLINE.into()), ..Logs::default() };
+            self.metrics.capture_ended(CaptureStatus::Unavailable, asked.elapsed());
+            overdue.push((target.uid.clone(), Captured { logs, ..Captured::default() }));
+            self.queue.pop_front();
+        }
+        overdue
+    }
+}
+
+fn status(status: LogsStatus) -> CaptureStatus {
+    match status {
+        LogsStatus::Complete => CaptureStatus::Complete,
+        LogsStatus::Truncated => CaptureStatus::Truncated,
+        LogsStatus::Partial => CaptureStatus::Partial,
+        LogsStatus::Unavailable => CaptureStatus::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::{
+        Limits,
+        streams::{Chunks, Error, LogRequest},
+    };
+
+    /// A source whose nodes never answer, but for pods called `good`.
+    struct Hung;
+
+    impl LogSource for Hung {
+        async fn read(&self, request: &LogRequest<'_>) -> Result<Chunks, Error> {
+            if request.pod_name != "good" {
+                std::future::pending::<()>().await;
+            }
+            Ok(Box::pin(futures::stream::empty()))
+        }
+
+        async fn current_uid(&self, _: &str, _: &str) -> Result<Option<PodUid>, Error> {
+            Ok(None)
+        }
+    }
+
+    fn target(n: usize, node: &str, pod_name: &str) -> Target {
+        Target {
+            uid: PodUid(n.to_string().into()),
+            namespace: "runs".into(),
+            pod_name: pod_name.into(),
+            node_name: Some(node.into()),
+            container: "main".into(),
+            termination_message: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hung_node_holds_back_neither_other_nodes_nor_its_own_ends_beyond_the_deadline() {
+        let deadline = Duration::from_secs(30);
+        let limits = Limits {
+            log_bytes_max: 1024,
+            encoded_bytes_max: 4096,
+            capture_deadline: deadline,
+            captures_max: 32,
+            captures_per_node_max: 8,
+        };
+        let mut captures = Captures::new(Capturer::new(Hung, limits), Report::Raw, Metrics::new(), deadline);
+        captures.ask((0..500).map(|n| target(n, "hung", "bad")).collect());
+        captures.ask(vec![target(500, "healthy", "good")]);
+        let begun = Instant::now();
+        captures.begin(0);
+        let (first, captured) = captures.next().await.expect("one is under way").expect("it does not panic");
+        assert_eq!((&*first.0, captured.logs.status), ("500", LogsStatus::Complete));
+        assert!(begun.elapsed() < Duration::from_secs(1), "the healthy node did not wait");
+        tokio::time::advance(deadline).await;
+        let overdue = captures.overdue();
+        assert_eq!(overdue.len(), 500 - OUTSTANDING_PER_NODE_MAX, "all that waited end at the deadline");
+        assert_eq!(overdue[0].1.logs.reason.as_deref(), Some(reason::DEADLINE));
+    }
+}
