@@ -37,6 +37,7 @@ impl Bench {
         for (_, name) in benches.into_iter().filter(|(which, _)| wanted(*which)) {
             println!("== {name}");
             let mut command = suites::cargo(&["bench", "--locked", "--quiet", "--bench", name]);
+            command.current_dir(suites::workspace()).env("CARGO_TARGET_DIR", suites::target_dir()?);
             if let Some(stack) = &stack {
                 command.envs(stack.endpoints().variables()?);
             }
