@@ -292,6 +292,17 @@ proptest! {
     }
 
     #[test]
+    fn an_older_observation_does_not_bring_back_a_pod_that_left(life in life(), pick in any::<prop::sample::Index>()) {
+        let history = life.history();
+        let mut monitor = Monitor::default();
+        history.iter().for_each(|pod| monitor.see(pod));
+        let left = step(&uid(), monitor.told.as_ref(), Input::Left { version: ResourceVersion(1000) }, &rules());
+        monitor.take(left);
+        let input = Input::Observed { pod: pick.get(&history), now: late() };
+        prop_assert_eq!(step(&uid(), monitor.told.as_ref(), input, &rules()), Decision::default());
+    }
+
+    #[test]
     fn there_is_one_end_at_most_and_sequences_have_no_gap(life in life()) {
         let history = life.history();
         let monitor = Monitor::live(&life, &history, false);
