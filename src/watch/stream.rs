@@ -157,13 +157,13 @@ async fn take(frame: Frame, from: &mut ResourceVersion, teller: &Teller) -> Opti
         Frame::Applied(decoded) => {
             if let Some(pod) = readable(decoded, teller).await? {
                 *from = pod.metadata.resource_version.max(*from);
-                teller.tell(NoticeKind::Applied { pod, arrived: arrival() }).await?;
+                teller.tell(NoticeKind::Applied { pod, arrived: Instant::now() }).await?;
             }
         }
         Frame::Deleted(decoded) => {
             if let Some(pod) = readable(decoded, teller).await? {
                 *from = pod.metadata.resource_version.max(*from);
-                teller.tell(NoticeKind::Deleted { pod, arrived: arrival() }).await?;
+                teller.tell(NoticeKind::Deleted { pod, arrived: Instant::now() }).await?;
             }
         }
         Frame::Bookmark(version) => {
@@ -191,10 +191,6 @@ async fn readable(decoded: Decoded, teller: &Teller) -> Option<Option<Box<Pod>>>
             Some(None)
         }
     }
-}
-
-fn arrival() -> Instant {
-    Instant::now()
 }
 
 /// 10 ms, doubled to 2 s, each less up to a quarter so that replicas do not fall into step.

@@ -139,7 +139,7 @@ impl<J: Journals + 'static> Publishing<J> {
                 Happened::Opened(restored)
             }
             Err(error) => {
-                self.rest(self.backoff.is_fresh().then_some(Duration::ZERO));
+                self.rest(Duration::ZERO);
                 Happened::NotOpened(error)
             }
         }
@@ -159,15 +159,15 @@ impl<J: Journals + 'static> Publishing<J> {
             Err(CommitError::TooLarge { .. }) => self.state = Some(State::Idle(journal)),
             Err(CommitError::Fenced { .. }) => {
                 self.fences += 1;
-                self.rest(Some(FENCED_REST.saturating_mul(1 << self.fences.min(5))));
+                self.rest(FENCED_REST.saturating_mul(1 << self.fences.min(5)));
             }
-            Err(_) => self.rest(None),
+            Err(_) => self.rest(Duration::ZERO),
         }
         Happened::Ended(ticket, ended)
     }
 
-    fn rest(&mut self, at_least: Option<Duration>) {
-        let pause = self.backoff.pause().max(at_least.unwrap_or_default());
+    fn rest(&mut self, at_least: Duration) {
+        let pause = self.backoff.pause().max(at_least);
         self.state = Some(State::Resting(Box::pin(sleep(pause))));
     }
 }
