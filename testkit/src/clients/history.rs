@@ -1,6 +1,10 @@
 //! The events topic as a consumer with isolation.level read_committed sees it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use rdkafka::{
@@ -11,8 +15,14 @@ use rdkafka::{
     message::Headers,
 };
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::until;
+
+/// Arrivals that may wait for who measures.
+const ARRIVALS_MAX: usize = 4096;
+/// How long the reading thread of [`History::arrivals`] waits for a record before it looks whether to stop.
+const ARRIVAL_POLL: Duration = Duration::from_millis(100);
 
 /// One event as it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,6 +127,33 @@ impl History {
             Ok(enough(&self.records))
         };
         until(limit, what, look).await
+    }
+
+    /// Reads on from here on a thread of its own, each record with the moment of its arrival, until the receiver is
+    /// dropped. It waits inside the client and so costs next to nothing of what is measured.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn arrivals(mut self) -> Result<mpsc::Receiver<(Instant, Record)>> {
+        let (arrived, arrivals) = mpsc::channel(ARRIVALS_MAX);
+        let follow = move || {
+            while !arrived.is_closed() {
+                let read = match self.consumer.poll(ARRIVAL_POLL) {
+                    None | Some(Err(KafkaError::PartitionEOF(_))) => continue,
+                    Some(Ok(message)) => record(&message),
+                    Some(Err(error)) => Err(error.into()),
+                };
+                let at = Instant::now();
+                match read {
+                    Ok(record) if arrived.blocking_send((at, record)).is_ok() => {}
+                    // Nobody measures any more; or they learn of the error by the end of the arrivals.
+                    Ok(_) => return,
+                    Err(error) => return eprintln!("read the events topic: {error:#}"),
+                }
+            }
+        };
+        thread::Builder::new().name("arrivals".into()).spawn(follow).context("start a reading thread")?;
+        Ok(arrivals)
     }
 
     /// The events of one pod, in the order of their partition.
