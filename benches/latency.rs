@@ -14,7 +14,6 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use tokio::sync::mpsc;
 use testkit::{
     clients::{
         cluster::{Cluster, execution},
@@ -23,6 +22,7 @@ use testkit::{
     },
     stack::Endpoints,
 };
+use tokio::sync::mpsc;
 
 const PODS: usize = 200;
 /// Pods before that: the broker's and the API server's code gets warm.

@@ -3,9 +3,10 @@
 //! Order: HTTP first (so that probes see what is missing), then the cluster's name, then Kafka's topics, then the
 //! worker. Each waits for its server with back-off, says so once, and gives up only for what waiting cannot mend.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::{
+    sync::mpsc,
     task::{JoinError, JoinSet},
     time::sleep,
 };
@@ -16,7 +17,12 @@ use crate::{
     clock,
     config::{Config, Kafka, Namespaces, Sink},
     http::{self, Board, Health, Server, health::Component, status::Shown},
-    leadership::tenure::{ShardId, Tenure},
+    leadership::{
+        election::Times,
+        elector::{self, Elector, Granted},
+        lease::Leases,
+        tenure::{ShardId, Tenure},
+    },
     lifecycle::rules::Rules,
     logs::{
         Limits,
@@ -33,18 +39,17 @@ use crate::{
         stdout::Stdout,
         topics::{self, Topics},
     },
+    replica::{Replica, Watcher},
     telemetry::Telemetry,
     watch::{
         api::{self, Pods, Scope},
         stream::Backoff,
     },
-    worker::{self, Parts, Worker},
+    worker::{self, Parts},
 };
 
 /// What a record holds besides captured output, at most: ids, messages, containers, 64 KiB with room to spare.
 const RECORD_REST_BYTES: usize = 64 << 10;
-/// The worker's loop turns every second; longer than this it is stuck.
-const BEAT_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// Why the monitor cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -220,27 +225,65 @@ impl Monitor {
         limits: Limits,
         identity: Option<Identity>,
     ) -> Result<(), Error> {
-        let tenure = Tenure { shard: ShardId(0), holder: config.identity.clone(), ended: self.stop.clone() };
-        let logs = KubeLogs::new(cluster.config).map_err(Error::Logs)?;
-        let worker = Worker::new(Parts {
-            tenure,
+        let logs = KubeLogs::new(cluster.config.clone()).map_err(Error::Logs)?;
+        let shard = ShardId(0);
+        let parts = Parts {
             journals,
             identity,
-            pods: cluster.pods,
+            pods: cluster.pods.clone(),
             scopes: scopes(&config),
             capturer: Capturer::new(logs, limits),
             report: config.report,
             capture_deadline: limits.capture_deadline,
-            rules: Arc::new(rules(&config, cluster.id)),
+            rules: Arc::new(rules(&config, cluster.id.clone())),
             reconcile_interval: config.reconcile_interval,
-            metrics: self.metrics,
-            board: self.board,
-            cluster: self.cluster,
-            kafka: self.kafka,
-            beat: self.health.heartbeat("worker", BEAT_AGE_MAX),
-        });
-        worker.run().await.map_err(Error::Worker)
+            metrics: self.metrics.clone(),
+            board: self.board.clone(),
+            cluster: self.cluster.clone(),
+            kafka: self.kafka.clone(),
+        };
+        let replica = Replica { shard, parts, health: self.health.clone() };
+        let Some(times) = config.lease_times else {
+            let tenure = Tenure::unconditional(shard, &config.identity, self.stop.clone());
+            return replica.run(elector::alone(tenure)).await.map_err(Error::Worker);
+        };
+        let (elector, tenures) = self.elector(&config, &cluster, shard, times)?;
+        let stop = self.stop.clone();
+        let Some(prepared) = stop.run_until_cancelled(replica.prepare()).await else { return Ok(()) };
+        prepared.map_err(|error| Error::Worker(worker::Error::Open(error)))?;
+        together(elector.run(stop), replica.run(tenures)).await
     }
+
+    fn elector(
+        &self,
+        config: &Config,
+        cluster: &Cluster,
+        shard: ShardId,
+        times: Times,
+    ) -> Result<(Elector<Watcher>, mpsc::Receiver<Granted>), Error> {
+        let client = kube::Client::try_from(cluster.config.clone()).map_err(|e| Error::Cluster(Box::new(e)))?;
+        let name = format!("{}-{shard}", config.lease_name);
+        let (me, address) = (config.identity.as_str(), config.advertise.as_deref());
+        if address.is_none() {
+            tracing::warn!(
+                "no address for the other replicas: they notice our death only when the Lease runs out. Set --advertise or POD_IP"
+            );
+        }
+        let leases = Leases::new(client, &config.lease_namespace, &name, me, address, times);
+        let lease = self.health.component("lease");
+        let watcher = Watcher::new(shard, lease, self.metrics.clone(), self.board.clone());
+        Ok(Elector::new(shard, Arc::new(leases), me, times, Arc::new(watcher)))
+    }
+}
+
+/// The election and what acts by it: the first to fail ends both; an orderly end of one is waited for by the other.
+async fn together(
+    election: impl Future<Output = Result<(), JoinError>>,
+    replica: impl Future<Output = Result<(), worker::Error>>,
+) -> Result<(), Error> {
+    let election = async { election.await.map_err(Error::Part) };
+    let replica = async { replica.await.map_err(Error::Worker) };
+    tokio::try_join!(election, replica).map(|_| ())
 }
 
 enum Started {

@@ -17,6 +17,7 @@ pub mod lifecycle;
 pub mod logs;
 pub mod ports;
 pub mod publish;
+pub mod replica;
 pub mod telemetry;
 pub mod watch;
 pub mod worker;

@@ -3,13 +3,22 @@
 use std::future::Future;
 
 use crate::{
-    leadership::tenure::Tenure,
+    leadership::tenure::{ShardId, Tenure},
     publish::{
         Batch,
         error::{CommitError, OpenError},
         restore::Restored,
     },
 };
+
+/// How warm a standby is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Producers are connected and the changelog was read to its end.
+    Warm,
+    /// Not yet, or no longer.
+    NotYet(&'static str),
+}
 
 /// What one tenure tells through.
 pub trait Journal: Send {
@@ -23,6 +32,18 @@ pub trait Journal: Send {
 pub trait Journals: Send + Sync {
     /// What this opens.
     type Journal: Journal;
+
+    /// Follows what the shard's holder tells, so that taking over is short; does nothing where it follows already.
+    ///
+    /// # Errors
+    /// When the clients cannot be made.
+    fn stand_by(&self, shard: ShardId) -> Result<(), OpenError>;
+
+    /// Whether taking the shard over would be short now, and may be tried at all.
+    ///
+    /// # Errors
+    /// When this replica does not fit the shard's changelog: it must not contend.
+    fn readiness(&self, shard: ShardId) -> Result<Readiness, OpenError>;
 
     /// Takes a shard over: when this returns, earlier holders cannot tell anything any more, and `Restored` is
     /// everything they told.

@@ -153,6 +153,19 @@ pub struct RunArgs {
     /// Namespace of the installation [default: the pod's own, else 'default']
     #[arg(long, value_name = "NAME", help_heading = "Installation", value_parser = checked(names::dns_label))]
     pub lease_namespace: Option<String>,
+    /// After so long without a change a Lease may be taken by another replica; whole seconds
+    #[arg(long, value_name = "DURATION", default_value = "5s", help_heading = "Installation", value_parser = duration::parse)]
+    pub lease_duration: Duration,
+    /// A leader stops when no renewal was granted for so long
+    #[arg(long, value_name = "DURATION", default_value = "3s", help_heading = "Installation", value_parser = duration::parse)]
+    pub renew_deadline: Duration,
+    /// Between two renewals, and between two tries
+    #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = "Installation", value_parser = duration::parse)]
+    pub retry_period: Duration,
+    /// Act without holding the Lease: for tests that show what two leaders at once do
+    #[arg(long, hide = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true")]
+    pub no_election: bool,
     /// This process among the replicas; never the same twice [default: pod or host name + random part]
     #[arg(long, value_name = "ID", help_heading = "Installation", value_parser = checked(names::id))]
     pub identity: Option<String>,
@@ -161,6 +174,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", help_heading = "Watching the monitor",
         value_parser = listen)]
     pub listen: SocketAddr,
+    /// Address by which the other replicas reach --listen; without it they notice a dead leader only when its Lease runs
+    /// out [default: $POD_IP and the port of --listen, or --listen where that names an address]
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Watching the monitor", value_parser = bootstrap)]
+    pub advertise: Option<String>,
     /// How log lines look [default: pretty on a terminal, else json]
     #[arg(long, value_name = "FORMAT", help_heading = "Watching the monitor")]
     pub log_format: Option<LogFormat>,

@@ -8,9 +8,12 @@ use super::{
     args::{RunArgs, SinkKind},
     duration,
     layers::Origins,
-    names,
+    lease, names,
 };
-use crate::logs::{Limits, Report};
+use crate::{
+    leadership::election::Times,
+    logs::{Limits, Report},
+};
 
 /// Both captured streams of one event as JSON strings, in bytes: the rest of the record's 1 MiB (Kafka's default
 /// `message.max.bytes`) is for its other fields and headers.
@@ -52,8 +55,12 @@ pub struct Config {
     pub lease_namespace: String,
     /// This process among the replicas; unique per start unless the user set it.
     pub identity: String,
+    /// How the Lease is held and contended for; `None`: no election.
+    pub lease_times: Option<Times>,
     /// Address of the HTTP server.
     pub listen: SocketAddr,
+    /// Where the other replicas reach it; `None`: they do not.
+    pub advertise: Option<String>,
     /// How the monitor logs.
     pub log: LogSettings,
 }
@@ -107,6 +114,8 @@ pub struct Surroundings {
     pub own_namespace: Option<String>,
     /// Pod or host name.
     pub host_name: Option<String>,
+    /// The pod's address.
+    pub pod_ip: Option<String>,
     /// Differs between any two starts.
     pub random: u64,
 }
@@ -120,6 +129,7 @@ impl Surroundings {
         let host_name = ["POD_NAME", "HOSTNAME"].iter().find_map(|name| std::env::var(name).ok().and_then(trimmed));
         Self {
             own_namespace: read(OWN_NAMESPACE_FILE).and_then(trimmed),
+            pod_ip: std::env::var("POD_IP").ok().and_then(trimmed),
             host_name: host_name.or_else(|| read("/proc/sys/kernel/hostname").and_then(trimmed)),
             // The standard library's hash keys are the one source of randomness at hand.
             random: std::collections::hash_map::RandomState::new().build_hasher().finish(),
@@ -152,6 +162,9 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
             ),
         });
     }
+    let lease_times = lease::times(args.lease_duration, args.renew_deadline, args.retry_period)
+        .map_err(|why| Error::Conflict { why })?;
+    let elects = args.sink == SinkKind::Kafka && !args.no_election;
     let own_namespace = around.own_namespace.clone().unwrap_or_else(|| "default".to_owned());
     Ok(Config {
         selector,
@@ -180,6 +193,8 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
         lease_name: args.lease_name,
         lease_namespace: args.lease_namespace.unwrap_or(own_namespace),
         identity: args.identity.unwrap_or_else(|| identity(around)),
+        lease_times: elects.then_some(lease_times),
+        advertise: args.advertise.or_else(|| advertise(args.listen, around.pod_ip.as_deref())),
         listen: args.listen,
         log: LogSettings { format: args.log_format, filter: args.log_level },
     })
@@ -187,6 +202,12 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
 
 fn bytes(count: u32) -> usize {
     usize::try_from(count).expect("usize has at least 32 bits on all targets that tokio runs on")
+}
+
+/// Where others reach a server that listens there, as far as that can be known.
+fn advertise(listen: SocketAddr, pod_ip: Option<&str>) -> Option<String> {
+    let ip = if listen.ip().is_unspecified() { pod_ip?.parse().ok()? } else { listen.ip() };
+    Some(SocketAddr::new(ip, listen.port()).to_string())
 }
 
 fn identity(around: &Surroundings) -> String {
@@ -290,6 +311,8 @@ impl Config {
             shards = self.shards,
             lease_name = self.lease_name,
             lease_namespace = self.lease_namespace,
+            lease_times = ?self.lease_times,
+            advertise = self.advertise,
             identity = self.identity,
             cluster_id = self.cluster_id,
             environment = self.environment,

@@ -1,14 +1,17 @@
 //! Routes and the server's life.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    body::Body,
     extract::{RawQuery, State as Shared},
     http::{HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
+use bytes::Bytes;
+use futures::{FutureExt as _, StreamExt as _, future, stream};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +20,10 @@ use super::{
     page,
     status::Board,
 };
-use crate::telemetry::{Metrics, metrics};
+use crate::{
+    leadership::notice,
+    telemetry::{Metrics, metrics},
+};
 
 /// How long open requests may take to end once the process was asked to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
@@ -46,6 +52,10 @@ struct Sources {
     health: Health,
     metrics: Metrics,
     board: Board,
+    /// Who answers [`notice::PATH`].
+    identity: Arc<str>,
+    /// When the connections of the other replicas end.
+    stop: CancellationToken,
 }
 
 /// A server that is bound: connections queue from here on, answers come from [`Server::run`].
@@ -71,7 +81,8 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         tracing::info!(%address, "serving HTTP");
-        Ok(Self { listener, address, sources: Sources { health, metrics, board } })
+        let (identity, stop) = (board.identity().into(), CancellationToken::new());
+        Ok(Self { listener, address, sources: Sources { health, metrics, board, identity, stop } })
     }
 
     /// Where it really listens.
@@ -81,7 +92,7 @@ impl Server {
 
     /// Answers requests until `stop`, then lets open ones end for two seconds.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
-        let routes = routes(self.sources);
+        let routes = routes(Sources { stop: stop.clone(), ..self.sources });
         let serve = axum::serve(self.listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
         let late = async {
             stop.cancelled().await;
@@ -102,7 +113,17 @@ fn routes(sources: Sources) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .route("/api/status", get(status_json))
+        .route(notice::PATH, get(instance))
         .with_state(sources)
+}
+
+/// Who this is, and then nothing as long as it lives: the other replicas watch the end of this answer.
+async fn instance(Shared(sources): Shared<Sources>) -> Response {
+    let line = Bytes::from(notice::line(&sources.identity));
+    let first = stream::once(future::ready(Ok::<_, Infallible>(line)));
+    let until_stop = sources.stop.cancelled_owned().map(|()| Ok(Bytes::new()));
+    let body = Body::from_stream(first.chain(stream::once(until_stop)));
+    (content("text/plain; charset=utf-8"), body).into_response()
 }
 
 type Headers = [(HeaderName, &'static str); 2];

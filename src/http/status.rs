@@ -90,6 +90,11 @@ impl Board {
         Self(Arc::new(RwLock::new(shown)))
     }
 
+    /// This process among the replicas.
+    pub fn identity(&self) -> String {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).identity.clone()
+    }
+
     /// Changes what is shown.
     pub fn update(&self, change: impl FnOnce(&mut Shown)) {
         change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));

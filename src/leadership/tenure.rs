@@ -1,6 +1,12 @@
 //! The permit to act for a shard. Handing it to a function is what allows that function to fence, publish or release.
 
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
+
+use super::election::GiveUp;
 
 /// A slice of executions with one leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,4 +27,76 @@ pub struct Tenure {
     pub holder: String,
     /// Cancelled when the permit is over, for whatever reason.
     pub ended: CancellationToken,
+    /// The Lease that it rests on; `None` where there is no election.
+    lease: Option<Grant>,
+}
+
+/// The Lease's side of a permit.
+#[derive(Debug, Clone)]
+pub(super) struct Grant {
+    pub(super) renewed: watch::Receiver<Renewed>,
+    pub(super) wishes: mpsc::Sender<Wish>,
+}
+
+/// The last renewal that was granted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Renewed {
+    /// When it was asked for.
+    pub(super) asked_at: Instant,
+    /// When the permit is over, whatever any call is doing then.
+    pub(super) deadline: Instant,
+}
+
+/// What the holder wants of the election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// To know whether it still holds the Lease.
+    Confirm,
+    /// To be relieved.
+    GiveUp(GiveUp),
+}
+
+impl Tenure {
+    /// A permit without a Lease: where there is one process only, and in tests.
+    pub fn unconditional(shard: ShardId, holder: &str, ended: CancellationToken) -> Self {
+        Self { shard, holder: holder.to_owned(), ended, lease: None }
+    }
+
+    pub(super) fn granted(shard: ShardId, holder: &str, ended: CancellationToken, lease: Grant) -> Self {
+        Self { shard, holder: holder.to_owned(), ended, lease: Some(lease) }
+    }
+
+    /// Whether the permit is over at `now`. Asked before each transaction: a process that was frozen cannot have
+    /// noticed its own deadline.
+    pub fn is_over(&self, now: Instant) -> bool {
+        let deadline = self.lease.as_ref().map(|lease| lease.renewed.borrow().deadline);
+        self.ended.is_cancelled() || deadline.is_some_and(|deadline| now >= deadline)
+    }
+
+    /// Waits until a renewal that was asked for after `moment` is granted: whoever was fenced asks the Lease before it
+    /// fences anew. Never returns where the permit ends first.
+    pub async fn reaffirmed(&self, moment: Instant) {
+        let Some(lease) = &self.lease else { return };
+        let mut renewed = lease.renewed.clone();
+        lease.wish(Wish::Confirm);
+        if renewed.wait_for(|renewed| renewed.asked_at > moment).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Asks to be relieved: this replica cannot get on. The permit ends a moment later.
+    pub fn give_up(&self, why: GiveUp) {
+        if let Some(lease) = &self.lease {
+            lease.wish(Wish::GiveUp(why));
+        }
+    }
+}
+
+impl Grant {
+    fn wish(&self, wish: Wish) {
+        if let Err(error) = self.wishes.try_send(wish) {
+            // Full: wishes wait already, and whoever has one says so again. Closed: the tenure is over.
+            tracing::debug!(%error, "the election does not take a wish now");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The journal in Kafka: opening it is taking a shard over, committing to it is telling.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::{
     Batch, changelog,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     leadership::tenure::{ShardId, Tenure},
-    ports::{Journal, Journals},
+    ports::{Journal, Journals, Readiness},
 };
 
 /// What a tenure publishes through. Had only by fencing, barrier and restore, in this order.
@@ -82,26 +82,6 @@ impl KafkaJournals {
         self.standby(shard).warm.connected()
     }
 
-    /// Whether this replica's settings fit what its standbys have read so far: one that does not fit must not contend.
-    pub fn fits(&self) -> Result<(), OpenError> {
-        self.shards.iter().try_for_each(|standby| {
-            let tail = standby.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let found = tail.as_ref().and_then(Tail::identity);
-            let shard = standby.warm.shard();
-            let fits = found.map_or(Ok(()), |found| self.settings.identity().fits(&found));
-            fits.map_err(|source| OpenError::Identity { shard, source })
-        })
-    }
-
-    /// Follows the changelog of a shard again, after its journal was given up.
-    pub fn stand_by(&self, shard: ShardId) -> Result<(), OpenError> {
-        let mut tail = self.standby(shard).tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if tail.is_none() {
-            *tail = Some(self.tail(shard)?);
-        }
-        Ok(())
-    }
-
     fn tail(&self, shard: ShardId) -> Result<Tail, OpenError> {
         Tail::start(&self.settings, shard).map_err(|source| OpenError::Restore { shard, source })
     }
@@ -111,7 +91,7 @@ impl KafkaJournals {
     }
 
     fn take_tail(&self, shard: ShardId) -> Result<Tail, OpenError> {
-        let kept = self.standby(shard).tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let kept = self.standby(shard).tail.lock().unwrap_or_else(PoisonError::into_inner).take();
         kept.map_or_else(|| self.tail(shard), Ok)
     }
 }
@@ -135,6 +115,30 @@ impl KafkaJournals {
 
 impl Journals for KafkaJournals {
     type Journal = KafkaJournal;
+
+    fn stand_by(&self, shard: ShardId) -> Result<(), OpenError> {
+        let mut tail = self.standby(shard).tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if tail.is_none() {
+            *tail = Some(self.tail(shard)?);
+        }
+        Ok(())
+    }
+
+    fn readiness(&self, shard: ShardId) -> Result<Readiness, OpenError> {
+        let standby = self.standby(shard);
+        let mut following = standby.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that failed is begun anew by the next look.
+        following.take_if(|tail| tail.has_failed());
+        let Some(tail) = following.as_ref() else { return Ok(Readiness::NotYet("the changelog is not followed")) };
+        if let Some(found) = tail.identity() {
+            self.settings.identity().fits(&found).map_err(|source| OpenError::Identity { shard, source })?;
+        }
+        Ok(match (tail.has_caught_up(), standby.warm.connected()) {
+            (false, _) => Readiness::NotYet("the changelog has not been read to its end"),
+            (true, 0) => Readiness::NotYet("no producer is connected"),
+            (true, _) => Readiness::Warm,
+        })
+    }
 
     async fn open(&self, tenure: &Tenure) -> Result<(KafkaJournal, Restored), OpenError> {
         let shard = tenure.shard;

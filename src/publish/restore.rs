@@ -161,6 +161,8 @@ struct Wish {
     failed: Option<Error>,
     /// Whose changelog it is, as far as it was read.
     identity: Option<Identity>,
+    /// The end of the partition was reached once.
+    caught_up: bool,
 }
 
 /// Follows one shard's changelog on a thread of its own, from the beginning.
@@ -198,6 +200,16 @@ impl Tail {
     /// Whose changelog it is, as far as it was read: a replica that does not fit must not even contend.
     pub fn identity(&self) -> Option<Identity> {
         self.wish.lock().unwrap_or_else(PoisonError::into_inner).identity.clone()
+    }
+
+    /// Whether everything that stood there when it began has been read.
+    pub fn has_caught_up(&self) -> bool {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner).caught_up
+    }
+
+    /// Whether it ended by an error that reading on does not mend.
+    pub fn has_failed(&self) -> bool {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner).failed.is_some()
     }
 
     /// Ends the tail when it delivers this barrier. To be called before the barrier is committed.
@@ -272,6 +284,10 @@ impl Reader {
                     continue;
                 }
                 None => continue,
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    self.wish.lock().unwrap_or_else(PoisonError::into_inner).caught_up = true;
+                    continue;
+                }
                 Some(Err(error)) if cannot_help(&error) => return Err(error),
                 Some(Err(error)) => {
                     debug!(shard = %self.shard, %error, "reading the changelog goes on");

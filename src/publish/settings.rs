@@ -252,8 +252,8 @@ impl Settings {
         config.set("enable.auto.offset.store", "false");
         // An offset out of range means that records vanished under us: that is an error, never a jump.
         config.set("auto.offset.reset", "error");
-        // The barrier ends a restore; an end-of-partition comes only with the next fetch.
-        config.set("enable.partition.eof", "false");
+        // Tells a standby that it is warm. It never ends a restore, which only the barrier does: it comes a fetch late.
+        config.set("enable.partition.eof", "true");
         config.set("allow.auto.create.topics", "false");
         // A flipped bit must be an error, not a story.
         config.set("check.crcs", "true");

@@ -10,8 +10,8 @@ use std::{
 
 use super::{Batch, error::CommitError, error::OpenError, record, record::Service, restore::Restored};
 use crate::{
-    leadership::tenure::Tenure,
-    ports::{Journal, Journals},
+    leadership::tenure::{ShardId, Tenure},
+    ports::{Journal, Journals, Readiness},
 };
 
 /// Writes to standard output, or to what a test gives.
@@ -36,6 +36,14 @@ impl<W> Stdout<W> {
 
 impl<W: Write + Send + 'static> Journals for Stdout<W> {
     type Journal = Self;
+
+    fn stand_by(&self, _: ShardId) -> Result<(), OpenError> {
+        Ok(())
+    }
+
+    fn readiness(&self, _: ShardId) -> Result<Readiness, OpenError> {
+        Ok(Readiness::Warm)
+    }
 
     async fn open(&self, _: &Tenure) -> Result<(Self, Restored), OpenError> {
         let journal = Self { out: Arc::clone(&self.out), service: Arc::clone(&self.service) };
@@ -117,8 +125,7 @@ mod tests {
     async fn each_batch_is_whole_lines_flushed_and_a_closed_pipe_is_an_error() {
         let service = Service { name: "s".into(), version: "1".into(), environment: None };
         let sink = Stdout::to(Pipe::default(), service);
-        let tenure =
-            Tenure { shard: ShardId(0), holder: "h".into(), ended: tokio_util::sync::CancellationToken::new() };
+        let tenure = Tenure::unconditional(ShardId(0), "h", tokio_util::sync::CancellationToken::new());
         let (mut journal, restored) = sink.open(&tenure).await.unwrap();
         assert_eq!(restored, Restored::default());
         journal.commit(batch(2)).await.unwrap();

@@ -10,7 +10,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::lifecycle::event::EventType;
+use crate::{
+    leadership::election::{Ended, GiveUp, Why},
+    lifecycle::event::EventType,
+};
 
 /// Content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -125,12 +128,62 @@ label_values! {
         /// A pod that vanished unseen.
         Vanished = "vanished",
     }
+    /// Why this replica took a Lease.
+    Taken {
+        /// There was none.
+        Absent = "absent",
+        /// Its last holder let it go.
+        Released = "released",
+        /// Its holder was found dead.
+        Dead = "dead",
+        /// Its holder was silent for a whole lease duration.
+        Silent = "silent",
+        /// It was ours already, by a write that was never answered.
+        Ours = "ours",
+    }
+    /// Why a tenure of this replica ended.
+    TenureEnd {
+        /// Another holds the Lease, or it was deleted.
+        Lost = "lost",
+        /// No renewal was granted in time.
+        Deadline = "deadline",
+        /// Asked to stop.
+        Stop = "stop",
+        /// The watch of pods could not be kept open.
+        Watch = "watch",
+        /// Kafka answered others and not us.
+        Kafka = "kafka",
+    }
     /// How a fence went.
     FenceResult {
         /// Older producers are refused now.
         Ok = "ok",
         /// Refused or failed.
         Failed = "failed",
+    }
+}
+
+impl From<Why> for Taken {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::Absent => Self::Absent,
+            Why::Released => Self::Released,
+            Why::Dead => Self::Dead,
+            Why::Silent => Self::Silent,
+            Why::Ours => Self::Ours,
+        }
+    }
+}
+
+impl From<Ended> for TenureEnd {
+    fn from(why: Ended) -> Self {
+        match why {
+            Ended::Lost => Self::Lost,
+            Ended::Deadline => Self::Deadline,
+            Ended::Stop => Self::Stop,
+            Ended::GaveUp(GiveUp::Watch) => Self::Watch,
+            Ended::GaveUp(GiveUp::Kafka) => Self::Kafka,
+        }
     }
 }
 
@@ -153,6 +206,8 @@ label_sets! {
     ById { id: MissingId }
     ByDrift { kind: Drift }
     ByFenceResult { result: FenceResult }
+    ByTaken { reason: Taken }
+    ByTenureEnd { reason: TenureEnd }
 }
 
 /// [`EventType`] as a label; the event types themselves know nothing of metrics.
@@ -187,6 +242,8 @@ struct Inner {
     reconcile_runs: Counter,
     observed_to_committed: Histogram,
     fences: Family<ByFenceResult, Counter>,
+    leases_taken: Family<ByTaken, Counter>,
+    tenures_ended: Family<ByTenureEnd, Counter>,
     otlp_export_failures: Counter,
 }
 
@@ -214,6 +271,8 @@ impl Metrics {
             reconcile_runs: Counter::default(),
             observed_to_committed: Histogram::new(SECONDS),
             fences: Family::default(),
+            leases_taken: Family::default(),
+            tenures_ended: Family::default(),
             otlp_export_failures: Counter::default(),
         };
         inner.register();
@@ -300,6 +359,16 @@ impl Metrics {
         self.0.fences.get_or_create(&ByFenceResult { result }).inc();
     }
 
+    /// This replica took a Lease.
+    pub fn lease_taken(&self, reason: Taken) {
+        self.0.leases_taken.get_or_create(&ByTaken { reason }).inc();
+    }
+
+    /// A tenure of this replica ended.
+    pub fn tenure_ended(&self, reason: TenureEnd) {
+        self.0.tenures_ended.get_or_create(&ByTenureEnd { reason }).inc();
+    }
+
     /// A batch of spans did not arrive.
     pub fn otlp_export_failed(&self) {
         self.0.otlp_export_failures.inc();
@@ -346,6 +415,8 @@ impl Inner {
             self.observed_to_committed.clone(),
         );
         r.register("fences", "Fences of older producers", self.fences.clone());
+        r.register("leases_taken", "Leases taken by this replica", self.leases_taken.clone());
+        r.register("tenures_ended", "Tenures of this replica that ended", self.tenures_ended.clone());
         r.register("otlp_export_failures", "Batches of spans that did not arrive", self.otlp_export_failures.clone());
         r.register("build", "Which build this is", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
     }
@@ -363,6 +434,8 @@ impl Inner {
         PodPart::ALL.iter().for_each(|&part| drop(self.unreadable_pods.get_or_create(&ByPart { part })));
         MissingId::ALL.iter().for_each(|&id| drop(self.missing_ids.get_or_create(&ById { id })));
         Drift::ALL.iter().for_each(|&kind| drop(self.reconcile_drift.get_or_create(&ByDrift { kind })));
+        Taken::ALL.iter().for_each(|&reason| drop(self.leases_taken.get_or_create(&ByTaken { reason })));
+        TenureEnd::ALL.iter().for_each(|&reason| drop(self.tenures_ended.get_or_create(&ByTenureEnd { reason })));
         FenceResult::ALL.iter().for_each(|&result| drop(self.fences.get_or_create(&ByFenceResult { result })));
     }
 }

@@ -187,6 +187,16 @@ impl Pods {
         read_page(&text).map_err(|why| Error::Unreadable { verb: "list", why })
     }
 
+    /// A LIST of one: whether pods may be listed, over the connection that a take-over will use.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn probe(&self, scope: &Scope) -> Result<(), Error> {
+        let asked = self.client.request_text(get(&scope.url(&[("limit", "1")])));
+        let answered = within("list", ANSWER_MAX, asked).await?;
+        answered.map(drop).map_err(|error| self.refused("list", scope, error))
+    }
+
     /// Opens a watch that begins right after `from`.
     ///
     /// # Errors

@@ -68,8 +68,6 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// What a worker works with.
 pub struct Parts<J, S> {
-    /// The permit.
-    pub tenure: Tenure,
     /// Where events go.
     pub journals: Arc<J>,
     /// Who this installation is; `None` where nothing is kept (stdout).
@@ -96,8 +94,26 @@ pub struct Parts<J, S> {
     pub cluster: Component,
     /// Health of the Kafka side.
     pub kafka: Component,
-    /// This loop's sign of life.
-    pub beat: Heartbeat,
+}
+
+impl<J, S: Clone> Clone for Parts<J, S> {
+    fn clone(&self) -> Self {
+        Self {
+            journals: Arc::clone(&self.journals),
+            identity: self.identity.clone(),
+            pods: self.pods.clone(),
+            scopes: self.scopes.clone(),
+            capturer: self.capturer.clone(),
+            report: self.report,
+            capture_deadline: self.capture_deadline,
+            rules: Arc::clone(&self.rules),
+            reconcile_interval: self.reconcile_interval,
+            metrics: self.metrics.clone(),
+            board: self.board.clone(),
+            cluster: self.cluster.clone(),
+            kafka: self.kafka.clone(),
+        }
+    }
 }
 
 /// Why a worker cannot go on.
@@ -123,6 +139,10 @@ pub enum Error {
 /// The worker of one shard during one tenure.
 pub struct Worker<J: Journals, S> {
     parts: Parts<J, S>,
+    /// The permit.
+    tenure: Tenure,
+    /// This loop's sign of life.
+    beat: Heartbeat,
     publishing: Publishing<J>,
     table: Table,
     term: u64,
@@ -144,9 +164,9 @@ pub struct Worker<J: Journals, S> {
 
 impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     /// A worker that has not begun.
-    pub fn new(parts: Parts<J, S>) -> Self {
+    pub fn new(parts: Parts<J, S>, tenure: Tenure, beat: Heartbeat) -> Self {
         let (notices_in, notices) = mpsc::channel(NOTICES_MAX);
-        let publishing = Publishing::new(Arc::clone(&parts.journals), parts.tenure.clone());
+        let publishing = Publishing::new(Arc::clone(&parts.journals), tenure.clone());
         let deadline = parts.capture_deadline;
         let captures = Captures::new(parts.capturer.clone(), parts.report, parts.metrics.clone(), deadline);
         parts.kafka.not_yet("the journal is being opened");
@@ -168,6 +188,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             position: every(POSITION_INTERVAL),
             position_due: false,
             parts,
+            tenure,
+            beat,
         }
     }
 
@@ -176,7 +198,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     /// # Errors
     /// As [`Error`] says; the process should end.
     pub async fn run(mut self) -> Result<(), Error> {
-        let ended = self.parts.tenure.ended.clone();
+        let ended = self.tenure.ended.clone();
         let mut beat = every(BEAT_INTERVAL);
         self.show("fencing");
         loop {
@@ -203,7 +225,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     }
 
     fn turned(&mut self) {
-        self.parts.beat.beat();
+        self.beat.beat();
         self.parts.metrics.set_tracked_pods(self.table.len());
         self.release_held();
         for (uid, captured) in self.captures.overdue() {
@@ -214,7 +236,11 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
     /// Group commit: what gathered while the last transaction committed goes into the next one, at once when idle.
     fn publish(&mut self) {
-        if !self.publishing.is_idle() || !(self.table.has_ready() || self.position_due) {
+        // INV-13: a process that was frozen cannot have noticed that its time is over.
+        if self.tenure.is_over(Instant::now())
+            || !self.publishing.is_idle()
+            || !(self.table.has_ready() || self.position_due)
+        {
             return;
         }
         let now = clock::now();
@@ -235,7 +261,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.position_due = false;
         let mut batch = formed.batch;
         let told = batch.events.iter().map(|e| e.body.event_type()).collect();
-        let holder = self.parts.tenure.holder.clone();
+        let holder = self.tenure.holder.clone();
         batch.position = Some(Position { term: self.term, holder, streams: self.table.positions() });
         let ticket = Ticket { in_flight: formed.in_flight, told, oldest: formed.oldest, begun: Instant::now() };
         self.publishing.commit(batch, ticket);
@@ -263,7 +289,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         for odd in &restored.unreadable {
             tracing::error!(record = ?odd, "changelog record cannot be read: nothing more is told of its pod");
         }
-        tracing::info!(shard = %self.parts.tenure.shard, term = self.term, pods = restored.told.len(), "shard taken over");
+        tracing::info!(shard = %self.tenure.shard, term = self.term, pods = restored.told.len(), "shard taken over");
         if self.feeds.is_empty() {
             self.begin_feeds(&restored);
         }
@@ -313,7 +339,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
     fn fenced(&self, error: &CommitError) {
         let fences = self.publishing.fences();
-        let id = self.parts.identity.as_ref().map(|i| i.transactional_id(self.parts.tenure.shard));
+        let id = self.parts.identity.as_ref().map(|i| i.transactional_id(self.tenure.shard));
         let transactional_id = id.unwrap_or_default();
         if fences >= FENCES_ALARMING {
             let error = chain(error);
@@ -360,15 +386,15 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
     fn show(&self, role: &'static str) {
         let shard = ShardStatus {
-            shard: self.parts.tenure.shard.0,
+            shard: self.tenure.shard.0,
             role,
-            holder: Some(self.parts.tenure.holder.clone()),
+            holder: Some(self.tenure.holder.clone()),
             term: Some(self.term),
             tracked_pods: u64::try_from(self.table.len()).ok(),
             lag_records: None,
             since: Some(clock::now()),
         };
-        self.parts.board.update(|shown| shown.shards = vec![shard]);
+        crate::replica::show(&self.parts.board, shard);
     }
 
     /// Stop: no new intake, and the transaction that is on its way gets its verdict.

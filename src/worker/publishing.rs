@@ -8,7 +8,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, sleep};
 
 use super::table::InFlight;
 use crate::{
@@ -34,7 +34,7 @@ enum State<J: Journals> {
     Opening(Boxed<Opened<J>>),
     Idle(J::Journal),
     Committing(Boxed<(J::Journal, Result<(), CommitError>)>, Ticket),
-    Resting(Pin<Box<Sleep>>),
+    Resting(Boxed<()>),
 }
 
 /// What a commit is about.
@@ -139,7 +139,7 @@ impl<J: Journals + 'static> Publishing<J> {
                 Happened::Opened(restored)
             }
             Err(error) => {
-                self.rest(Duration::ZERO);
+                self.rest();
                 Happened::NotOpened(error)
             }
         }
@@ -159,15 +159,23 @@ impl<J: Journals + 'static> Publishing<J> {
             Err(CommitError::TooLarge { .. }) => self.state = Some(State::Idle(journal)),
             Err(CommitError::Fenced { .. }) => {
                 self.fences += 1;
-                self.rest(FENCED_REST.saturating_mul(1 << self.fences.min(5)));
+                // Fenced is not deposed, our own late transaction is refused alike: the Lease says who is to act. Only
+                // where it keeps saying that it is we, although somebody else fences us, do we rest first.
+                let again = self.fences.saturating_sub(1).min(5);
+                let rest = if again == 0 { Duration::ZERO } else { FENCED_REST.saturating_mul(1 << again) };
+                let (tenure, fenced_at, pause) = (self.tenure.clone(), Instant::now(), self.backoff.pause().max(rest));
+                self.state = Some(State::Resting(Box::pin(async move {
+                    sleep(pause).await;
+                    tenure.reaffirmed(fenced_at).await;
+                })));
             }
-            Err(_) => self.rest(Duration::ZERO),
+            Err(_) => self.rest(),
         }
         Happened::Ended(ticket, ended)
     }
 
-    fn rest(&mut self, at_least: Duration) {
-        let pause = self.backoff.pause().max(at_least);
+    fn rest(&mut self) {
+        let pause = self.backoff.pause();
         self.state = Some(State::Resting(Box::pin(sleep(pause))));
     }
 }

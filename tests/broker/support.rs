@@ -69,7 +69,7 @@ pub(crate) async fn installation(name: &str) -> (Settings, topics::Topics) {
 }
 
 pub(crate) fn tenure(holder: &str) -> Tenure {
-    Tenure { shard: ShardId(0), holder: holder.into(), ended: tokio_util::sync::CancellationToken::new() }
+    Tenure::unconditional(ShardId(0), holder, tokio_util::sync::CancellationToken::new())
 }
 
 pub(crate) fn event(number: u32, output_bytes: usize) -> Event {

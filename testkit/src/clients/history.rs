@@ -134,7 +134,7 @@ impl History {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn arrivals(mut self) -> Result<mpsc::Receiver<(Instant, Record)>> {
+    pub fn arrivals(self) -> Result<mpsc::Receiver<(Instant, Record)>> {
         let (arrived, arrivals) = mpsc::channel(ARRIVALS_MAX);
         let follow = move || {
             while !arrived.is_closed() {
@@ -144,10 +144,10 @@ impl History {
                     Some(Err(error)) => Err(error.into()),
                 };
                 let at = Instant::now();
-                match read {
-                    Ok(record) if arrived.blocking_send((at, record)).is_ok() => {}
+                match read.map(|record| arrived.blocking_send((at, record))) {
+                    Ok(Ok(())) => {}
                     // Nobody measures any more; or they learn of the error by the end of the arrivals.
-                    Ok(_) => return,
+                    Ok(Err(_)) => return,
                     Err(error) => return eprintln!("read the events topic: {error:#}"),
                 }
             }

@@ -29,11 +29,16 @@ pub struct Launch {
     pub log: PathBuf,
     /// Where its standard output goes; to its log lines if `None`.
     pub output: Option<PathBuf>,
+    /// Where it listens, if nobody else does: a restarted one at its dead self's address, as a restarted container is.
+    pub address: SocketAddr,
 }
 
 impl Launch {
     /// A monitor of the pods `app=<app>` in one namespace of the stack, with topics `<app>.events` and
     /// `<app>.changelog` that it makes itself.
+    ///
+    /// # Panics
+    /// When the system has no free port.
     pub fn new(program: &Path, endpoints: &Endpoints, namespace: &str, app: &str) -> Self {
         let selector = format!("app={app}");
         let (events, changelog) = (format!("{app}.events"), format!("{app}.changelog"));
@@ -44,6 +49,7 @@ impl Launch {
             ("--events-topic", &events),
             ("--changelog-topic", &changelog),
             ("--lease-name", app),
+            ("--lease-namespace", namespace),
             ("--log-level", "info,pod_monitor=debug"),
             ("--log-format", "json"),
         ];
@@ -56,6 +62,7 @@ impl Launch {
             variables: vec![("KUBECONFIG".into(), kubeconfig)],
             log: endpoints.run_dir.join(format!("monitor-{app}-{}.log", std::process::id())),
             output: None,
+            address: free_address().expect("a free port on loopback"),
         }
     }
 
@@ -79,7 +86,7 @@ impl Launch {
     /// When the process cannot be started.
     pub fn start(&self) -> Result<Monitor> {
         let log = File::options().create(true).append(true).open(&self.log).context("open the monitor's log")?;
-        let address = free_address()?;
+        let address = TcpListener::bind(self.address).map_or_else(|_| free_address(), |_| Ok(self.address))?;
         let mut command = Command::new(&self.program);
         command.arg("run").args(&self.arguments).args(["--listen", &address.to_string()]);
         command.envs(self.variables.iter().map(|(k, v)| (k, v)));

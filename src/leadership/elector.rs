@@ -1,0 +1,264 @@
+//! Runs the election of one shard: takes what is seen and heard to the pure step, and carries out what it commands.
+//!
+//! ```text
+//!   watch of the Lease ─Seen─▶ ┌───────── elector (one task) ─────────┐ ──Tenure──▶ who acts
+//!   writes ──────────Answered─▶│ Election::step ─▶ Take, Renew, ...    │ ◀──wishes── (doubts, gives up)
+//!   notice of the holder ─Dead▶│   at most one write on its way        │ ◀──drained─
+//!                              └───────────────────────────────────────┘
+//! ```
+//! `leadership/` knows neither pods nor Kafka. INV-13: whoever acts stops at `asked_at + renew_deadline`, whatever the
+//! calls to the API server are doing.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    election::{Answer, At, Command, Election, Ended, Input, State, Times, Why},
+    lease::{Error, Leases, Seen},
+    notice,
+    record::Record,
+    tenure::{Grant, Renewed, ShardId, Tenure, Wish},
+};
+
+/// Sightings, wishes and grants that may wait.
+const WAITING_MAX: usize = 16;
+
+/// What the election tells those who watch over it. Must not block.
+pub trait Observer: Send + Sync + 'static {
+    /// The Lease is held by this identity now, or by nobody.
+    fn holder(&self, holder: Option<&str>);
+    /// We took it.
+    fn taken(&self, why: Why, since: Instant);
+    /// Our tenure ended.
+    fn ended(&self, why: Ended);
+    /// The API server did not let us read or write the Lease.
+    fn trouble(&self, error: Error);
+}
+
+/// A tenure that was granted, and the way to say that it was drained.
+#[derive(Debug)]
+pub struct Granted {
+    /// The permit.
+    pub tenure: Tenure,
+    drained: mpsc::Sender<()>,
+}
+
+impl Granted {
+    /// Everything that was on its way is settled: the Lease may be released.
+    pub async fn drained(self) {
+        if self.drained.send(()).await.is_err() {
+            tracing::debug!("the election is over already: there is nothing left to release");
+        }
+    }
+}
+
+/// The election of one shard, to be run beside what acts.
+pub struct Elector<O> {
+    shard: ShardId,
+    leases: Arc<Leases>,
+    election: Election,
+    observer: Arc<O>,
+    started: Instant,
+    grants: mpsc::Sender<Granted>,
+    wishes: (mpsc::Sender<Wish>, mpsc::Receiver<Wish>),
+    drained: (mpsc::Sender<()>, mpsc::Receiver<()>),
+    /// The tenure that is going on: how it is ended and extended.
+    tenure: Option<(CancellationToken, watch::Sender<Renewed>)>,
+    /// At most one write on its way.
+    write: Option<Pin<Box<dyn Future<Output = (Answer, Option<Error>)> + Send>>>,
+    /// Why the write was made, if it takes the Lease.
+    taking: Option<Why>,
+    look: Option<Pin<Box<dyn Future<Output = Result<Seen, Error>> + Send>>>,
+    /// Who is attended, and the end of it.
+    notice: Option<(Record, Pin<Box<dyn Future<Output = ()> + Send>>)>,
+}
+
+impl<O: Observer> Elector<O> {
+    /// An election that has not begun, and where its tenures come from; those end with the election.
+    pub fn new(
+        shard: ShardId,
+        leases: Arc<Leases>,
+        me: &str,
+        times: Times,
+        observer: Arc<O>,
+    ) -> (Self, mpsc::Receiver<Granted>) {
+        let (grants, granted) = mpsc::channel(1);
+        let elector = Self {
+            shard,
+            leases,
+            election: Election::new(me, times),
+            observer,
+            started: Instant::now(),
+            grants,
+            wishes: mpsc::channel(WAITING_MAX),
+            drained: mpsc::channel(1),
+            tenure: None,
+            write: None,
+            taking: None,
+            look: None,
+            notice: None,
+        };
+        (elector, granted)
+    }
+
+    /// Runs until it was asked to stop and has let the Lease go.
+    ///
+    /// # Errors
+    /// When the task that watches the Lease dies: a bug.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), JoinError> {
+        let (seen_in, mut seen) = mpsc::channel(WAITING_MAX);
+        let mut watching = JoinSet::new();
+        let (leases, observer) = (Arc::clone(&self.leases), Arc::clone(&self.observer));
+        watching.spawn(async move { leases.watch(seen_in, |error| observer.trouble(error)).await });
+        let mut stopping = false;
+        while self.election.state != State::Stopped {
+            let wake = self.election.wake_at().map(|at| self.started + at);
+            let input = tokio::select! {
+                // In this order: the deadline and the wish to stop come before everything that may be plenty.
+                biased;
+                () = sleep_until(wake.unwrap_or(self.started)), if wake.is_some() => Input::Wake,
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    Input::Stop
+                }
+                (answer, trouble) = ready_or_never(&mut self.write) => {
+                    self.write = None;
+                    trouble.into_iter().for_each(|error| self.observer.trouble(error));
+                    if let (Answer::Ours(_), Some(why)) = (&answer, self.taking.take()) {
+                        self.observer.taken(why, Instant::now());
+                    }
+                    Input::Answered(answer)
+                }
+                looked = ready_or_never(&mut self.look) => {
+                    self.look = None;
+                    match looked {
+                        Ok((record, version)) => self.seen(record, version),
+                        Err(error) => {
+                            self.observer.trouble(error);
+                            continue;
+                        }
+                    }
+                }
+                Some((record, version)) = seen.recv() => self.seen(record, version),
+                who = dead(&mut self.notice) => {
+                    self.notice = None;
+                    tracing::info!(shard = %self.shard, holder = %who, "holder is dead");
+                    Input::Dead(who)
+                }
+                Some(wish) = self.wishes.1.recv() => match wish {
+                    Wish::Confirm => Input::Doubted,
+                    Wish::GiveUp(why) => Input::GiveUp(why),
+                },
+                Some(()) = self.drained.1.recv() => Input::Drained,
+                Some(ended) = watching.join_next() => return ended,
+            };
+            self.take_in(input).await;
+        }
+        Ok(())
+    }
+
+    fn seen(&mut self, record: Option<Record>, version: super::record::Version) -> Input {
+        let holder = record.as_ref().map(|record| &*record.holder).filter(|holder| !holder.is_empty());
+        self.observer.holder(holder);
+        self.attend(record.as_ref());
+        Input::Seen(record, version)
+    }
+
+    /// Keeps a connection to the holder, if it is another and says where it is.
+    fn attend(&mut self, record: Option<&Record>) {
+        let other = record.filter(|record| !record.holder.is_empty() && record.holder != self.election.me);
+        let Some((record, address)) = other.and_then(|record| Some((record, record.address.clone()?))) else {
+            self.notice = None;
+            return;
+        };
+        let same = |(known, _): &(Record, _)| known.holder == record.holder && known.address == record.address;
+        if !self.notice.as_ref().is_some_and(same) {
+            let identity = record.holder.clone();
+            self.notice = Some((record.clone(), Box::pin(async move { notice::of(&address, &identity).await })));
+        }
+    }
+
+    async fn take_in(&mut self, input: Input) {
+        let election = self.election.clone();
+        let (next, commands) = election.step(input, self.started.elapsed());
+        self.election = next;
+        for command in commands {
+            self.carry_out(command).await;
+        }
+    }
+
+    async fn carry_out(&mut self, command: Command) {
+        let leases = Arc::clone(&self.leases);
+        match command {
+            Command::Take(record, why) => {
+                self.taking = Some(why);
+                self.write = Some(Box::pin(async move { leases.take(record.as_ref()).await }));
+            }
+            Command::Renew(version) => self.write = Some(Box::pin(async move { leases.renew(version).await })),
+            Command::Release(version) => self.write = Some(Box::pin(async move { leases.release(version).await })),
+            Command::Look => self.look = Some(Box::pin(async move { leases.look().await })),
+            Command::Grant(asked_at, deadline) => self.grant(asked_at, deadline).await,
+            Command::Extend(asked_at, deadline) => {
+                if let Some((_, renewed)) = &self.tenure {
+                    renewed.send_replace(self.renewed(asked_at, deadline));
+                }
+            }
+            Command::Revoke(why) => {
+                if let Some((ended, _)) = self.tenure.take() {
+                    ended.cancel();
+                }
+                self.observer.ended(why);
+            }
+            Command::Done => {}
+        }
+    }
+
+    fn renewed(&self, asked_at: At, deadline: At) -> Renewed {
+        Renewed { asked_at: self.started + asked_at, deadline: self.started + deadline }
+    }
+
+    async fn grant(&mut self, asked_at: At, deadline: At) {
+        let (renewed_in, renewed) = watch::channel(self.renewed(asked_at, deadline));
+        let ended = CancellationToken::new();
+        let grant = Grant { renewed, wishes: self.wishes.0.clone() };
+        // A wish of an earlier tenure must not end this one.
+        while self.wishes.1.try_recv().is_ok() {}
+        let tenure = Tenure::granted(self.shard, &self.election.me, ended.clone(), grant);
+        self.tenure = Some((ended, renewed_in));
+        let granted = Granted { tenure, drained: self.drained.0.clone() };
+        // The one who acts has drained the last tenure before this one could begin: there is room.
+        drop(self.grants.send(granted).await);
+    }
+}
+
+/// The one tenure of a process that is alone: nothing is elected and nothing released.
+pub fn alone(tenure: Tenure) -> mpsc::Receiver<Granted> {
+    let ((grants, granted), (drained, _)) = (mpsc::channel(1), mpsc::channel(1));
+    grants.try_send(Granted { tenure, drained }).expect("a new channel has room for one");
+    granted
+}
+
+/// The output of a future that is under way; never, where none is.
+async fn ready_or_never<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match future {
+        Some(future) => future.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The identity of the attended holder, once it is dead.
+async fn dead(notice: &mut Option<(Record, Pin<Box<dyn Future<Output = ()> + Send>>)>) -> Box<str> {
+    match notice {
+        Some((record, dead)) => {
+            dead.as_mut().await;
+            record.holder.clone()
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,117 @@
+//! The death notice: a standby keeps one connection open to the holder, and the holder's kernel closes it when the
+//! process dies, however it dies.
+//!
+//! ```text
+//!   connect ─▶ GET /instance ─▶ "<identity>\n", and then nothing, as long as it lives
+//!      closed ─▶ connect again ─▶ refused, or another identity: dead
+//!                              ─▶ the same identity: it lives, the connection was cut
+//!                              ─▶ no answer: silence, not death; the Lease runs out by itself
+//! ```
+//! By a refusal only a holder whose connection once stood can be declared dead: a firewall that refuses from the start is
+//! not death. Another identity is proof by itself: a container that was restarted answers at its dead self's address.
+//! A wrong notice costs a change of hands, never correctness (the fence).
+
+use std::{io, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+/// The path that names the instance.
+pub const PATH: &str = "/instance";
+/// How long a connection and its first answer may take.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// Between two tries to reach a holder that does not answer.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Between two connections to a holder that lives: something on the way cuts them.
+const PAUSE_ALIVE: Duration = Duration::from_millis(100);
+/// Longest answer that is read before the identity must have come.
+const ANSWER_BYTES_MAX: usize = 4096;
+
+/// Returns when the instance `identity` at `address` is dead. Cancel by dropping.
+pub async fn of(address: &str, identity: &str) {
+    let mut stood = false;
+    loop {
+        match attend(address, identity, &mut stood).await {
+            Outcome::Dead => return,
+            Outcome::Cut => sleep(PAUSE_ALIVE).await,
+            Outcome::Silent => sleep(PAUSE).await,
+        }
+    }
+}
+
+enum Outcome {
+    /// Nobody, or somebody else, listens where it did.
+    Dead,
+    /// The connection stood and was closed.
+    Cut,
+    /// Nothing is known.
+    Silent,
+}
+
+/// One connection, from its opening to its end.
+async fn attend(address: &str, identity: &str, stood: &mut bool) -> Outcome {
+    let mut stream = match timeout(ANSWER_MAX, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused && *stood => return Outcome::Dead,
+        Ok(Err(_)) | Err(_) => return Outcome::Silent,
+    };
+    match timeout(ANSWER_MAX, ask(&mut stream, address)).await {
+        Ok(Ok(answered)) if answered == identity => *stood = true,
+        Ok(Ok(_)) => return Outcome::Dead,
+        // Closed before it answered: it is starting or ending. Refused next, if it was ending.
+        Ok(Err(_)) if *stood => return Outcome::Cut,
+        Ok(Err(_)) | Err(_) => return Outcome::Silent,
+    }
+    let mut rest = [0; 64];
+    // Whatever else it says, only the end of the connection matters.
+    while let Ok(1..) = stream.read(&mut rest).await {}
+    drop(stream);
+    // At once: the answer to this one is the notice.
+    match timeout(ANSWER_MAX, TcpStream::connect(address)).await {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Outcome::Dead,
+        Ok(Ok(mut stream)) => match timeout(ANSWER_MAX, ask(&mut stream, address)).await {
+            Ok(Ok(answered)) if answered != identity => Outcome::Dead,
+            _ => Outcome::Cut,
+        },
+        Ok(Err(_)) | Err(_) => Outcome::Silent,
+    }
+}
+
+/// Asks who listens; the connection stays open.
+async fn ask(stream: &mut TcpStream, address: &str) -> io::Result<String> {
+    stream.set_nodelay(true)?;
+    let request = format!("GET {PATH} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut read = Vec::with_capacity(512);
+    loop {
+        if let Some(identity) = identity(&read) {
+            return Ok(identity);
+        }
+        if read.len() > ANSWER_BYTES_MAX {
+            return Err(io::Error::other("no identity in the answer"));
+        }
+        if stream.read_buf(&mut read).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// The identity in an answer, once it is whole: the line `instance: <identity>` of its body, in whatever chunks.
+fn identity(answer: &[u8]) -> Option<String> {
+    const MARK: &[u8] = b"instance: ";
+    let at = answer.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
+    let end = answer[at..].iter().position(|byte| *byte == b'\n')?;
+    Some(String::from_utf8_lossy(&answer[at..at + end]).into_owned())
+}
+
+/// What the holder answers first.
+pub fn line(identity: &str) -> String {
+    format!("instance: {identity}\n")
+}
+
+#[cfg(test)]
+#[path = "notice_tests.rs"]
+mod tests;

@@ -1,0 +1,195 @@
+//! One replica's life for one shard: standing by, and being its worker while a tenure lasts.
+//!
+//! ```text
+//!   prepare: the changelog was read and fits ──▶ contend
+//!   standby ──Tenure──▶ worker (fence, restore, reconcile, live, drain) ──drained──▶ standby
+//!      warm: producers, tail of the changelog, connection to the API server
+//! ```
+//! INV-14: a replica that does not fit the changelog, or has not read it, does not contend.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use crate::{
+    cli::chain,
+    http::{Board, Health, health::Component, status::ShardStatus},
+    leadership::{
+        election::{Ended, Why},
+        elector::{Granted, Observer},
+        lease,
+        tenure::ShardId,
+    },
+    logs::streams::LogSource,
+    ports::{Journals, Readiness},
+    publish::error::OpenError,
+    telemetry::Metrics,
+    watch::api::{Pods, Scope},
+    worker::{self, Parts, Worker},
+};
+
+/// How often a standby says how it is.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it uses its connection to the API server, so that it stays open: below common idle limits of a minute.
+const PROBE_LOOKS: u32 = 5;
+/// While it prepares: how often it looks whether it may contend.
+const PREPARE_INTERVAL: Duration = Duration::from_millis(20);
+/// The worker's loop turns every second; longer than this it is stuck.
+const BEAT_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// What a replica works with for one shard.
+pub struct Replica<J, S> {
+    /// Which shard.
+    pub shard: ShardId,
+    /// What a worker gets, except for its tenure.
+    pub parts: Parts<J, S>,
+    /// Where loops say that they turn.
+    pub health: Health,
+}
+
+impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
+    /// Waits until this replica may contend.
+    ///
+    /// # Errors
+    /// When it does not fit the changelog.
+    pub async fn prepare(&self) -> Result<(), OpenError> {
+        let mut looks = interval(PREPARE_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            if self.warm()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether it is warm; says so.
+    fn warm(&self) -> Result<bool, OpenError> {
+        self.parts.journals.stand_by(self.shard)?;
+        match self.parts.journals.readiness(self.shard)? {
+            Readiness::Warm => {
+                self.parts.kafka.ok();
+                Ok(true)
+            }
+            Readiness::NotYet(why) => {
+                self.parts.kafka.not_yet(why);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Stands by and acts, until no tenure can come any more.
+    ///
+    /// # Errors
+    /// When the worker cannot go on, or the changelog does not fit any more.
+    pub async fn run(self, mut tenures: mpsc::Receiver<Granted>) -> Result<(), worker::Error> {
+        loop {
+            let Some(granted) = self.stand_by(&mut tenures).await? else { return Ok(()) };
+            let beat = self.health.heartbeat("worker", BEAT_AGE_MAX);
+            let worker = Worker::new(self.parts.clone(), granted.tenure.clone(), beat);
+            worker.run().await?;
+            // At once: a successor waits for nothing else.
+            granted.drained().await;
+        }
+    }
+
+    /// `None`: no tenure can come any more.
+    async fn stand_by(&self, tenures: &mut mpsc::Receiver<Granted>) -> Result<Option<Granted>, worker::Error> {
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turn: u32 = 0;
+        self.show();
+        loop {
+            tokio::select! {
+                biased;
+                granted = tenures.recv() => return Ok(granted),
+                _ = looks.tick() => {
+                    self.warm().map_err(worker::Error::Open)?;
+                    if turn.is_multiple_of(PROBE_LOOKS) && let Some(granted) = self.probe(tenures).await {
+                        return Ok(granted);
+                    }
+                    turn = turn.wrapping_add(1);
+                }
+            }
+        }
+    }
+
+    /// Uses the connection that a take-over will use. A tenure that comes meanwhile does not wait for it.
+    async fn probe(&self, tenures: &mut mpsc::Receiver<Granted>) -> Option<Option<Granted>> {
+        let Some(scope) = self.parts.scopes.first() else { return None };
+        tokio::select! {
+            biased;
+            granted = tenures.recv() => Some(granted),
+            () = probe(&self.parts.pods, scope, &self.parts.cluster) => None,
+        }
+    }
+
+    fn show(&self) {
+        show(&self.parts.board, ShardStatus { shard: self.shard.0, role: "standby", ..ShardStatus::default() });
+    }
+}
+
+async fn probe(pods: &Pods, scope: &Scope, cluster: &Component) {
+    match pods.probe(scope).await {
+        Ok(()) => cluster.ok(),
+        Err(error) => cluster.not_yet(chain(&error)),
+    }
+}
+
+/// Puts what this replica does for one shard on the board; who holds it is the election's to say.
+pub(crate) fn show(board: &Board, shard: ShardStatus) {
+    board.update(|shown| {
+        let known = shown.shards.iter_mut().find(|known| known.shard == shard.shard);
+        match known {
+            Some(known) => {
+                let holder = shard.holder.clone().or_else(|| known.holder.take());
+                *known = ShardStatus { holder, ..shard };
+            }
+            None => shown.shards.push(shard),
+        }
+    });
+}
+
+/// What the election of a shard tells to health, metrics and the status page.
+pub struct Watcher {
+    shard: ShardId,
+    lease: Component,
+    metrics: Metrics,
+    board: Board,
+}
+
+impl Watcher {
+    /// For one shard.
+    pub fn new(shard: ShardId, lease: Component, metrics: Metrics, board: Board) -> Self {
+        Self { shard, lease, metrics, board }
+    }
+}
+
+impl Observer for Watcher {
+    fn holder(&self, holder: Option<&str>) {
+        self.lease.ok();
+        let shard = self.shard.0;
+        self.board.update(|shown| {
+            if let Some(known) = shown.shards.iter_mut().find(|known| known.shard == shard) {
+                known.holder = holder.map(str::to_owned);
+            }
+        });
+    }
+
+    fn taken(&self, why: Why, _: Instant) {
+        tracing::info!(shard = %self.shard, ?why, "lease acquired");
+        self.metrics.lease_taken(why.into());
+    }
+
+    fn ended(&self, why: Ended) {
+        tracing::info!(shard = %self.shard, ?why, "tenure ended");
+        self.metrics.tenure_ended(why.into());
+    }
+
+    fn trouble(&self, error: lease::Error) {
+        self.lease.not_yet(chain(&error));
+    }
+}
