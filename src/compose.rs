@@ -21,6 +21,7 @@ use crate::{
         election::Times,
         elector::{self, Elector, Granted},
         lease::Leases,
+        peers::Peers,
         tenure::{ShardId, Tenure},
     },
     lifecycle::rules::Rules,
@@ -113,9 +114,11 @@ pub async fn run(config: Config, telemetry: &Telemetry, health: Health) -> Resul
         health: health.clone(),
         board: board.clone(),
         metrics: telemetry.metrics().clone(),
+        peers: Peers::default(),
         stop: stop.clone(),
     };
-    let server = Server::bind(config.listen, health, telemetry.metrics().clone(), board).await?;
+    let peers = monitor.peers.clone();
+    let server = Server::bind(config.listen, health, telemetry.metrics().clone(), board, peers).await?;
     // HTTP outlives the worker, so that a draining replica still answers its probes.
     let http_stop = CancellationToken::new();
     let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
@@ -155,6 +158,7 @@ struct Monitor {
     health: Health,
     board: Board,
     metrics: crate::telemetry::Metrics,
+    peers: Peers,
     stop: CancellationToken,
 }
 
@@ -241,6 +245,8 @@ impl Monitor {
             board: self.board.clone(),
             cluster: self.cluster.clone(),
             kafka: self.kafka.clone(),
+            peers: self.peers.clone(),
+            renew_deadline: config.lease_times.map(|times| times.renew_deadline),
         };
         let replica = Replica { shard, parts, health: self.health.clone() };
         let Some(times) = config.lease_times else {
@@ -272,7 +278,7 @@ impl Monitor {
         let leases = Leases::new(client, &config.lease_namespace, &name, me, address, times);
         let lease = self.health.component("lease");
         let watcher = Watcher::new(shard, lease, self.metrics.clone(), self.board.clone());
-        Ok(Elector::new(shard, Arc::new(leases), me, times, Arc::new(watcher)))
+        Ok(Elector::new(shard, Arc::new(leases), me, times, Arc::new(watcher), self.peers.clone()))
     }
 }
 

@@ -69,7 +69,9 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
     /// Whether it is warm; says so.
     fn warm(&self) -> Result<bool, OpenError> {
         self.parts.journals.stand_by(self.shard)?;
-        match self.parts.journals.readiness(self.shard)? {
+        let readiness = self.parts.journals.readiness(self.shard)?;
+        self.parts.peers.reach_kafka(readiness == Readiness::Warm);
+        match readiness {
             Readiness::Warm => {
                 self.parts.kafka.ok();
                 Ok(true)

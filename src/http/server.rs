@@ -8,11 +8,11 @@ use axum::{
     extract::{RawQuery, State as Shared},
     http::{HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future, stream};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,12 +21,15 @@ use super::{
     status::Board,
 };
 use crate::{
-    leadership::notice,
+    leadership::{notice, peers::Peers},
     telemetry::{Metrics, metrics},
 };
 
 /// How long open requests may take to end once the process was asked to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// How much of one report is read.
+const REPORT_BYTES_MAX: usize = 1024;
 
 /// Why there is no HTTP.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +57,9 @@ struct Sources {
     board: Board,
     /// Who answers [`notice::PATH`].
     identity: Arc<str>,
-    /// When the connections of the other replicas end.
+    /// What the other replicas say on their connections.
+    peers: Peers,
+    /// When these connections end.
     stop: CancellationToken,
 }
 
@@ -68,7 +73,13 @@ pub struct Server {
 
 impl Server {
     /// Binds the address; port 0 takes a free one.
-    pub async fn bind(address: SocketAddr, health: Health, metrics: Metrics, board: Board) -> Result<Self, Error> {
+    pub async fn bind(
+        address: SocketAddr,
+        health: Health,
+        metrics: Metrics,
+        board: Board,
+        peers: Peers,
+    ) -> Result<Self, Error> {
         let refused = |source: std::io::Error| {
             let mend = match source.kind() {
                 std::io::ErrorKind::AddrInUse => "another program uses it: end that one or choose another --listen",
@@ -82,7 +93,7 @@ impl Server {
         let address = listener.local_addr().map_err(refused)?;
         tracing::info!(%address, "serving HTTP");
         let (identity, stop) = (board.identity().into(), CancellationToken::new());
-        Ok(Self { listener, address, sources: Sources { health, metrics, board, identity, stop } })
+        Ok(Self { listener, address, sources: Sources { health, metrics, board, identity, peers, stop } })
     }
 
     /// Where it really listens.
@@ -113,15 +124,23 @@ fn routes(sources: Sources) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .route("/api/status", get(status_json))
-        .route(notice::PATH, get(instance))
+        .route(notice::PATH, post(instance))
         .with_state(sources)
 }
 
-/// Who this is, and then nothing as long as it lives: the other replicas watch the end of this answer.
-async fn instance(Shared(sources): Shared<Sources>) -> Response {
+/// Who this is, and then nothing as long as it lives: the other replicas watch the end of this answer, and report what
+/// they reach in the body of their request.
+async fn instance(Shared(sources): Shared<Sources>, reports: Body) -> Response {
     let line = Bytes::from(notice::line(&sources.identity));
     let first = stream::once(future::ready(Ok::<_, Infallible>(line)));
-    let until_stop = sources.stop.cancelled_owned().map(|()| Ok(Bytes::new()));
+    let (peers, mut reports) = (sources.peers, reports.into_data_stream());
+    let listen = async move {
+        while let Some(Ok(report)) = reports.next().await {
+            let report = String::from_utf8_lossy(&report[..report.len().min(REPORT_BYTES_MAX)]);
+            report.lines().for_each(|line| peers.heard(line, Instant::now()));
+        }
+    };
+    let until_stop = sources.stop.run_until_cancelled_owned(listen).map(|_| Ok(Bytes::new()));
     let body = Body::from_stream(first.chain(stream::once(until_stop)));
     (content("text/plain; charset=utf-8"), body).into_response()
 }
@@ -218,7 +237,8 @@ mod tests {
     async fn serve(health: &Health) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<Result<(), Error>>) {
         let board = Board::new(Shown { identity: "me_1".to_owned(), ..Shown::default() });
         let any = "127.0.0.1:0".parse().expect("an address");
-        let server = Server::bind(any, health.clone(), Metrics::new(), board).await.expect("a free port");
+        let server =
+            Server::bind(any, health.clone(), Metrics::new(), board, Peers::default()).await.expect("a free port");
         let (address, stop) = (server.address(), CancellationToken::new());
         (address, stop.clone(), tokio::spawn(server.run(stop)))
     }
@@ -273,7 +293,9 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = taken.local_addr().expect("bound");
         let board = Board::new(Shown::default());
-        let error = Server::bind(address, Health::default(), Metrics::new(), board).await.expect_err("in use");
+        let error = Server::bind(address, Health::default(), Metrics::new(), board, Peers::default())
+            .await
+            .expect_err("in use");
         let message = error.to_string();
         assert!(message.contains(&address.to_string()) && message.contains("--listen"), "{message}");
     }

@@ -22,6 +22,7 @@ use super::{
     election::{Answer, At, Command, Election, Ended, Input, State, Times, Why},
     lease::{Error, Leases, Seen},
     notice,
+    peers::Peers,
     record::Record,
     tenure::{Grant, Renewed, ShardId, Tenure, Wish},
 };
@@ -65,6 +66,8 @@ pub struct Elector<O> {
     election: Election,
     observer: Arc<O>,
     started: Instant,
+    /// Who attends the holder: this replica.
+    us: notice::Attendant,
     grants: mpsc::Sender<Granted>,
     wishes: (mpsc::Sender<Wish>, mpsc::Receiver<Wish>),
     drained: (mpsc::Sender<()>, mpsc::Receiver<()>),
@@ -87,6 +90,7 @@ impl<O: Observer> Elector<O> {
         me: &str,
         times: Times,
         observer: Arc<O>,
+        peers: Peers,
     ) -> (Self, mpsc::Receiver<Granted>) {
         let (grants, granted) = mpsc::channel(1);
         let elector = Self {
@@ -95,6 +99,7 @@ impl<O: Observer> Elector<O> {
             election: Election::new(me, times),
             observer,
             started: Instant::now(),
+            us: notice::Attendant { me: me.into(), peers },
             grants,
             wishes: mpsc::channel(WAITING_MAX),
             drained: mpsc::channel(1),
@@ -179,8 +184,8 @@ impl<O: Observer> Elector<O> {
         };
         let same = |(known, _): &(Record, _)| known.holder == record.holder && known.address == record.address;
         if !self.notice.as_ref().is_some_and(same) {
-            let identity = record.holder.clone();
-            self.notice = Some((record.clone(), Box::pin(async move { notice::of(&address, &identity).await })));
+            let (identity, us) = (record.holder.clone(), self.us.clone());
+            self.notice = Some((record.clone(), Box::pin(async move { notice::of(&address, &identity, &us).await })));
         }
     }
 

@@ -12,5 +12,6 @@ pub mod elector;
 mod guard;
 pub mod lease;
 pub mod notice;
+pub mod peers;
 pub mod record;
 pub mod tenure;

@@ -2,7 +2,8 @@
 //! process dies, however it dies.
 //!
 //! ```text
-//!   connect ─▶ GET /instance ─▶ "<identity>\n", and then nothing, as long as it lives
+//!   connect ─▶ POST /instance ─▶ "instance: <identity>\n", and then nothing, as long as it lives
+//!              "kafka=1 peer=<us>\n" every second: whether we would get on in its place
 //!      closed ─▶ connect again ─▶ refused, or another identity: dead
 //!                              ─▶ the same identity: it lives, the connection was cut
 //!                              ─▶ no answer: silence, not death; the Lease runs out by itself
@@ -13,16 +14,19 @@
 
 use std::{io, time::Duration};
 
+use super::peers::Peers;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 /// The path that names the instance.
 pub const PATH: &str = "/instance";
 /// How long a connection and its first answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// Between two reports of ours.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two tries to reach a holder that does not answer.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Between two connections to a holder that lives: something on the way cuts them.
@@ -30,11 +34,20 @@ const PAUSE_ALIVE: Duration = Duration::from_millis(100);
 /// Longest answer that is read before the identity must have come.
 const ANSWER_BYTES_MAX: usize = 4096;
 
+/// Who attends the holder.
+#[derive(Debug, Clone)]
+pub struct Attendant {
+    /// Our identity.
+    pub me: Box<str>,
+    /// What we say of ourselves.
+    pub peers: Peers,
+}
+
 /// Returns when the instance `identity` at `address` is dead. Cancel by dropping.
-pub async fn of(address: &str, identity: &str) {
+pub async fn of(address: &str, identity: &str, us: &Attendant) {
     let mut stood = false;
     loop {
-        match attend(address, identity, &mut stood).await {
+        match attend(address, identity, us, &mut stood).await {
             Outcome::Dead => return,
             Outcome::Cut => sleep(PAUSE_ALIVE).await,
             Outcome::Silent => sleep(PAUSE).await,
@@ -52,7 +65,7 @@ enum Outcome {
 }
 
 /// One connection, from its opening to its end.
-async fn attend(address: &str, identity: &str, stood: &mut bool) -> Outcome {
+async fn attend(address: &str, identity: &str, us: &Attendant, stood: &mut bool) -> Outcome {
     let mut stream = match timeout(ANSWER_MAX, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused && *stood => return Outcome::Dead,
@@ -65,10 +78,7 @@ async fn attend(address: &str, identity: &str, stood: &mut bool) -> Outcome {
         Ok(Err(_)) if *stood => return Outcome::Cut,
         Ok(Err(_)) | Err(_) => return Outcome::Silent,
     }
-    let mut rest = [0; 64];
-    // Whatever else it says, only the end of the connection matters.
-    while let Ok(1..) = stream.read(&mut rest).await {}
-    drop(stream);
+    keep(stream, us).await;
     // At once: the answer to this one is the notice.
     match timeout(ANSWER_MAX, TcpStream::connect(address)).await {
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Outcome::Dead,
@@ -80,10 +90,36 @@ async fn attend(address: &str, identity: &str, stood: &mut bool) -> Outcome {
     }
 }
 
+/// Reports until the connection ends.
+async fn keep(mut stream: TcpStream, us: &Attendant) {
+    let (mut read, mut write) = stream.split();
+    let ended = async {
+        let mut rest = [0; 64];
+        // Whatever else it says, only the end of the connection matters.
+        while let Ok(1..) = read.read(&mut rest).await {}
+    };
+    let reporting = async {
+        let mut reports = interval(REPORT_INTERVAL);
+        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            reports.tick().await;
+            let line = us.peers.report(&us.me);
+            let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+            if write.write_all(chunk.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = ended => {}
+        () = reporting => {}
+    }
+}
+
 /// Asks who listens; the connection stays open.
 async fn ask(stream: &mut TcpStream, address: &str) -> io::Result<String> {
     stream.set_nodelay(true)?;
-    let request = format!("GET {PATH} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    let request = format!("POST {PATH} HTTP/1.1\r\nhost: {address}\r\ntransfer-encoding: chunked\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut read = Vec::with_capacity(512);
     loop {

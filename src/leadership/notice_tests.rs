@@ -30,40 +30,47 @@ impl Holder {
     }
 }
 
+fn us() -> Attendant {
+    Attendant { me: "us".into(), peers: Peers::default() }
+}
+
 fn answer(identity: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{}\r\n", line(identity).len(), line(identity))
 }
 
 #[tokio::test]
 async fn a_holder_whose_port_is_closed_after_it_answered_is_dead() {
+    let us = &us();
     let holder = Holder::new().await;
     let address = holder.address();
     let dies = async {
         let kept = holder.answer(&answer("me_1")).await;
         drop((kept, holder));
     };
-    let (noticed, ()) = tokio::join!(timeout(LIMIT, of(&address, "me_1")), dies);
+    let (noticed, ()) = tokio::join!(timeout(LIMIT, of(&address, "me_1", us)), dies);
     noticed.expect("a notice");
 }
 
 #[tokio::test]
 async fn a_holder_whose_address_another_answers_is_dead() {
+    let us = &us();
     let holder = Holder::new().await;
     let address = holder.address();
     let restarted = async {
         drop(holder.answer(&answer("me_1")).await);
         holder.answer(&answer("me_2")).await
     };
-    let (noticed, _kept) = tokio::join!(timeout(LIMIT, of(&address, "me_1")), restarted);
+    let (noticed, _kept) = tokio::join!(timeout(LIMIT, of(&address, "me_1", us)), restarted);
     noticed.expect("a notice");
     // Without ever having stood: our own dead self.
     let second = answer("me_2");
-    let (noticed, _kept) = tokio::join!(timeout(LIMIT, of(&address, "me_1")), holder.answer(&second));
+    let (noticed, _kept) = tokio::join!(timeout(LIMIT, of(&address, "me_1", us)), holder.answer(&second));
     noticed.expect("a notice");
 }
 
 #[tokio::test]
 async fn a_connection_that_is_cut_while_the_holder_lives_is_no_death() {
+    let us = &us();
     let holder = Holder::new().await;
     let address = holder.address();
     let cut = async {
@@ -72,7 +79,7 @@ async fn a_connection_that_is_cut_while_the_holder_lives_is_no_death() {
         }
         holder.answer(&answer("me_1")).await
     };
-    let mut notice = std::pin::pin!(of(&address, "me_1"));
+    let mut notice = std::pin::pin!(of(&address, "me_1", us));
     let kept = tokio::select! {
         () = &mut notice => panic!("it lives"),
         kept = cut => kept,
@@ -83,14 +90,15 @@ async fn a_connection_that_is_cut_while_the_holder_lives_is_no_death() {
 
 #[tokio::test]
 async fn neither_a_refusal_from_the_start_nor_silence_nor_nonsense_is_death() {
+    let us = &us();
     let closed = Holder::new().await.address();
-    assert!(timeout(QUIET, of(&closed, "me_1")).await.is_err(), "a firewall may refuse");
+    assert!(timeout(QUIET, of(&closed, "me_1", us)).await.is_err(), "a firewall may refuse");
     // Accepts, by its backlog, and never answers.
     let silent = Holder::new().await;
-    assert!(timeout(QUIET, of(&silent.address(), "me_1")).await.is_err(), "silence is not death");
+    assert!(timeout(QUIET, of(&silent.address(), "me_1", us)).await.is_err(), "silence is not death");
     let other = Holder::new().await;
     let address = other.address();
-    let mut notice = std::pin::pin!(of(&address, "me_1"));
+    let mut notice = std::pin::pin!(of(&address, "me_1", us));
     let kept = tokio::select! {
         () = &mut notice => panic!("somebody else's server says nothing about it"),
         kept = other.answer("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n") => kept,

@@ -20,7 +20,7 @@ use std::{
         mpsc,
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -47,8 +47,11 @@ const SHOT: Duration = Duration::from_millis(15);
 const SHOT_MAX: Duration = Duration::from_millis(1600);
 /// After this a fence fails, and the caller tries again while the tenure lasts.
 const FENCE_MAX: Duration = Duration::from_secs(8);
-/// How often idle connections are used, far below the broker's `connections.max.idle.ms` of 10 minutes.
-const KEEP_WARM: Duration = Duration::from_secs(5);
+/// How often a connection is used, each in turn: far below the broker's `connections.max.idle.ms` of 10 minutes, and
+/// often enough to know whether Kafka answers.
+const KEEP_WARM: Duration = Duration::from_secs(1);
+/// Kafka answers if it did within this time: two looks may fail.
+const ANSWERED_MAX: Duration = Duration::from_millis(2500);
 /// Longest look at the metadata while keeping warm: below librdkafka's 500 ms timer, see [`producer::discard`].
 const METADATA_MAX: Duration = Duration::from_millis(250);
 
@@ -92,7 +95,14 @@ impl Error {
     }
 }
 
-type Shelf = Arc<Mutex<Vec<Arc<Instance>>>>;
+type Shelf = Arc<Mutex<Kept>>;
+
+#[derive(Default)]
+struct Kept {
+    instances: Vec<Arc<Instance>>,
+    /// When Kafka last answered one of them.
+    answered: Option<Instant>,
+}
 
 /// Pre-connected producers of one shard, kept warm by a thread of their own.
 pub struct Warm {
@@ -119,7 +129,12 @@ impl Warm {
 
     /// How many producers are connected now.
     pub fn connected(&self) -> usize {
-        lock(&self.shelf).len()
+        lock(&self.shelf).instances.len()
+    }
+
+    /// Whether Kafka answered a moment ago.
+    pub fn is_answered(&self) -> bool {
+        lock(&self.shelf).answered.is_some_and(|at| at.elapsed() < ANSWERED_MAX)
     }
 
     /// Which shard these are for.
@@ -183,21 +198,27 @@ impl Drop for JoinOnDrop {
     }
 }
 
-fn lock(shelf: &Shelf) -> std::sync::MutexGuard<'_, Vec<Arc<Instance>>> {
+fn lock(shelf: &Shelf) -> std::sync::MutexGuard<'_, Kept> {
     shelf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn keep_warm(settings: &Settings, topics: &Topics, shard: ShardId, shelf: &Shelf, asked: &mpsc::Receiver<()>) {
     let config = settings.producer(shard, topics.wire_bytes_max);
-    loop {
-        for instance in lock(shelf).clone() {
-            connect(&instance, settings);
+    for turn in 0_usize.. {
+        let next = {
+            let kept = lock(shelf);
+            kept.instances.get(turn % kept.instances.len().max(1)).cloned()
+        };
+        if next.is_some_and(|instance| connect(&instance, settings)) {
+            lock(shelf).answered = Some(crate::clock::monotonic());
         }
-        while lock(shelf).len() < INSTANCES {
+        while lock(shelf).instances.len() < INSTANCES {
             match producer::create(&config) {
                 Ok(instance) => {
-                    connect(&instance, settings);
-                    lock(shelf).push(Arc::new(instance));
+                    let answered = connect(&instance, settings);
+                    let mut kept = lock(shelf);
+                    kept.instances.push(Arc::new(instance));
+                    kept.answered = if answered { Some(crate::clock::monotonic()) } else { kept.answered };
                 }
                 Err(error) => {
                     warn!(%shard, error = %settings.client_error(error), "cannot create a producer");
@@ -212,11 +233,10 @@ fn keep_warm(settings: &Settings, topics: &Topics, shard: ShardId, shelf: &Shelf
 }
 
 /// Uses the connection, so that neither side closes it, and serves what the client has to say.
-fn connect(instance: &Instance, settings: &Settings) {
-    if let Err(error) = instance.client().fetch_metadata(Some(settings.changelog_topic()), METADATA_MAX) {
-        debug!(%error, "kafka does not answer a warm producer");
-    }
+fn connect(instance: &Instance, settings: &Settings) -> bool {
+    let answered = instance.client().fetch_metadata(Some(settings.changelog_topic()), METADATA_MAX);
     instance.poll(Duration::ZERO);
+    answered.inspect_err(|error| debug!(%error, "kafka does not answer a warm producer")).is_ok()
 }
 
 /// A shard whose earlier producers are refused. Its changelog's end is final once the barrier is committed.
@@ -280,7 +300,7 @@ impl Shots {
 
     fn next(&self) -> Result<Arc<Instance>, Error> {
         // The keeper may hold it for one look at the metadata more: shorter than the timer of a refused instance.
-        let kept = lock(&self.shelf).pop();
+        let kept = lock(&self.shelf).instances.pop();
         if let Some(instance) = kept {
             return Ok(instance);
         }

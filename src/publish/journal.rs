@@ -133,10 +133,10 @@ impl Journals for KafkaJournals {
         if let Some(found) = tail.identity() {
             self.settings.identity().fits(&found).map_err(|source| OpenError::Identity { shard, source })?;
         }
-        Ok(match (tail.has_caught_up(), standby.warm.connected()) {
-            (false, _) => Readiness::NotYet("the changelog has not been read to its end"),
-            (true, 0) => Readiness::NotYet("no producer is connected"),
-            (true, _) => Readiness::Warm,
+        Ok(match (standby.warm.is_answered(), tail.has_caught_up()) {
+            (false, _) => Readiness::NotYet("kafka does not answer"),
+            (true, false) => Readiness::NotYet("the changelog has not been read to its end"),
+            (true, true) => Readiness::Warm,
         })
     }
 

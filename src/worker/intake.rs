@@ -44,6 +44,8 @@ pub(super) struct Feed {
     /// The first LIST of this tenure has been worked through.
     listed: bool,
     open: bool,
+    /// Since when its watch is not open.
+    pub(super) down_since: Option<Instant>,
 }
 
 impl Feed {
@@ -109,6 +111,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             held: None,
             listed: false,
             open: false,
+            down_since: None,
         };
         position.inspect(|position| feed.start(*position));
         feed
@@ -240,6 +243,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             }
             NoticeKind::Open => {
                 self.feeds[stream].open = true;
+                self.feeds[stream].down_since = None;
                 self.show_cluster();
             }
             NoticeKind::Down(down) => self.down(stream, down),
@@ -329,6 +333,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
     fn down(&mut self, stream: usize, down: Down) {
         self.feeds[stream].open = false;
+        self.feeds[stream].down_since.get_or_insert_with(Instant::now);
         let (reason, why) = match down {
             Down::Ended => (WatchRestart::Ended, None),
             Down::Garbled(why) => (WatchRestart::Broken, Some(format!("watch pods: unreadable line: {why}"))),

@@ -38,7 +38,7 @@ use crate::{
     cli::chain,
     clock,
     http::{Board, health::Component, health::Heartbeat, status::ShardStatus},
-    leadership::tenure::Tenure,
+    leadership::{election::GiveUp, peers::Peers, tenure::Tenure},
     lifecycle::{event::Captured, identity::OddId, rules::Rules},
     logs::{Report, Target, capture::Capturer, streams::LogSource},
     ports::Journals,
@@ -63,6 +63,9 @@ const POSITION_INTERVAL: Duration = Duration::from_secs(10);
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// GETs at the same time that confirm goings.
 const CONFIRMS_MAX: usize = 32;
+/// A watch that is down for so long, while the Lease can be renewed, will not come back to us. More than a silent one
+/// needs to be found and opened anew.
+const BLIND_MAX: Duration = Duration::from_secs(30);
 /// How long a stop waits for the transaction that is on its way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -94,6 +97,10 @@ pub struct Parts<J, S> {
     pub cluster: Component,
     /// Health of the Kafka side.
     pub kafka: Component,
+    /// Who stands by, and whether they would get on.
+    pub peers: Peers,
+    /// How long Kafka may leave us without an answer before somebody else is to try; `None`: there is nobody else.
+    pub renew_deadline: Option<Duration>,
 }
 
 impl<J, S: Clone> Clone for Parts<J, S> {
@@ -112,6 +119,8 @@ impl<J, S: Clone> Clone for Parts<J, S> {
             board: self.board.clone(),
             cluster: self.cluster.clone(),
             kafka: self.kafka.clone(),
+            peers: self.peers.clone(),
+            renew_deadline: self.renew_deadline,
         }
     }
 }
@@ -160,6 +169,8 @@ pub struct Worker<J: Journals, S> {
     reconcile: Interval,
     position: Interval,
     position_due: bool,
+    /// Kafka does not answer us.
+    gave_up: bool,
 }
 
 impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
@@ -187,6 +198,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             reconcile: every(parts.reconcile_interval),
             position: every(POSITION_INTERVAL),
             position_due: false,
+            gave_up: false,
             parts,
             tenure,
             beat,
@@ -226,12 +238,27 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
     fn turned(&mut self) {
         self.beat.beat();
+        self.consider_giving_up();
         self.parts.metrics.set_tracked_pods(self.table.len());
         self.release_held();
         for (uid, captured) in self.captures.overdue() {
             self.table.captured(&uid, captured);
         }
         self.captures.begin(self.table.captures_held());
+    }
+
+    /// Gives the shard up where it cannot get on and somebody else might; else leadership would spin.
+    fn consider_giving_up(&mut self) {
+        let (Some(kafka_max), now) = (self.parts.renew_deadline, Instant::now()) else { return };
+        let waits = self.publishing.waits_since().is_some_and(|since| now - since > kafka_max);
+        if waits && self.parts.peers.reaching_kafka(now) > 0 {
+            self.gave_up = true;
+            return self.tenure.give_up(GiveUp::Kafka);
+        }
+        let blind = self.feeds.iter().filter_map(|feed| feed.down_since).any(|since| now - since > BLIND_MAX);
+        if blind && self.parts.peers.standing_by(now) > 0 {
+            self.tenure.give_up(GiveUp::Watch);
+        }
     }
 
     /// Group commit: what gathered while the last transaction committed goes into the next one, at once when idle.
@@ -401,8 +428,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     async fn drain(mut self) -> Result<(), Error> {
         self.show("draining");
         self.watches.abort_all();
+        // Without an answer until now there will be none: the successor's fence ends that transaction.
+        let drain_max = if self.gave_up { Duration::ZERO } else { DRAIN_MAX };
         if self.publishing.is_committing() {
-            match tokio::time::timeout(DRAIN_MAX, self.publishing.next()).await {
+            match tokio::time::timeout(drain_max, self.publishing.next()).await {
                 Ok(happened) => self.happened(happened)?,
                 Err(_) => tracing::warn!("stopped without the verdict on the last transaction; the changelog has it"),
             }

@@ -70,17 +70,25 @@ pub(super) struct Publishing<J: Journals> {
     state: Option<State<J>>,
     backoff: Backoff,
     fences: u32,
+    /// Since when an answer of Kafka is awaited.
+    waits_since: Option<Instant>,
 }
 
 impl<J: Journals + 'static> Publishing<J> {
     /// Begins to open.
     pub(super) fn new(journals: Arc<J>, tenure: Tenure) -> Self {
-        let mut new = Self { journals, tenure, state: None, backoff: Backoff::default(), fences: 0 };
+        let mut new = Self { journals, tenure, state: None, backoff: Backoff::default(), fences: 0, waits_since: None };
         new.open();
         new
     }
 
+    /// Since when Kafka owes an answer, over as many tries as it took; `None`: it owes none.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        self.waits_since
+    }
+
     fn open(&mut self) {
+        self.waits_since.get_or_insert_with(Instant::now);
         let (journals, tenure) = (Arc::clone(&self.journals), self.tenure.clone());
         self.state = Some(State::Opening(Box::pin(async move { journals.open(&tenure).await })));
     }
@@ -110,6 +118,7 @@ impl<J: Journals + 'static> Publishing<J> {
             (journal, ended)
         };
         self.state = Some(State::Committing(Box::pin(commit), ticket));
+        self.waits_since = Some(Instant::now());
     }
 
     /// Waits for what happens next; for ever when idle. Cancelling loses nothing.
@@ -135,6 +144,7 @@ impl<J: Journals + 'static> Publishing<J> {
     fn opened(&mut self, opened: Opened<J>) -> Happened {
         match opened {
             Ok((journal, restored)) => {
+                self.waits_since = None;
                 self.state = Some(State::Idle(journal));
                 Happened::Opened(restored)
             }
@@ -153,11 +163,17 @@ impl<J: Journals + 'static> Publishing<J> {
             Ok(()) => {
                 self.backoff = Backoff::default();
                 self.fences = 0;
+                self.waits_since = None;
                 self.state = Some(State::Idle(journal));
             }
             // The journal says by its next answer whether it is still good.
-            Err(CommitError::TooLarge { .. }) => self.state = Some(State::Idle(journal)),
+            Err(CommitError::TooLarge { .. }) => {
+                self.waits_since = None;
+                self.state = Some(State::Idle(journal));
+            }
             Err(CommitError::Fenced { .. }) => {
+                // Kafka has answered.
+                self.waits_since = None;
                 self.fences += 1;
                 // Fenced is not deposed, our own late transaction is refused alike: the Lease says who is to act. Only
                 // where it keeps saying that it is we, although somebody else fences us, do we rest first.

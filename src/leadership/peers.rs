@@ -1,0 +1,105 @@
+//! What the replicas tell one another over the connections of the death notice: who stands by, and whether they reach
+//! Kafka. A holder that is cut off from Kafka gives up only where somebody else would get on.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// A report that is older says nothing any more.
+const FRESH: Duration = Duration::from_secs(2);
+/// Standbys that are remembered; more of them than any installation has.
+const PEERS_MAX: usize = 64;
+
+/// What this replica knows of the others, and what it tells them of itself. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Peers(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    reports: Mutex<BTreeMap<Box<str>, Report>>,
+    /// Whether we reach Kafka.
+    kafka: AtomicBool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Report {
+    at: Instant,
+    kafka: bool,
+}
+
+impl Peers {
+    /// We reach Kafka, or do not.
+    pub fn reach_kafka(&self, reach: bool) {
+        self.0.kafka.store(reach, Ordering::Relaxed);
+    }
+
+    /// What we say of ourselves: one line.
+    pub fn report(&self, me: &str) -> String {
+        format!("kafka={} peer={me}\n", u8::from(self.0.kafka.load(Ordering::Relaxed)))
+    }
+
+    /// Takes in what another said. Lines that it cannot read say nothing.
+    pub fn heard(&self, line: &str, now: Instant) {
+        let Some((kafka, peer)) = line.trim_end().split_once(" peer=") else { return };
+        let kafka = kafka == "kafka=1";
+        let mut reports = self.0.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.retain(|_, report| now.saturating_duration_since(report.at) <= FRESH);
+        if reports.len() < PEERS_MAX {
+            reports.insert(peer.into(), Report { at: now, kafka });
+        }
+    }
+
+    /// Standbys that said so a moment ago.
+    pub fn standing_by(&self, now: Instant) -> usize {
+        self.fresh(now, |_| true)
+    }
+
+    /// Standbys that said a moment ago that they reach Kafka.
+    pub fn reaching_kafka(&self, now: Instant) -> usize {
+        self.fresh(now, |report| report.kafka)
+    }
+
+    fn fresh(&self, now: Instant, counts: impl Fn(&Report) -> bool) -> usize {
+        let reports = self.0.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = |report: &&Report| now.saturating_duration_since(report.at) <= FRESH && counts(report);
+        reports.values().filter(fresh).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_fresh_reports_count() {
+        let (holder, standby) = (Peers::default(), Peers::default());
+        let now = Instant::now();
+        assert_eq!((holder.standing_by(now), holder.reaching_kafka(now)), (0, 0));
+        holder.heard(&standby.report("b"), now);
+        holder.heard("nonsense\n", now);
+        assert_eq!((holder.standing_by(now), holder.reaching_kafka(now)), (1, 0));
+        standby.reach_kafka(true);
+        let later = now + Duration::from_millis(1500);
+        holder.heard(&standby.report("b"), later);
+        holder.heard(&standby.report("c"), now);
+        assert_eq!((holder.standing_by(later), holder.reaching_kafka(later)), (2, 2));
+        let late = now + Duration::from_millis(2500);
+        assert_eq!((holder.standing_by(late), holder.reaching_kafka(late)), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_of_strangers_takes_no_more_than_its_place() {
+        let peers = Peers::default();
+        for n in 0..1000 {
+            peers.heard(&format!("kafka=1 peer={n}\n"), Instant::now());
+        }
+        assert_eq!(peers.standing_by(Instant::now()), PEERS_MAX);
+    }
+}
