@@ -4,20 +4,18 @@
 //! of events derive from what happened to the pods alone, so both histories must be the same.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
-use futures::{StreamExt, stream};
-use serde_json::{Value, json};
+use serde_json::Value;
 use testkit::{
     clients::{
         checker::{Truth, judge},
-        cluster::{Cluster, execution},
+        cluster::Cluster,
         fault::{Random, kill_again_and_again},
-        history::{History, Record},
+        history::Record,
         monitor::Launch,
         until,
     },
@@ -25,36 +23,14 @@ use testkit::{
 };
 use tokio::sync::watch;
 
+use crate::lives::{complete, live, outputs_are_right};
+
 /// Short pods altogether.
 const PODS: usize = 200;
 /// At the same time, about what the node can start on two cores.
 const AT_ONCE: usize = 16;
 /// How long a killed monitor lives: from within its start to well within its work.
 const LIFE: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(2500));
-
-/// How a pod's life goes on after its script has ended.
-#[derive(Clone, Copy, PartialEq)]
-enum After {
-    Kept,
-    /// Deleted as soon as it has ended, whoever has seen that.
-    Deleted,
-    /// Deleted with grace period 0.
-    Forced,
-}
-
-struct Plan {
-    id: String,
-    script: String,
-    exit: i64,
-    after: After,
-}
-
-fn plan(n: usize) -> Plan {
-    let exit = [0, 0, 3, 0, 42][n % 5];
-    let after = [After::Kept, After::Kept, After::Deleted, After::Forced][n % 4];
-    let script = format!("echo out-{n}; echo err-{n} >&2; exit {exit}");
-    Plan { id: format!("churn-{n}"), script, exit, after }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_moments_it_tells_the_same_story() {
@@ -88,7 +64,7 @@ async fn killed_at_random_moments_it_tells_the_same_story() {
     let killer = kill_again_and_again(&killed, LIFE, random, stopped);
     let begun = Instant::now();
     let live = async {
-        let truth = live(&cluster, &app).await;
+        let truth = live(&cluster, &app, 0..PODS, AT_ONCE).await;
         stop.send_replace(true);
         truth
     };
@@ -123,44 +99,6 @@ fn replace(mut launch: Launch, own: &[&str]) -> Launch {
     launch
 }
 
-/// All pods live their lives, some at a time.
-async fn live(cluster: &Cluster, app: &str) -> Result<Vec<(Truth, Plan)>> {
-    let lives = stream::iter((0..PODS).map(plan)).map(|plan| one_life(cluster, app, plan));
-    lives.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await.into_iter().collect()
-}
-
-async fn one_life(cluster: &Cluster, app: &str, plan: Plan) -> Result<(Truth, Plan)> {
-    let name = format!("exec-{}", plan.id);
-    let uid = cluster.create(execution(app, &plan.id, &plan.script)).await?;
-    cluster.wait_phase(&name, &["Succeeded", "Failed"], Duration::from_secs(120)).await?;
-    let end = if plan.exit == 0 { "execution_completed" } else { "execution_failed" };
-    let mut expected = vec!["pod_scheduled", "execution_running", end];
-    if plan.after != After::Kept {
-        cluster.delete(&name, (plan.after == After::Forced).then_some(0)).await?;
-        expected.push("pod_terminated");
-    }
-    Ok((Truth { uid, expected }, plan))
-}
-
-/// The history once every expected event is there.
-async fn complete(endpoints: &Endpoints, topic: &str, truth: &[(Truth, Plan)]) -> Result<Vec<Record>> {
-    let mut history = History::open(&endpoints.kafka, &[topic])?;
-    let expected: usize = truth.iter().map(|t| t.0.expected.len()).sum();
-    let look = async || {
-        history.read(Duration::from_millis(50))?;
-        Ok((history.records.len() >= expected).then_some(()))
-    };
-    let waited = until(Duration::from_secs(60), "all events are visible", look).await;
-    // A doubled event comes late or not at all: whatever is there after a quiet second is judged.
-    history.read(Duration::from_secs(1))?;
-    let faults = || {
-        let all: Vec<Truth> = truth.iter().map(|t| t.0.clone()).collect();
-        judge(&all, &history.records).iter().map(|f| format!("{f}\n")).collect::<String>()
-    };
-    waited.with_context(|| format!("{topic} has {} of {expected}\n{}", history.records.len(), faults()))?;
-    Ok(history.records)
-}
-
 /// Per execution: what was told, in order, without what may differ (when it was seen, by whom, which logs were left).
 fn stories(records: &[Record]) -> BTreeMap<String, Vec<Value>> {
     let mut stories: BTreeMap<String, Vec<Value>> = BTreeMap::new();
@@ -193,17 +131,4 @@ fn differences(quiet: &BTreeMap<String, Vec<Value>>, killed: &BTreeMap<String, V
     }
     lines.extend(killed.keys().filter(|id| !quiet.contains_key(*id)).map(|id| format!("{id}: only when killed")));
     lines
-}
-
-/// Pods that were kept still have their logs: the killed monitor's events carry all of it.
-fn outputs_are_right(truth: &[(Truth, Plan)], records: &[Record]) {
-    let ends: HashMap<&str, &Record> = records.iter().filter(|r| r.is_end()).map(|r| (r.text("pod_uid"), r)).collect();
-    for (truth, plan) in truth.iter().filter(|(_, plan)| plan.after == After::Kept) {
-        let end = ends[truth.uid.as_str()];
-        let n = plan.id.trim_start_matches("churn-");
-        assert_eq!(end.text("stdout"), format!("out-{n}\n"), "{}", end.value);
-        assert_eq!(end.text("stderr"), format!("err-{n}\n"), "{}", end.value);
-        assert_eq!(end.value["logs"]["status"], json!("complete"), "{}", end.value);
-        assert_eq!(end.value["exit_code"], json!(plan.exit), "{}", end.value);
-    }
 }

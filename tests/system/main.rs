@@ -7,3 +7,5 @@
 )]
 
 mod churn;
+mod handover;
+mod lives;

@@ -46,6 +46,13 @@ impl Random {
     }
 }
 
+impl Random {
+    /// Waits for a random time: the next fault comes at a moment that nobody chose.
+    pub async fn pause(&mut self, max: Duration) {
+        tokio::time::sleep(self.between(Duration::ZERO, max)).await;
+    }
+}
+
 /// Starts the monitor and kills it (SIGKILL) after a random time within `life`, again and again until `stop` says so;
 /// gives the number of kills. The last one is killed too.
 ///

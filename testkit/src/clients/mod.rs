@@ -7,6 +7,8 @@ pub mod cluster;
 pub mod fault;
 pub mod history;
 pub mod monitor;
+pub mod proxy;
+pub mod replicas;
 
 use std::time::{Duration, Instant};
 

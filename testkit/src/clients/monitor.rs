@@ -73,9 +73,34 @@ impl Launch {
         self
     }
 
+    /// The value of an argument.
+    pub fn argument(&self, flag: &str) -> Option<&str> {
+        let at = self.arguments.iter().position(|argument| argument == flag)?;
+        self.arguments.get(at + 1).map(String::as_str)
+    }
+
+    /// With another value of an argument that is there, or with one more.
+    #[must_use]
+    pub fn set(mut self, flag: &str, value: &str) -> Self {
+        match self.arguments.iter().position(|argument| argument == flag) {
+            Some(at) => self.arguments[at + 1] = value.to_owned(),
+            None => self.arguments.extend([flag.to_owned(), value.to_owned()]),
+        }
+        self
+    }
+
+    /// At an address of its own, beside others that are started like this one.
+    ///
+    /// # Errors
+    /// When the system has no free port.
+    pub fn relocated(self) -> Result<Self> {
+        Ok(Self { address: free_address()?, ..self })
+    }
+
     /// With an environment variable.
     #[must_use]
     pub fn variable(mut self, key: &str, value: &str) -> Self {
+        self.variables.retain(|(known, _)| known != key);
         self.variables.push((key.into(), value.into()));
         self
     }

@@ -67,7 +67,10 @@ impl Boot<'_> {
     fn kafka(&self) -> Result<()> {
         let data = self.run().join("kafka");
         warm::copy_dir(&self.artifacts.kafka_formatted(), &data)?;
-        fs::write(self.run().join("kafka.properties"), files::kafka_properties(&self.endpoints.address, &data))?;
+        fs::write(
+            self.run().join("kafka.properties"),
+            files::kafka_properties(&self.endpoints.address, &self.endpoints.host_address, &data),
+        )?;
         let service = self.start(Component::Kafka)?;
         await_ready(self.endpoints, self.namespace, &service)
     }

@@ -23,20 +23,30 @@ pub(crate) const JAVA_FLAGS: &[&str] = &[
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 ];
 
-/// The broker's and controller's configuration. `address` is the one advertised to clients.
-pub(crate) fn kafka_properties(address: &str, data: &Path) -> String {
+/// Listeners that are advertised at the machine's end of the stack's network, where a test's proxy can cut them off: a
+/// client is told where to connect, so a proxy in front of the usual one would be left out after the first answer.
+pub(crate) const CUT_PORTS: [u16; 3] = [9094, 9095, 9096];
+
+/// The broker's and controller's configuration. `address` is the one advertised to clients, `host` the machine's.
+pub(crate) fn kafka_properties(address: &str, host: &str, data: &Path) -> String {
     let data = data.display();
+    let (mut listen, mut advertise, mut map) = (String::new(), String::new(), String::new());
+    for port in CUT_PORTS {
+        listen += &format!(",CUT{port}://{address}:{port}");
+        advertise += &format!(",CUT{port}://{host}:{port}");
+        map += &format!(",CUT{port}:PLAINTEXT");
+    }
     // Few partitions in the internal topics: each is created and loaded while the first client waits.
     // Transaction timeouts keep their defaults: tests of hanging transactions depend on them.
     format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
          controller.quorum.voters=1@127.0.0.1:9093\n\
-         listeners=PLAINTEXT://{address}:9092,CONTROLLER://127.0.0.1:9093\n\
-         advertised.listeners=PLAINTEXT://{address}:9092\n\
+         listeners=PLAINTEXT://{address}:9092,CONTROLLER://127.0.0.1:9093{listen}\n\
+         advertised.listeners=PLAINTEXT://{address}:9092{advertise}\n\
          controller.listener.names=CONTROLLER\n\
          inter.broker.listener.name=PLAINTEXT\n\
-         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{map}\n\
          log.dirs={data}\n\
          auto.create.topics.enable=false\n\
          num.partitions=1\n\

@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::files::CUT_PORTS;
 use super::process::ProcessId;
 use super::versions::cache_dir;
 
@@ -80,6 +81,12 @@ impl Endpoints {
             format!("{STACK_VARIABLE} is not set: run by `cargo xtask test`, or after `cargo xtask up`")
         })?;
         State::read(Path::new(&file))?.endpoints.context("the stack is not up yet")
+    }
+
+    /// Ways to the broker that a proxy of ours can cut: (where the proxy listens, where it connects to). Clients
+    /// bootstrap at the first and are told of no other.
+    pub fn kafka_cuts(&self) -> [(String, String); 3] {
+        CUT_PORTS.map(|port| (format!("{}:{port}", self.host_address), format!("{}:{port}", self.address)))
     }
 
     /// kubectl with admin access to this stack.

@@ -1,0 +1,203 @@
+//! Several replicas of one installation, their leader, and what is done to it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::{
+    cluster::Cluster,
+    monitor::{Launch, Monitor},
+    proxy::Proxy,
+    until,
+};
+use crate::stack::Endpoints;
+
+/// Longest wait for a change of hands: a Lease that runs out, on a machine at its limit.
+const CHANGE_MAX: Duration = Duration::from_secs(40);
+
+/// Replicas of one installation, each with ways to the API server and to Kafka that can be cut.
+pub struct Replicas {
+    cluster: Cluster,
+    lease: String,
+    replicas: Vec<Replica>,
+}
+
+/// One replica.
+pub struct Replica {
+    /// How it is started; its identities begin with `r<index>_`.
+    pub launch: Launch,
+    /// Its way to the API server.
+    pub api: Proxy,
+    /// Its way to Kafka.
+    pub kafka: Proxy,
+    /// The process, while there is one.
+    pub running: Option<Monitor>,
+}
+
+/// What is done to a leader, so that another takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM.
+    Terminate,
+    /// SIGSTOP, and SIGCONT after three lease durations.
+    Freeze,
+    /// No packet to or from the API server.
+    CutApi,
+    /// No packet to or from Kafka.
+    CutKafka,
+}
+
+impl Replicas {
+    /// Starts replicas like `launch`, at most three: each has a listener of the broker of its own. `lease_duration` is
+    /// what `launch` says.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub async fn start(launch: &Launch, endpoints: &Endpoints, cluster: &Cluster, count: usize) -> Result<Self> {
+        let server = endpoints.api_server.trim_start_matches("https://");
+        let mut replicas = Vec::new();
+        for (index, (at, target)) in endpoints.kafka_cuts().into_iter().enumerate().take(count) {
+            let (api, kafka) = (Proxy::open("127.0.0.1:0", server)?, Proxy::open(&at, &target)?);
+            let name = format!("{}-{index}", launch.argument("--lease-name").unwrap_or_default());
+            let kubeconfig = api.kubeconfig(endpoints, &name)?;
+            let mut launch = launch.clone().set("--kafka", &at).variable("POD_NAME", &format!("r{index}"));
+            launch = launch.variable("KUBECONFIG", &kubeconfig).relocated()?;
+            launch.log = endpoints.run_dir.join(format!("monitor-{name}.log"));
+            replicas.push(Replica { launch, api, kafka, running: None });
+        }
+        ensure!(replicas.len() == count, "a stack has listeners for {} replicas", replicas.len());
+        let lease = format!("{}-0", launch.argument("--lease-name").context("an installation's name")?);
+        let mut started = Self { cluster: cluster.clone(), lease, replicas };
+        for index in 0..count {
+            started.restart(index)?;
+        }
+        Ok(started)
+    }
+
+    /// Starts a replica that is down; one that runs is killed first.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart(&mut self, index: usize) -> Result<()> {
+        let replica = &mut self.replicas[index];
+        drop(replica.running.take());
+        replica.running = Some(replica.launch.start()?);
+        Ok(())
+    }
+
+    /// Waits until every replica that runs is ready.
+    ///
+    /// # Errors
+    /// When one is not, within `limit`.
+    pub async fn ready(&mut self, limit: Duration) -> Result<()> {
+        for monitor in self.replicas.iter_mut().filter_map(|replica| replica.running.as_mut()) {
+            monitor.ready(limit).await?;
+        }
+        Ok(())
+    }
+
+    /// One replica.
+    pub fn replica(&mut self, index: usize) -> &mut Replica {
+        &mut self.replicas[index]
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Replica] {
+        &self.replicas
+    }
+
+    /// `spec.holderIdentity` of the Lease; empty if nobody holds it.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn holder(&self) -> Result<String> {
+        let leases: Api<Lease> = Api::namespaced(self.cluster.client(), self.cluster.namespace());
+        let lease = leases.get_opt(&self.lease).await?;
+        Ok(lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default())
+    }
+
+    /// Waits for a leader other than `not`, one that says itself that it is live; gives its index and identity.
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub async fn leader(&self, not: &str) -> Result<(usize, String)> {
+        let look = async || {
+            let holder = self.holder().await?;
+            let index = holder.strip_prefix('r').and_then(|rest| rest.split('_').next()?.parse::<usize>().ok());
+            let Some(index) = index.filter(|_| holder != not) else { return Ok(None) };
+            let Some(monitor) = self.replicas.get(index).and_then(|r| r.running.as_ref()) else { return Ok(None) };
+            Ok((role(monitor) == Some("live".into())).then_some((index, holder)))
+        };
+        until(CHANGE_MAX, &format!("a leader other than {not:?}"), look).await
+    }
+
+    /// Does this to the leader, waits until another leads, and mends it again.
+    ///
+    /// # Errors
+    /// When nobody takes over, or the replica does not come back.
+    pub async fn change_hands(&mut self, fault: Fault, lease_duration: Duration) -> Result<()> {
+        let (index, holder) = self.leader("").await?;
+        let replica = &mut self.replicas[index];
+        let monitor = replica.running.as_mut().context("the leader runs")?;
+        match fault {
+            Fault::Kill => {
+                monitor.signal(Signal::KILL)?;
+                monitor.ended(CHANGE_MAX).await?;
+            }
+            Fault::Terminate => {
+                monitor.signal(Signal::TERM)?;
+                let status = monitor.ended(CHANGE_MAX).await?;
+                ensure!(status.code() == Some(0), "asked to stop, it ended with {status}\n{}", monitor.log_end());
+            }
+            Fault::Freeze => {
+                monitor.signal(Signal::STOP)?;
+                // A fault has a duration; nothing is waited for by it.
+                tokio::time::sleep(3 * lease_duration).await;
+            }
+            Fault::CutApi => replica.api.cut(),
+            Fault::CutKafka => replica.kafka.cut(),
+        }
+        self.leader(&holder).await.with_context(|| format!("after {fault:?} of {holder}"))?;
+        match fault {
+            Fault::Kill | Fault::Terminate => self.restart(index)?,
+            Fault::Freeze => {
+                let monitor = self.replicas[index].running.as_ref().context("it runs")?;
+                monitor.signal(Signal::CONT)?;
+            }
+            Fault::CutApi => self.replicas[index].api.heal(),
+            Fault::CutKafka => self.replicas[index].kafka.heal(),
+        }
+        self.ready(CHANGE_MAX).await
+    }
+
+    /// SIGTERM to all; each must end with 0.
+    ///
+    /// # Errors
+    /// When one does not.
+    pub async fn stop(self, limit: Duration) -> Result<()> {
+        for monitor in self.replicas.into_iter().filter_map(|replica| replica.running) {
+            let status = monitor.stop(limit).await?;
+            ensure!(status.code() == Some(0), "asked to stop, it ended with {status}");
+        }
+        Ok(())
+    }
+
+    /// The sum of a series over all replicas that answer.
+    pub fn sum(&self, series: &str) -> f64 {
+        let running = self.replicas.iter().filter_map(|replica| replica.running.as_ref());
+        running.filter_map(|monitor| monitor.metric(series).ok()).sum()
+    }
+}
+
+/// What it says that it is for shard 0.
+fn role(monitor: &Monitor) -> Option<String> {
+    let (_, body) = monitor.get("/api/status").ok()?;
+    let status: Value = serde_json::from_str(&body).ok()?;
+    status["shards"][0]["role"].as_str().map(str::to_owned)
+}

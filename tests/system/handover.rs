@@ -1,0 +1,89 @@
+//! Three replicas, a churn of real pods, and the leader killed, stopped, frozen and cut off, again and again: nothing is
+//! lost, doubled or out of order.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use testkit::{
+    clients::{
+        checker::{Truth, judge},
+        cluster::Cluster,
+        fault::Random,
+        monitor::Launch,
+        replicas::{Fault, Replicas},
+    },
+    stack::Endpoints,
+};
+
+use crate::lives::{complete, live, outputs_are_right};
+
+/// At the same time: the faults need the machine, too.
+const AT_ONCE: usize = 6;
+/// Short ones, so that a frozen leader does not take the whole test's time.
+const LEASE_DURATION: Duration = Duration::from_secs(2);
+const LEASE: [&str; 6] = ["--lease-duration", "2s", "--renew-deadline", "1200ms", "--retry-period", "300ms"];
+/// How often each is done: 60 changes of hands.
+const FAULTS: [(Fault, usize); 5] =
+    [(Fault::Kill, 24), (Fault::Terminate, 24), (Fault::Freeze, 4), (Fault::CutApi, 4), (Fault::CutKafka, 4)];
+/// Between two of them, at most: some hit a leader that has only just taken over.
+const PAUSE_MAX: Duration = Duration::from_millis(800);
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_changes_of_hands_lose_nothing_and_double_nothing() {
+    let endpoints = Endpoints::from_env().unwrap();
+    let app = format!("handover-{}", std::process::id());
+    let cluster = Cluster::connect(&endpoints, &app).await.unwrap();
+    cluster.ready_for_pods().await.unwrap();
+    let launch = Launch::new(Path::new(env!("CARGO_BIN_EXE_pod-monitor")), &endpoints, &app, &app).with(&LEASE);
+    let mut replicas = Replicas::start(&launch, &endpoints, &cluster, 3).await.unwrap();
+    replicas.ready(LIMIT).await.unwrap();
+    replicas.leader("").await.unwrap();
+
+    let mut random = Random::from_variable("HANDOVER_SEED").unwrap();
+    let faults = shuffled(&mut random);
+    let (over, begun) = (Cell::new(false), Instant::now());
+    let changes = async {
+        let mut took: BTreeMap<Fault, Vec<Duration>> = BTreeMap::new();
+        for (number, fault) in faults.iter().enumerate() {
+            random.pause(PAUSE_MAX).await;
+            let begun = Instant::now();
+            if let Err(error) = replicas.change_hands(*fault, LEASE_DURATION).await {
+                over.set(true);
+                panic!("change {number}: {error:#}");
+            }
+            took.entry(*fault).or_default().push(begun.elapsed());
+        }
+        over.set(true);
+        took
+    };
+    let pods = (0..).take_while(|_| !over.get());
+    let (took, truth) = tokio::join!(changes, live(&cluster, &app, pods, AT_ONCE));
+    let truth = truth.unwrap();
+    println!("{} pods lived within {:?}; until all were ready again:", truth.len(), begun.elapsed());
+    for (fault, took) in &took {
+        println!("  {fault:?} {} times, {:?} at most", took.len(), took.iter().max().unwrap());
+    }
+    assert!(truth.len() >= 40, "only {} pods: the test would show little", truth.len());
+
+    let history = complete(&endpoints, &format!("{app}.events"), &truth).await.unwrap();
+    let all: Vec<Truth> = truth.iter().map(|t| t.0.clone()).collect();
+    assert_eq!(judge(&all, &history), []);
+    outputs_are_right(&truth, &history);
+    replicas.stop(LIMIT).await.unwrap();
+    cluster.remove_namespace().await.unwrap();
+}
+
+/// All faults, in an order that the seed decides.
+fn shuffled(random: &mut Random) -> Vec<Fault> {
+    let mut faults: Vec<Fault> = FAULTS.iter().flat_map(|(fault, times)| vec![*fault; *times]).collect();
+    for last in (1..faults.len()).rev() {
+        let other = random.number() % (last as u64 + 1);
+        faults.swap(last, usize::try_from(other).unwrap());
+    }
+    faults
+}
