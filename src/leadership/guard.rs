@@ -75,7 +75,7 @@ impl Service<Request<Body>> for Guard {
             let body = body.collect_bytes().await?;
             let body = guarded(&body, &decided, head.method == Method::PATCH)?;
             let mut head = head;
-            head.uri = without_long_manager(&head.uri)?;
+            head.uri = managed_by_one(&head.uri)?;
             head.headers.remove(http::header::CONTENT_LENGTH);
             Ok(inner.send(Request::from_parts(head, Body::from(body))).await?)
         })
@@ -112,8 +112,9 @@ fn guarded(body: &[u8], decided: &Decided, patch: bool) -> Result<Vec<u8>, tower
     Ok(serde_json::to_vec(&body)?)
 }
 
-/// The crate names itself by our identity as field manager, which the API server takes up to 128 characters of.
-fn without_long_manager(uri: &http::Uri) -> Result<http::Uri, tower::BoxError> {
+/// The crate names itself by our identity as field manager: one more for each start of a process, all of which the API
+/// server would keep in managedFields.
+fn managed_by_one(uri: &http::Uri) -> Result<http::Uri, tower::BoxError> {
     Ok(format!("{}?fieldManager=pod-monitor", uri.path()).parse()?)
 }
 

@@ -8,6 +8,7 @@
 mod support;
 
 mod ids;
+mod lease;
 mod outage;
 mod reconcile;
 mod rights;

@@ -37,7 +37,11 @@ async fn grant(bench: &Bench, verbs: &[&str], resources: &[&str]) -> Result<()> 
     let roles: Api<Role> = Api::namespaced(bench.cluster.client(), bench.cluster.namespace());
     let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
         "metadata": { "name": "monitor" },
-        "rules": [{ "apiGroups": [""], "resources": resources, "verbs": verbs }] });
+        "rules": [
+            { "apiGroups": [""], "resources": resources, "verbs": verbs },
+            { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+              "verbs": ["get", "list", "watch", "create", "patch"] },
+        ] });
     roles.patch("monitor", &PatchParams::apply("tests").force(), &Patch::Apply(role)).await.context("grant")?;
     Ok(())
 }
@@ -53,6 +57,8 @@ async fn each_missing_right_is_named_with_its_mend_and_none_needs_a_restart() ->
         bench.app
     );
     unready(&monitor, &["kubernetes", "list pods", &command]).await?;
+    let leases = format!("--resource=leases.coordination.k8s.io --namespace {}", bench.app);
+    unready(&monitor, &["lease", "list lease", "--verb=get,list,watch,create,patch", &leases]).await?;
     grant(&bench, &["list"], &["pods"]).await?;
     unready(&monitor, &["kubernetes", "watch pods", &command]).await?;
     grant(&bench, &["list", "watch"], &["pods"]).await?;

@@ -57,10 +57,10 @@ impl Bench {
         Ok(Self { endpoints, cluster, app, launch })
     }
 
-    /// The monitor, ready.
+    /// The monitor, ready and leading.
     pub(crate) async fn monitor(&self, arguments: &[&str]) -> Result<Monitor> {
         let mut monitor = self.launch.clone().with(arguments).start()?;
-        monitor.ready(LIMIT).await?;
+        monitor.leading(LIMIT).await?;
         Ok(monitor)
     }
 

@@ -13,6 +13,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use serde_json::Value;
+
 use super::until;
 use crate::stack::Endpoints;
 
@@ -161,6 +163,22 @@ impl Monitor {
         };
         let waited = until(limit, "the monitor is ready", look).await;
         waited.with_context(|| self.log_end())
+    }
+
+    /// Waits until it is ready and leads.
+    ///
+    /// # Errors
+    /// When the limit is over or the process has ended; with the end of its log.
+    pub async fn leading(&mut self, limit: Duration) -> Result<()> {
+        self.ready(limit).await?;
+        let waited = until(limit, "the monitor leads", async || Ok(self.is_leading().then_some(()))).await;
+        waited.with_context(|| self.log_end())
+    }
+
+    /// Whether it says that it is live for shard 0.
+    pub fn is_leading(&self) -> bool {
+        let status = self.get("/api/status").ok().and_then(|(_, body)| serde_json::from_str::<Value>(&body).ok());
+        status.is_some_and(|status| status["shards"][0]["role"] == "live")
     }
 
     /// GET of a path: status code and body.

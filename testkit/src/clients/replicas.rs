@@ -6,7 +6,6 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use rustix::process::Signal;
-use serde_json::Value;
 
 use super::{
     cluster::Cluster,
@@ -132,7 +131,7 @@ impl Replicas {
             let index = holder.strip_prefix('r').and_then(|rest| rest.split('_').next()?.parse::<usize>().ok());
             let Some(index) = index.filter(|_| holder != not) else { return Ok(None) };
             let Some(monitor) = self.replicas.get(index).and_then(|r| r.running.as_ref()) else { return Ok(None) };
-            Ok((role(monitor) == Some("live".into())).then_some((index, holder)))
+            Ok(monitor.is_leading().then_some((index, holder)))
         };
         until(CHANGE_MAX, &format!("a leader other than {not:?}"), look).await
     }
@@ -193,11 +192,4 @@ impl Replicas {
         let running = self.replicas.iter().filter_map(|replica| replica.running.as_ref());
         running.filter_map(|monitor| monitor.metric(series).ok()).sum()
     }
-}
-
-/// What it says that it is for shard 0.
-fn role(monitor: &Monitor) -> Option<String> {
-    let (_, body) = monitor.get("/api/status").ok()?;
-    let status: Value = serde_json::from_str(&body).ok()?;
-    status["shards"][0]["role"].as_str().map(str::to_owned)
 }
