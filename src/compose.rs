@@ -168,9 +168,11 @@ impl Monitor {
         let Some(started) = stop.run_until_cancelled(self.start(&config)).await else { return Ok(()) };
         match started? {
             Started::Kafka(journals, cluster, limits, identity) => {
-                self.watch(config, journals, cluster, limits, Some(identity)).await
+                Box::pin(self.watch(config, journals, cluster, limits, Some(identity))).await
             }
-            Started::Stdout(journals, cluster, limits) => self.watch(config, journals, cluster, limits, None).await,
+            Started::Stdout(journals, cluster, limits) => {
+                Box::pin(self.watch(config, journals, cluster, limits, None)).await
+            }
         }
     }
 

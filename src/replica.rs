@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval},
 };
 
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
     logs::streams::LogSource,
     ports::{Journals, Readiness},
     publish::error::OpenError,
-    telemetry::Metrics,
+    telemetry::{Metrics, metrics::Role},
     watch::api::{Pods, Scope},
     worker::{self, Parts, Worker},
 };
@@ -121,7 +121,7 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
 
     /// Uses the connection that a take-over will use. A tenure that comes meanwhile does not wait for it.
     async fn probe(&self, tenures: &mut mpsc::Receiver<Granted>) -> Option<Option<Granted>> {
-        let Some(scope) = self.parts.scopes.first() else { return None };
+        let scope = self.parts.scopes.first()?;
         tokio::select! {
             biased;
             granted = tenures.recv() => Some(granted),
@@ -130,6 +130,7 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
     }
 
     fn show(&self) {
+        self.parts.metrics.set_role(Role::Standby);
         show(&self.parts.board, ShardStatus { shard: self.shard.0, role: "standby", ..ShardStatus::default() });
     }
 }
@@ -181,7 +182,7 @@ impl Observer for Watcher {
         });
     }
 
-    fn taken(&self, why: Why, _: Instant) {
+    fn taken(&self, why: Why) {
         tracing::info!(shard = %self.shard, ?why, "lease acquired");
         self.metrics.lease_taken(why.into());
     }

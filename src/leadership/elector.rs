@@ -17,6 +17,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{
     election::{Answer, At, Command, Election, Ended, Input, State, Times, Why},
@@ -24,18 +25,21 @@ use super::{
     notice,
     peers::Peers,
     record::Record,
+    takeover::{Leg, TakeOver},
     tenure::{Grant, Renewed, ShardId, Tenure, Wish},
 };
 
 /// Sightings, wishes and grants that may wait.
 const WAITING_MAX: usize = 16;
 
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
 /// What the election tells those who watch over it. Must not block.
 pub trait Observer: Send + Sync + 'static {
     /// The Lease is held by this identity now, or by nobody.
     fn holder(&self, holder: Option<&str>);
     /// We took it.
-    fn taken(&self, why: Why, since: Instant);
+    fn taken(&self, why: Why);
     /// Our tenure ended.
     fn ended(&self, why: Ended);
     /// The API server did not let us read or write the Lease.
@@ -74,12 +78,12 @@ pub struct Elector<O> {
     /// The tenure that is going on: how it is ended and extended.
     tenure: Option<(CancellationToken, watch::Sender<Renewed>)>,
     /// At most one write on its way.
-    write: Option<Pin<Box<dyn Future<Output = (Answer, Option<Error>)> + Send>>>,
-    /// Why the write was made, if it takes the Lease.
-    taking: Option<Why>,
-    look: Option<Pin<Box<dyn Future<Output = Result<Seen, Error>> + Send>>>,
+    write: Option<Boxed<(Answer, Option<Error>)>>,
+    /// The take-over that the write begins, if it takes the Lease.
+    taking: Option<(Why, TakeOver)>,
+    look: Option<Boxed<Result<Seen, Error>>>,
     /// Who is attended, and the end of it.
-    notice: Option<(Record, Pin<Box<dyn Future<Output = ()> + Send>>)>,
+    notice: Option<(Record, Boxed<()>)>,
 }
 
 impl<O: Observer> Elector<O> {
@@ -135,8 +139,12 @@ impl<O: Observer> Elector<O> {
                 (answer, trouble) = ready_or_never(&mut self.write) => {
                     self.write = None;
                     trouble.into_iter().for_each(|error| self.observer.trouble(error));
-                    if let (Answer::Ours(_), Some(why)) = (&answer, self.taking.take()) {
-                        self.observer.taken(why, Instant::now());
+                    match (&answer, &self.taking) {
+                        (Answer::Ours(_), Some((why, take_over))) => {
+                            take_over.reached(Leg::Acquired);
+                            self.observer.taken(*why);
+                        }
+                        _ => self.taking = None,
                     }
                     Input::Answered(answer)
                 }
@@ -202,8 +210,10 @@ impl<O: Observer> Elector<O> {
         let leases = Arc::clone(&self.leases);
         match command {
             Command::Take(record, why) => {
-                self.taking = Some(why);
-                self.write = Some(Box::pin(async move { leases.take(record.as_ref()).await }));
+                let take_over = TakeOver::begin(self.shard, &self.election.me, why);
+                let span = tracing::info_span!(parent: &take_over.span(), "acquire");
+                self.taking = Some((why, take_over));
+                self.write = Some(Box::pin(async move { leases.take(record.as_ref()).await }.instrument(span)));
             }
             Command::Renew(version) => self.write = Some(Box::pin(async move { leases.renew(version).await })),
             Command::Release(version) => self.write = Some(Box::pin(async move { leases.release(version).await })),
@@ -234,7 +244,8 @@ impl<O: Observer> Elector<O> {
         let grant = Grant { renewed, wishes: self.wishes.0.clone() };
         // A wish of an earlier tenure must not end this one.
         while self.wishes.1.try_recv().is_ok() {}
-        let tenure = Tenure::granted(self.shard, &self.election.me, ended.clone(), grant);
+        let take_over = self.taking.take().map(|(_, take_over)| take_over);
+        let tenure = Tenure::granted(self.shard, &self.election.me, ended.clone(), grant, take_over);
         self.tenure = Some((ended, renewed_in));
         let granted = Granted { tenure, drained: self.drained.0.clone() };
         // The one who acts has drained the last tenure before this one could begin: there is room.
@@ -250,7 +261,7 @@ pub fn alone(tenure: Tenure) -> mpsc::Receiver<Granted> {
 }
 
 /// The output of a future that is under way; never, where none is.
-async fn ready_or_never<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+async fn ready_or_never<T>(future: &mut Option<Boxed<T>>) -> T {
     match future {
         Some(future) => future.as_mut().await,
         None => std::future::pending().await,
@@ -258,7 +269,7 @@ async fn ready_or_never<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + 
 }
 
 /// The identity of the attended holder, once it is dead.
-async fn dead(notice: &mut Option<(Record, Pin<Box<dyn Future<Output = ()> + Send>>)>) -> Box<str> {
+async fn dead(notice: &mut Option<(Record, Boxed<()>)>) -> Box<str> {
     match notice {
         Some((record, dead)) => {
             dead.as_mut().await;

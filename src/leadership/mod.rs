@@ -14,4 +14,5 @@ pub mod lease;
 pub mod notice;
 pub mod peers;
 pub mod record;
+pub mod takeover;
 pub mod tenure;

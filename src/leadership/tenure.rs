@@ -6,7 +6,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::election::GiveUp;
+use tracing::Span;
+
+use super::{
+    election::GiveUp,
+    takeover::{Leg, Report, TakeOver},
+};
 
 /// A slice of executions with one leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,6 +34,8 @@ pub struct Tenure {
     pub ended: CancellationToken,
     /// The Lease that it rests on; `None` where there is no election.
     lease: Option<Grant>,
+    /// How it began; `None` where there is no election.
+    take_over: Option<TakeOver>,
 }
 
 /// The Lease's side of a permit.
@@ -59,11 +66,34 @@ pub(super) enum Wish {
 impl Tenure {
     /// A permit without a Lease: where there is one process only, and in tests.
     pub fn unconditional(shard: ShardId, holder: &str, ended: CancellationToken) -> Self {
-        Self { shard, holder: holder.to_owned(), ended, lease: None }
+        Self { shard, holder: holder.to_owned(), ended, lease: None, take_over: None }
     }
 
-    pub(super) fn granted(shard: ShardId, holder: &str, ended: CancellationToken, lease: Grant) -> Self {
-        Self { shard, holder: holder.to_owned(), ended, lease: Some(lease) }
+    pub(super) fn granted(
+        shard: ShardId,
+        holder: &str,
+        ended: CancellationToken,
+        lease: Grant,
+        take_over: Option<TakeOver>,
+    ) -> Self {
+        Self { shard, holder: holder.to_owned(), ended, lease: Some(lease), take_over }
+    }
+
+    /// A leg of the take-over that this permit began with is reached.
+    pub fn reached(&self, leg: Leg) {
+        if let Some(take_over) = &self.take_over {
+            take_over.reached(leg);
+        }
+    }
+
+    /// The parent of the spans of its legs.
+    pub fn take_over_span(&self) -> Span {
+        self.take_over.as_ref().map_or_else(Span::none, TakeOver::span)
+    }
+
+    /// The whole take-over, once, when it is over.
+    pub fn taken_over(&self) -> Option<Report> {
+        self.take_over.as_ref()?.finish()
     }
 
     /// Whether the permit is over at `now`. Asked before each transaction: a process that was frozen cannot have

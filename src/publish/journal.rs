@@ -2,18 +2,23 @@
 
 use std::sync::{Arc, PoisonError};
 
+use tracing::{Instrument as _, info_span};
+
 use super::{
     Batch, changelog,
     error::{CommitError, OpenError},
     fence::{Fenced, Warm},
     identity::Identity,
-    restore::{self, Restored, Tail},
+    restore::{Restored, Tail},
     settings::Settings,
     topics::Topics,
     transaction::Line,
 };
 use crate::{
-    leadership::tenure::{ShardId, Tenure},
+    leadership::{
+        takeover::Leg,
+        tenure::{ShardId, Tenure},
+    },
     ports::{Journal, Journals, Readiness},
 };
 
@@ -101,11 +106,17 @@ impl KafkaJournals {
     async fn take_over(&self, tenure: &Tenure) -> Result<(KafkaJournal, Restored), OpenError> {
         let shard = tenure.shard;
         let tail = self.take_tail(shard)?;
-        let fence = self.standby(shard).warm.fence(tenure).await;
+        let parent = tenure.take_over_span();
+        let leg = |name| info_span!(parent: &parent, "leg", otel.name = name, %shard);
+        let fence = self.standby(shard).warm.fence(tenure).instrument(leg("fence")).await;
         let fenced = fence.map_err(|source| OpenError::Fence { shard, source })?;
-        let barrier = fenced.barrier(tail).await.map_err(|source| OpenError::Barrier { shard, source })?;
-        let (journal, restored) =
-            barrier.restore().await.map_err(|source: restore::Error| OpenError::Restore { shard, source })?;
+        tenure.reached(Leg::Fenced);
+        let barrier = fenced.barrier(tail).instrument(leg("barrier")).await;
+        let barrier = barrier.map_err(|source| OpenError::Barrier { shard, source })?;
+        tenure.reached(Leg::Barrier);
+        let restored = barrier.restore().instrument(leg("restore")).await;
+        let (journal, restored) = restored.map_err(|source| OpenError::Restore { shard, source })?;
+        tenure.reached(Leg::Restored);
         if let Some(found) = &restored.identity {
             self.settings.identity().fits(found).map_err(|source| OpenError::Identity { shard, source })?;
         }

@@ -1,224 +1,27 @@
-//! What is counted. Labels come from the enums in this file only, so the number of series has a bound.
+//! What is counted. Label values come from the enums of `labels.rs` only, so the number of series has a bound.
 //!
 //! Other modules call small methods with meaning; how a metric is called and bucketed is decided here.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::Registry,
 };
 
-use crate::{
-    leadership::election::{Ended, GiveUp, Why},
-    lifecycle::event::EventType,
+use crate::{leadership::takeover::Leg, lifecycle::event::EventType};
+
+use super::labels::{
+    ByDrift, ByEventType, ByFenceResult, ById, ByLeg, ByListResult, ByPart, ByReason, ByRole, ByStatus, ByTaken,
+    ByTenureEnd, ByVerdict, ByWatchEvent, EventLabel, LegLabel,
+};
+pub use super::labels::{
+    CaptureStatus, Drift, FenceResult, ListResult, MissingId, PodPart, Role, Taken, TenureEnd, Verdict, WatchEvent,
+    WatchRestart,
 };
 
 /// Content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// An enum of label values: `Name { Variant = "text" }`.
-macro_rules! label_values {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? })+) => {$(
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant),+ }
-
-        impl $name {
-            /// Every value, so that each series exists from the start.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// As it stands in the label.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-        }
-
-        impl EncodeLabelValue for $name {
-            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-                EncodeLabelValue::encode(&self.as_str(), encoder)
-            }
-        }
-    )+};
-}
-
-label_values! {
-    /// How a transaction ended.
-    Verdict {
-        /// Committed.
-        Committed = "committed",
-        /// Aborted; its decisions are made anew.
-        Aborted = "aborted",
-        /// A newer producer took over.
-        Fenced = "fenced",
-        /// Nobody can say; the changelog will.
-        Unknown = "unknown",
-    }
-    /// What was captured of an output.
-    CaptureStatus {
-        /// All of it.
-        Complete = "complete",
-        /// Head and tail.
-        Truncated = "truncated",
-        /// Only a part arrived.
-        Partial = "partial",
-        /// Nothing.
-        Unavailable = "unavailable",
-    }
-    /// Why a watch began anew.
-    WatchRestart {
-        /// The server ended it in time.
-        Ended = "ended",
-        /// The resourceVersion is too old (410).
-        Expired = "expired",
-        /// The connection broke.
-        Broken = "broken",
-        /// Silent for too long.
-        Silent = "silent",
-        /// Refused (403 and the like).
-        Refused = "refused",
-    }
-    /// What a watch delivered.
-    WatchEvent {
-        /// ADDED
-        Added = "added",
-        /// MODIFIED
-        Modified = "modified",
-        /// DELETED
-        Deleted = "deleted",
-        /// BOOKMARK
-        Bookmark = "bookmark",
-        /// ERROR
-        Error = "error",
-    }
-    /// How a LIST went.
-    ListResult {
-        /// Complete.
-        Ok = "ok",
-        /// Older than what is known already: asked again.
-        Stale = "stale",
-        /// Failed.
-        Failed = "failed",
-    }
-    /// What of a pod could not be read.
-    PodPart {
-        /// The whole object.
-        Object = "object",
-        /// Its metadata.
-        Metadata = "metadata",
-        /// Its spec.
-        Spec = "spec",
-        /// Its status.
-        Status = "status",
-    }
-    /// Which id a pod does not carry.
-    MissingId {
-        /// The execution's.
-        Execution = "execution",
-        /// The user's.
-        User = "user",
-    }
-    /// A difference that a periodic comparison found; 0 in a healthy system.
-    Drift {
-        /// A pod nobody had told us of.
-        Missed = "missed",
-        /// A pod that is further than what was told.
-        Behind = "behind",
-        /// A pod that vanished unseen.
-        Vanished = "vanished",
-    }
-    /// Why this replica took a Lease.
-    Taken {
-        /// There was none.
-        Absent = "absent",
-        /// Its last holder let it go.
-        Released = "released",
-        /// Its holder was found dead.
-        Dead = "dead",
-        /// Its holder was silent for a whole lease duration.
-        Silent = "silent",
-        /// It was ours already, by a write that was never answered.
-        Ours = "ours",
-    }
-    /// Why a tenure of this replica ended.
-    TenureEnd {
-        /// Another holds the Lease, or it was deleted.
-        Lost = "lost",
-        /// No renewal was granted in time.
-        Deadline = "deadline",
-        /// Asked to stop.
-        Stop = "stop",
-        /// The watch of pods could not be kept open.
-        Watch = "watch",
-        /// Kafka answered others and not us.
-        Kafka = "kafka",
-    }
-    /// How a fence went.
-    FenceResult {
-        /// Older producers are refused now.
-        Ok = "ok",
-        /// Refused or failed.
-        Failed = "failed",
-    }
-}
-
-impl From<Why> for Taken {
-    fn from(why: Why) -> Self {
-        match why {
-            Why::Absent => Self::Absent,
-            Why::Released => Self::Released,
-            Why::Dead => Self::Dead,
-            Why::Silent => Self::Silent,
-            Why::Ours => Self::Ours,
-        }
-    }
-}
-
-impl From<Ended> for TenureEnd {
-    fn from(why: Ended) -> Self {
-        match why {
-            Ended::Lost => Self::Lost,
-            Ended::Deadline => Self::Deadline,
-            Ended::Stop => Self::Stop,
-            Ended::GaveUp(GiveUp::Watch) => Self::Watch,
-            Ended::GaveUp(GiveUp::Kafka) => Self::Kafka,
-        }
-    }
-}
-
-/// One label called `$label`.
-macro_rules! label_sets {
-    ($($name:ident { $label:ident: $value:ty })+) => {$(
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-        struct $name { $label: $value }
-    )+};
-}
-
-label_sets! {
-    ByEventType { event_type: EventLabel }
-    ByVerdict { verdict: Verdict }
-    ByStatus { status: CaptureStatus }
-    ByReason { reason: WatchRestart }
-    ByWatchEvent { kind: WatchEvent }
-    ByListResult { result: ListResult }
-    ByPart { part: PodPart }
-    ById { id: MissingId }
-    ByDrift { kind: Drift }
-    ByFenceResult { result: FenceResult }
-    ByTaken { reason: Taken }
-    ByTenureEnd { reason: TenureEnd }
-}
-
-/// [`EventType`] as a label; the event types themselves know nothing of metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct EventLabel(EventType);
-
-impl EncodeLabelValue for EventLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        EncodeLabelValue::encode(&self.0.as_str(), encoder)
-    }
-}
 
 /// Everything that is counted. Clones count together.
 #[derive(Clone)]
@@ -244,6 +47,9 @@ struct Inner {
     fences: Family<ByFenceResult, Counter>,
     leases_taken: Family<ByTaken, Counter>,
     tenures_ended: Family<ByTenureEnd, Counter>,
+    role: Family<ByRole, Gauge>,
+    term: Gauge,
+    takeover_duration: Family<ByLeg, Histogram, fn() -> Histogram>,
     otlp_export_failures: Counter,
 }
 
@@ -273,6 +79,9 @@ impl Metrics {
             fences: Family::default(),
             leases_taken: Family::default(),
             tenures_ended: Family::default(),
+            role: Family::default(),
+            term: Gauge::default(),
+            takeover_duration: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             otlp_export_failures: Counter::default(),
         };
         inner.register();
@@ -369,6 +178,23 @@ impl Metrics {
         self.0.tenures_ended.get_or_create(&ByTenureEnd { reason }).inc();
     }
 
+    /// This replica is this, and nothing else.
+    pub fn set_role(&self, role: Role) {
+        for one in Role::ALL {
+            self.0.role.get_or_create(&ByRole { role: *one }).set(i64::from(*one == role));
+        }
+    }
+
+    /// The shard's count of changes of hands, as far as this replica knows it.
+    pub fn set_term(&self, term: u64) {
+        self.0.term.set(i64::try_from(term).unwrap_or(i64::MAX));
+    }
+
+    /// A leg of a take-over was reached so long after its beginning.
+    pub fn taken_over(&self, leg: Leg, took: Duration) {
+        self.0.takeover_duration.get_or_create(&ByLeg { leg: LegLabel(leg) }).observe(took.as_secs_f64());
+    }
+
     /// A batch of spans did not arrive.
     pub fn otlp_export_failed(&self) {
         self.0.otlp_export_failures.inc();
@@ -417,6 +243,13 @@ impl Inner {
         r.register("fences", "Fences of older producers", self.fences.clone());
         r.register("leases_taken", "Leases taken by this replica", self.leases_taken.clone());
         r.register("tenures_ended", "Tenures of this replica that ended", self.tenures_ended.clone());
+        r.register("role", "What this replica does: 1 for its role", self.role.clone());
+        r.register("term", "The shard's count of changes of hands", self.term.clone());
+        r.register(
+            "takeover_duration_seconds",
+            "From the moment when the Lease could be had until each leg was reached",
+            self.takeover_duration.clone(),
+        );
         r.register("otlp_export_failures", "Batches of spans that did not arrive", self.otlp_export_failures.clone());
         r.register("build", "Which build this is", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
     }
@@ -434,6 +267,7 @@ impl Inner {
         PodPart::ALL.iter().for_each(|&part| drop(self.unreadable_pods.get_or_create(&ByPart { part })));
         MissingId::ALL.iter().for_each(|&id| drop(self.missing_ids.get_or_create(&ById { id })));
         Drift::ALL.iter().for_each(|&kind| drop(self.reconcile_drift.get_or_create(&ByDrift { kind })));
+        Role::ALL.iter().for_each(|&role| drop(self.role.get_or_create(&ByRole { role })));
         Taken::ALL.iter().for_each(|&reason| drop(self.leases_taken.get_or_create(&ByTaken { reason })));
         TenureEnd::ALL.iter().for_each(|&reason| drop(self.tenures_ended.get_or_create(&ByTenureEnd { reason })));
         FenceResult::ALL.iter().for_each(|&result| drop(self.fences.get_or_create(&ByFenceResult { result })));

@@ -8,6 +8,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use tracing::Instrument as _;
+
 use super::{
     Worker,
     pending::{Gone, Source},
@@ -16,6 +18,7 @@ use super::{
 };
 use crate::{
     cli::chain,
+    leadership::takeover::Leg,
     logs::streams::LogSource,
     ports::Journals,
     publish::restore::Restored,
@@ -123,13 +126,15 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         feed.listing += 1;
         let (pods, scope) = (self.parts.pods.clone(), feed.scope.clone());
         let (metrics, cluster) = (self.parts.metrics.clone(), self.parts.cluster.clone());
-        self.lists.spawn(async move {
+        let span = tracing::info_span!(parent: &self.tenure.take_over_span(), "list", ?reason);
+        let list = async move {
             let snapshot = reconcile::list(&pods, &scope, |error| {
                 metrics.listed(ListResult::Failed);
                 cluster.not_yet(chain(&error));
             });
             Listed { stream, reason, snapshot: snapshot.await, floor, since: Instant::now() }
-        });
+        };
+        self.lists.spawn(list.instrument(span));
     }
 
     /// The periodic reconciliation.
@@ -191,6 +196,11 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             self.parts.metrics.reconciled();
         }
         self.feeds[stream].listed = true;
+        if self.feeds.iter().all(|feed| feed.listed) {
+            self.position_due |= !self.claimed;
+            self.tenure.reached(Leg::Reconciled);
+            self.taken_over();
+        }
         tracing::info!(stream = self.table.streams[stream].name, pods = count, %version, ?reason, "reconciled");
         self.check_suspects(stream);
         self.show_cluster();
@@ -244,6 +254,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             NoticeKind::Open => {
                 self.feeds[stream].open = true;
                 self.feeds[stream].down_since = None;
+                if self.feeds.iter().all(|feed| feed.open) {
+                    self.tenure.reached(Leg::Watching);
+                }
                 self.show_cluster();
             }
             NoticeKind::Down(down) => self.down(stream, down),

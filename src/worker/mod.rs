@@ -17,6 +17,7 @@ pub mod position;
 mod publishing;
 mod steps;
 pub mod table;
+mod tenure;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -31,14 +32,14 @@ use tokio_util::time::DelayQueue;
 use self::{
     captures::Captures,
     intake::{Confirmed, Feed, Listed},
-    publishing::{FENCES_ALARMING, Happened, Publishing, Ticket},
+    publishing::{Happened, Publishing, Ticket},
     table::{Drift, Table},
 };
 use crate::{
     cli::chain,
     clock,
-    http::{Board, health::Component, health::Heartbeat, status::ShardStatus},
-    leadership::{election::GiveUp, peers::Peers, tenure::Tenure},
+    http::{Board, health::Component, health::Heartbeat},
+    leadership::{peers::Peers, takeover::Leg, tenure::Tenure},
     lifecycle::{event::Captured, identity::OddId, rules::Rules},
     logs::{Report, Target, capture::Capturer, streams::LogSource},
     ports::Journals,
@@ -49,7 +50,7 @@ use crate::{
         identity::Identity,
         restore::Restored,
     },
-    telemetry::metrics::{self, FenceResult, Metrics, MissingId, Verdict},
+    telemetry::metrics::{self, FenceResult, Metrics, MissingId, Role, Verdict},
     watch::{
         api::{Pods, Scope},
         pod::PodUid,
@@ -63,9 +64,6 @@ const POSITION_INTERVAL: Duration = Duration::from_secs(10);
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// GETs at the same time that confirm goings.
 const CONFIRMS_MAX: usize = 32;
-/// A watch that is down for so long, while the Lease can be renewed, will not come back to us. More than a silent one
-/// needs to be found and opened anew.
-const BLIND_MAX: Duration = Duration::from_secs(30);
 /// How long a stop waits for the transaction that is on its way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -171,6 +169,8 @@ pub struct Worker<J: Journals, S> {
     position_due: bool,
     /// Kafka does not answer us.
     gave_up: bool,
+    /// A position with our term is committed.
+    claimed: bool,
 }
 
 impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
@@ -199,6 +199,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             position: every(POSITION_INTERVAL),
             position_due: false,
             gave_up: false,
+            claimed: false,
             parts,
             tenure,
             beat,
@@ -212,7 +213,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     pub async fn run(mut self) -> Result<(), Error> {
         let ended = self.tenure.ended.clone();
         let mut beat = every(BEAT_INTERVAL);
-        self.show("fencing");
+        self.show(Role::Fencing);
         loop {
             self.publish();
             tokio::select! {
@@ -247,20 +248,6 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.captures.begin(self.table.captures_held());
     }
 
-    /// Gives the shard up where it cannot get on and somebody else might; else leadership would spin.
-    fn consider_giving_up(&mut self) {
-        let (Some(kafka_max), now) = (self.parts.renew_deadline, Instant::now()) else { return };
-        let waits = self.publishing.waits_since().is_some_and(|since| now - since > kafka_max);
-        if waits && self.parts.peers.reaching_kafka(now) > 0 {
-            self.gave_up = true;
-            return self.tenure.give_up(GiveUp::Kafka);
-        }
-        let blind = self.feeds.iter().filter_map(|feed| feed.down_since).any(|since| now - since > BLIND_MAX);
-        if blind && self.parts.peers.standing_by(now) > 0 {
-            self.tenure.give_up(GiveUp::Watch);
-        }
-    }
-
     /// Group commit: what gathered while the last transaction committed goes into the next one, at once when idle.
     fn publish(&mut self) {
         // INV-13: a process that was frozen cannot have noticed that its time is over.
@@ -280,7 +267,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         }
         formed.odd.iter().for_each(|(pod, odd)| self.odd(pod, *odd));
         formed.drift.iter().for_each(|drift| self.drift(*drift));
-        let moved = self.table.streams.iter().any(|s| s.after_commit() > s.committed());
+        // A new holder writes its term at once: the next one counts from it.
+        let moved = !self.claimed || self.table.streams.iter().any(|s| s.after_commit() > s.committed());
         if formed.batch.records.is_empty() && !(self.position_due && moved) {
             self.position_due = false;
             return;
@@ -296,7 +284,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
     fn happened(&mut self, happened: Happened) -> Result<(), Error> {
         match happened {
-            Happened::Opening => self.show("fencing"),
+            Happened::Opening => self.show(Role::Fencing),
             Happened::Opened(restored) => self.opened(restored),
             Happened::NotOpened(error) if error.class() == Class::Fatal => return Err(Error::Open(error)),
             Happened::NotOpened(error) => {
@@ -324,7 +312,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let wanted = self.table.restore(restored.told, unreadable);
         self.queue_captures(wanted);
         self.parts.kafka.ok();
-        self.show("live");
+        self.show(Role::Live);
     }
 
     fn committed(&mut self, ticket: Ticket) {
@@ -333,8 +321,11 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         ticket.told.iter().for_each(|event_type| metrics.events_committed(*event_type, 1));
         ticket.oldest.inspect(|oldest| metrics.observed_to_committed(oldest.elapsed()));
         let wanted = self.table.committed(ticket.in_flight);
+        self.claimed = true;
         self.queue_captures(wanted);
         self.parts.kafka.ok();
+        self.tenure.reached(Leg::FirstCommit);
+        self.taken_over();
     }
 
     fn not_committed(&mut self, ticket: Ticket, error: CommitError) -> Result<(), Error> {
@@ -362,23 +353,6 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         }
         self.parts.kafka.not_yet(chain(&error));
         Ok(())
-    }
-
-    fn fenced(&self, error: &CommitError) {
-        let fences = self.publishing.fences();
-        let id = self.parts.identity.as_ref().map(|i| i.transactional_id(self.tenure.shard));
-        let transactional_id = id.unwrap_or_default();
-        if fences >= FENCES_ALARMING {
-            let error = chain(error);
-            tracing::error!(
-                transactional_id,
-                fences,
-                error,
-                "fenced again and again: does another monitor run with this id?"
-            );
-        } else {
-            tracing::info!(transactional_id, "fenced: a newer producer exists, or our transaction timed out");
-        }
     }
 
     fn queue_captures(&mut self, wanted: Vec<Target>) {
@@ -411,22 +385,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         tracing::warn!(?drift, "reconciliation found what the watch had not told");
     }
 
-    fn show(&self, role: &'static str) {
-        let shard = ShardStatus {
-            shard: self.tenure.shard.0,
-            role,
-            holder: Some(self.tenure.holder.clone()),
-            term: Some(self.term),
-            tracked_pods: u64::try_from(self.table.len()).ok(),
-            lag_records: None,
-            since: Some(clock::now()),
-        };
-        crate::replica::show(&self.parts.board, shard);
-    }
-
     /// Stop: no new intake, and the transaction that is on its way gets its verdict.
     async fn drain(mut self) -> Result<(), Error> {
-        self.show("draining");
+        self.show(Role::Draining);
         self.watches.abort_all();
         // Without an answer until now there will be none: the successor's fence ends that transaction.
         let drain_max = if self.gave_up { Duration::ZERO } else { DRAIN_MAX };

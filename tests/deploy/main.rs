@@ -8,7 +8,11 @@ mod support;
 use std::time::Duration;
 
 use serde_json::json;
-use testkit::clients::{cluster::execution, history::Record};
+use testkit::clients::{
+    checker::{Truth, judge},
+    cluster::execution,
+    history::Record,
+};
 
 use support::{Installation, LIMIT, Lacking, kubectl, stack};
 
@@ -39,6 +43,41 @@ async fn the_deployment_tells_an_executions_story() {
     assert_eq!(end["namespace"], installed.watched.namespace());
     // SIGTERM reaches the monitor as the container's first process, and there is time for its drain.
     installed.stop(Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn the_leaders_pod_is_deleted_and_a_standby_goes_on() {
+    let installed = Installation::new("leader", Lacking::Nothing).await;
+    installed.ready();
+    let mut truths = Vec::new();
+    for round in 0..3 {
+        let leader = installed.leader("").await;
+        // One begins under the old leader and ends under the new one.
+        let pod = execution(&installed.name, &format!("across-{round}"), "echo begun; sleep 3; echo ended");
+        let uid = installed.watched.create(pod).await.unwrap();
+        let mut history = installed.history();
+        let runs = |records: &[Record]| {
+            records.iter().any(|r| r.text("pod_uid") == uid && r.event_type() == "execution_running").then_some(())
+        };
+        history.until(LIMIT, "the execution runs", runs).await.unwrap();
+        // As an operator does, and once without grace.
+        installed.delete(&leader, round == 1);
+        let next = installed.leader(&leader).await;
+        assert_ne!(next, leader, "another pod leads");
+        truths.push(Truth { uid, expected: vec!["pod_scheduled", "execution_running", "execution_completed"] });
+    }
+    let mut history = installed.history();
+    let ends = |records: &[Record]| (records.iter().filter(|r| r.is_end()).count() >= truths.len()).then_some(());
+    history.until(LIMIT, "all executions have ended", ends).await.unwrap();
+    history.read(Duration::from_millis(300)).unwrap();
+    assert_eq!(judge(&truths, &history.records), []);
+    installed.stop(Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn missing_rights_on_leases_are_named_by_readyz() {
+    let installed = Installation::new("leases", Lacking::Leases).await;
+    installed.not_ready(&["lease", "list lease", "kubectl create role pod-monitor-leases"]).await;
 }
 
 #[tokio::test]
@@ -79,9 +118,10 @@ fn the_example_overlay_is_complete() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/overlays/example");
     let (rendered, _) = kubectl(stack().endpoints(), &["kustomize", example]).unwrap();
     let kinds: Vec<&str> = rendered.lines().filter_map(|line| line.strip_prefix("kind: ")).collect();
-    for kind in ["Namespace", "ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Service", "Deployment"] {
-        assert_eq!(kinds.iter().filter(|found| **found == kind).count(), 1, "{kind} in\n{rendered}");
+    for (kind, count) in [("Namespace", 1), ("ServiceAccount", 1), ("Role", 2), ("RoleBinding", 2), ("ConfigMap", 1)] {
+        assert_eq!(kinds.iter().filter(|found| **found == kind).count(), count, "{kind} in\n{rendered}");
     }
+    assert!(kinds.contains(&"Service") && kinds.contains(&"Deployment"), "{kinds:?}");
     for text in ["namespace: executions", "selector: app=executor", "kafka: kafka.kafka.svc:9092"] {
         assert!(rendered.contains(text), "{text} in\n{rendered}");
     }

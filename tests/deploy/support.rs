@@ -49,6 +49,8 @@ pub(crate) enum Lacking {
     RoleIs(Value),
     /// The ClusterRole has no rules.
     ClusterId,
+    /// The Role of its own namespace has no rules.
+    Leases,
 }
 
 /// A monitor installed by an overlay of deploy/kustomize; taken away when dropped.
@@ -93,9 +95,9 @@ impl Installation {
     pub(crate) async fn not_ready(&self, words: &[&str]) {
         let mut last = String::new();
         let look = async || {
-            // Refused by the pod, whose answer is then in the error, or not there yet.
+            // Refused by a pod, whose answer is then in the error, or not there yet. A standby may be ready all along.
             last = match self.readyz().await {
-                Ok(ready) => anyhow::bail!("it is ready: {ready}"),
+                Ok(ready) => ready,
                 Err(error) => format!("{error:#}"),
             };
             Ok(words.iter().all(|word| last.contains(word)).then_some(()))
@@ -120,10 +122,44 @@ impl Installation {
         }
     }
 
+    /// Waits until another pod than `not` holds the Lease; its name.
+    pub(crate) async fn leader(&self, not: &str) -> String {
+        let lease = format!("{}-0", self.name);
+        let path = "jsonpath={.spec.holderIdentity}";
+        let look = async || {
+            let get = ["--namespace", &self.name, "get", "lease", &lease, "--output", path];
+            let (holder, _) = self.kubectl(&get)?;
+            // Identities are the pod's name and a random part.
+            let pod = holder.rsplit_once('_').map(|(pod, _)| pod.to_owned());
+            Ok(pod.filter(|pod| pod != not))
+        };
+        match until(LIMIT, &format!("a leader other than {not:?}"), look).await {
+            Ok(leader) => leader,
+            Err(error) => panic!("{error:#}\n{}", self.story()),
+        }
+    }
+
+    /// Deletes a pod of the monitor, without waiting for its end.
+    pub(crate) fn delete(&self, pod: &str, at_once: bool) {
+        let mut delete = vec!["--namespace", &self.name, "delete", "pod", pod, "--wait=false"];
+        if at_once {
+            delete.extend(["--grace-period=0", "--force"]);
+        }
+        self.kubectl(&delete).unwrap();
+    }
+
+    /// What the first of its pods says that is not ready, or else any of them.
     async fn readyz(&self) -> Result<String> {
         let names = ["--namespace", &self.name, "get", "pods", "--output", "jsonpath={.items[*].metadata.name}"];
-        let (pod, _) = self.kubectl(&names)?;
-        anyhow::ensure!(!pod.is_empty(), "no pod yet");
+        let (pods, _) = self.kubectl(&names)?;
+        let mut ready = Err(anyhow::anyhow!("no pod yet"));
+        for pod in pods.split_whitespace() {
+            ready = Ok(self.readyz_of(pod).await?);
+        }
+        ready
+    }
+
+    async fn readyz_of(&self, pod: &str) -> Result<String> {
         let path = format!("/api/v1/namespaces/{}/pods/http:{pod}:8080/proxy/readyz?verbose", self.name);
         // Not by kubectl, which keeps the body of an answer 503 to itself.
         let kubeconfig = Kubeconfig::read_from(&stack().endpoints().kubeconfig)?;
@@ -201,6 +237,10 @@ fn write_overlay(dir: &Path, name: &str, endpoints: &Endpoints, lacking: Lacking
     if matches!(lacking, Lacking::ClusterId) {
         let patch = json!([{ "op": "replace", "path": "/rules", "value": [] }]);
         cluster_patches.push(json!({ "target": { "kind": "ClusterRole" }, "patch": patch.to_string() }));
+    }
+    if matches!(lacking, Lacking::Leases) {
+        let patch = json!([{ "op": "replace", "path": "/rules", "value": [] }]);
+        cluster_patches.push(json!({ "target": { "kind": "Role" }, "patch": patch.to_string() }));
     }
     write(
         "monitor/kustomization.yaml",

@@ -98,9 +98,8 @@ fn connect(client: TcpStream, target: String, link: Arc<Link>) {
 
 fn copy(mut from: TcpStream, mut to: TcpStream, link: &Link) {
     let mut bytes = [0; 16 * 1024];
-    loop {
-        // Either end closing is the normal end of a connection.
-        let Ok(count @ 1..) = from.read(&mut bytes) else { break };
+    // Either end closing is the normal end of a connection.
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
         link.pass();
         if to.write_all(&bytes[..count]).is_err() {
             break;

@@ -1,0 +1,120 @@
+//! One take-over, leg by leg: from the moment when the Lease could be had until the first commit, as one trace and as
+//! durations. Whoever does a leg says that it is reached; nobody decides anything by it.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::{Span, info_span};
+
+use super::{election::Why, tenure::ShardId};
+
+/// A leg, named by what is reached at its end. Each counts from the beginning of the take-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Leg {
+    /// The Lease is ours.
+    Acquired,
+    /// Older producers are refused.
+    Fenced,
+    /// The barrier is committed.
+    Barrier,
+    /// Everything that was told is known.
+    Restored,
+    /// The watches are open.
+    Watching,
+    /// Everything was listed and compared.
+    Reconciled,
+    /// A transaction of ours is committed.
+    FirstCommit,
+}
+
+/// A take-over under way. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct TakeOver(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    why: Why,
+    begun: Instant,
+    legs: Vec<(Leg, Duration)>,
+    /// Ends with the take-over, not with the tenure.
+    span: Option<Span>,
+}
+
+/// A take-over that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Why the Lease was taken.
+    pub why: Why,
+    /// When each leg was reached, in this order.
+    pub legs: Vec<(Leg, Duration)>,
+}
+
+impl TakeOver {
+    /// Begins: the Lease can be had, and is being taken.
+    pub fn begin(shard: ShardId, holder: &str, why: Why) -> Self {
+        let span = info_span!("take over", %shard, holder, ?why);
+        Self(Arc::new(Mutex::new(Inner { why, begun: Instant::now(), legs: Vec::new(), span: Some(span) })))
+    }
+
+    /// The parent of the legs' spans; none where it is over.
+    pub fn span(&self) -> Span {
+        self.inner().span.clone().unwrap_or_else(Span::none)
+    }
+
+    /// This leg is reached; said again, it says nothing.
+    pub fn reached(&self, leg: Leg) {
+        let mut inner = self.inner();
+        if inner.span.is_some() && !inner.legs.iter().any(|(known, _)| *known == leg) {
+            let took = inner.begun.elapsed();
+            inner.legs.push((leg, took));
+        }
+    }
+
+    /// The whole of it, once, when it has been reconciled and committed.
+    pub fn finish(&self) -> Option<Report> {
+        let mut inner = self.inner();
+        let over =
+            [Leg::Reconciled, Leg::FirstCommit].iter().all(|leg| inner.legs.iter().any(|(known, _)| known == leg));
+        inner.span.take_if(|_| over)?;
+        Some(Report { why: inner.why, legs: std::mem::take(&mut inner.legs) })
+    }
+
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Report {
+    /// When a leg was reached, in milliseconds from the beginning; `None` if it was not.
+    pub fn ms(&self, leg: Leg) -> Option<f64> {
+        let reached = self.legs.iter().find(|(known, _)| *known == leg);
+        reached.map(|(_, took)| (took.as_secs_f64() * 10_000.0).round() / 10.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_take_over_is_reported_once_when_it_is_over() {
+        let take_over = TakeOver::begin(ShardId(0), "me", Why::Dead);
+        let ms = Duration::from_millis;
+        take_over.reached(Leg::Acquired);
+        tokio::time::advance(ms(5)).await;
+        take_over.reached(Leg::FirstCommit);
+        assert_eq!(take_over.finish(), None, "not reconciled yet");
+        tokio::time::advance(ms(5)).await;
+        take_over.reached(Leg::Reconciled);
+        take_over.reached(Leg::FirstCommit);
+        let report = take_over.finish().expect("it is over");
+        let legs = [(Leg::Acquired, ms(0)), (Leg::FirstCommit, ms(5)), (Leg::Reconciled, ms(10))];
+        assert_eq!(report, Report { why: Why::Dead, legs: legs.to_vec() });
+        assert_eq!((report.ms(Leg::Reconciled), report.ms(Leg::Fenced)), (Some(10.0), None));
+        take_over.reached(Leg::Fenced);
+        assert_eq!(take_over.finish(), None, "once");
+    }
+}
