@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     api::{Error, Pods, Scope},
     frame::Frame,
-    pod::{Decoded, Pod, ResourceVersion},
+    pod::{Decoded, Odd, Pod, ResourceVersion},
 };
 
 /// Notices that may wait for the worker.
@@ -54,12 +54,7 @@ pub enum NoticeKind {
     /// Everything up to here has been sent.
     Progress(ResourceVersion),
     /// A pod that could not be read whole: counted and logged; told as far as possible by its own notice.
-    Odd {
-        /// `namespace/name` where known.
-        name: Option<String>,
-        /// Which parts are lost, or why nothing could be read.
-        lost: String,
-    },
+    Odd(Odd),
     /// The resourceVersion is too old: the stream waits for a new one.
     Expired,
     /// The watch is open.
@@ -152,45 +147,30 @@ enum Taken {
     Down(Down),
 }
 
+/// Outer `None`: the worker is gone.
 async fn take(frame: Frame, from: &mut ResourceVersion, teller: &Teller) -> Option<Taken> {
-    match frame {
-        Frame::Applied(decoded) => {
-            if let Some(pod) = readable(decoded, teller).await? {
-                *from = pod.metadata.resource_version.max(*from);
-                teller.tell(NoticeKind::Applied { pod, arrived: Instant::now() }).await?;
-            }
-        }
-        Frame::Deleted(decoded) => {
-            if let Some(pod) = readable(decoded, teller).await? {
-                *from = pod.metadata.resource_version.max(*from);
-                teller.tell(NoticeKind::Deleted { pod, arrived: Instant::now() }).await?;
-            }
-        }
+    let arrived = Instant::now();
+    let (decoded, as_notice): (Decoded, fn(Box<Pod>, Instant) -> NoticeKind) = match frame {
+        Frame::Applied(decoded) => (decoded, |pod, arrived| NoticeKind::Applied { pod, arrived }),
+        Frame::Deleted(decoded) => (decoded, |pod, arrived| NoticeKind::Deleted { pod, arrived }),
         Frame::Bookmark(version) => {
             *from = version.max(*from);
             teller.tell(NoticeKind::Progress(version)).await?;
+            return Some(Taken::Went);
         }
         Frame::Expired => return Some(Taken::Expired),
         Frame::Error { code, message } => return Some(Taken::Down(Down::Refused { code, message })),
         Frame::Garbled(why) => return Some(Taken::Down(Down::Garbled(why))),
+    };
+    let (pod, odd) = decoded.split();
+    if let Some(odd) = odd {
+        teller.tell(NoticeKind::Odd(odd)).await?;
+    }
+    if let Some(pod) = pod {
+        *from = pod.metadata.resource_version.max(*from);
+        teller.tell(as_notice(pod, arrived)).await?;
     }
     Some(Taken::Went)
-}
-
-/// What can be told of a decoded pod; odd ones are reported beside. Outer `None`: the worker is gone.
-async fn readable(decoded: Decoded, teller: &Teller) -> Option<Option<Box<Pod>>> {
-    match decoded {
-        Decoded::Whole(pod) => Some(Some(Box::new(pod))),
-        Decoded::Partly { pod, lost } => {
-            let name = Some(format!("{}/{}", pod.metadata.namespace, pod.metadata.name));
-            teller.tell(NoticeKind::Odd { name, lost: lost.join(", ") }).await?;
-            Some(Some(Box::new(pod)))
-        }
-        Decoded::Unreadable { name, error } => {
-            teller.tell(NoticeKind::Odd { name, lost: error }).await?;
-            Some(None)
-        }
-    }
 }
 
 /// 10 ms, doubled to 2 s, each less up to a quarter so that replicas do not fall into step.

@@ -22,7 +22,7 @@ use crate::{
     telemetry::metrics::{ListResult, PodPart, WatchEvent, WatchRestart},
     watch::{
         api::{Error as ApiError, Pods, Scope},
-        pod::{Decoded, Pod, PodUid, ResourceVersion},
+        pod::{Decoded, Odd, Pod, PodUid, ResourceVersion},
         reconcile::{self, Reason, Snapshot, Suspects},
         stream::{self, Backoff, Down, Notice, NoticeKind},
     },
@@ -231,7 +231,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 metrics.watch_delivered(WatchEvent::Bookmark);
                 self.passed(stream, version);
             }
-            NoticeKind::Odd { name, lost } => self.unreadable(name.as_deref(), &lost),
+            NoticeKind::Odd(odd) => self.unreadable(&odd),
             NoticeKind::Expired => {
                 metrics.watch_restarted(WatchRestart::Expired);
                 tracing::info!(stream = self.table.streams[stream].name, "watch position is too old, listing");
@@ -357,28 +357,21 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     }
 
     fn readable(&self, decoded: Decoded) -> Option<Box<Pod>> {
-        match decoded {
-            Decoded::Whole(pod) => Some(Box::new(pod)),
-            Decoded::Partly { pod, lost } => {
-                let name = format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
-                self.unreadable(Some(&name), &lost.join(", "));
-                Some(Box::new(pod))
-            }
-            Decoded::Unreadable { name, error } => {
-                self.unreadable(name.as_deref(), &error);
-                None
-            }
-        }
+        let (pod, odd) = decoded.split();
+        odd.inspect(|odd| self.unreadable(odd));
+        pod
     }
 
-    fn unreadable(&self, name: Option<&str>, lost: &str) {
-        let part = match lost {
+    fn unreadable(&self, odd: &Odd) {
+        let Odd { name, lost } = odd;
+        let part = match lost.as_str() {
             lost if lost.starts_with("status") => PodPart::Status,
             lost if lost.starts_with("spec") => PodPart::Spec,
             _ => PodPart::Object,
         };
         self.parts.metrics.pod_unreadable(part);
-        tracing::warn!(pod = name.unwrap_or("?"), lost, "pod cannot be read whole, told as far as possible");
+        let pod = name.as_deref().unwrap_or("?");
+        tracing::warn!(pod, lost, "pod cannot be read whole, told as far as possible");
     }
 }
 
