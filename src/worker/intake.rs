@@ -24,7 +24,7 @@ use crate::{
         api::{Error as ApiError, Pods, Scope},
         pod::{Decoded, Odd, Pod, PodUid, ResourceVersion},
         reconcile::{self, Reason, Snapshot, Suspects},
-        stream::{self, Backoff, Down, Notice, NoticeKind},
+        stream::{self, Backoff, Down, Expiry, Notice, NoticeKind},
     },
 };
 
@@ -232,18 +232,31 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 self.passed(stream, version);
             }
             NoticeKind::Odd(odd) => self.unreadable(&odd),
-            NoticeKind::Expired => {
-                metrics.watch_restarted(WatchRestart::Expired);
-                tracing::info!(stream = self.table.streams[stream].name, "watch position is too old, listing");
-                self.feeds[stream].open = false;
-                self.list(stream, Reason::Expired);
-            }
+            NoticeKind::Expired(expiry) => self.expired(stream, &expiry),
             NoticeKind::Open => {
                 self.feeds[stream].open = true;
                 self.show_cluster();
             }
             NoticeKind::Down(down) => self.down(stream, down),
         }
+    }
+
+    fn expired(&mut self, stream: usize, expiry: &Expiry) {
+        let name = self.table.streams[stream].name.as_str();
+        let restart = match expiry {
+            Expiry::TooOld => {
+                tracing::info!(stream = name, "watch position is too old, listing");
+                WatchRestart::Expired
+            }
+            Expiry::Garbled(why) => {
+                let position = self.table.streams[stream].seen();
+                tracing::warn!(stream = name, %position, why, "what follows the watch position stays unreadable, listing");
+                WatchRestart::Garbled
+            }
+        };
+        self.parts.metrics.watch_restarted(restart);
+        self.feeds[stream].open = false;
+        self.list(stream, Reason::Expired);
     }
 
     fn passed(&mut self, stream: usize, version: ResourceVersion) {
