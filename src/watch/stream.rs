@@ -33,6 +33,8 @@ const GARBLED_MAX: u32 = 3;
 pub struct Notice {
     /// Index of the stream.
     pub stream: usize,
+    /// Which of its watches: one whose store was reset is replaced, and not listened to any more.
+    pub era: u32,
     /// What it says.
     pub kind: NoticeKind,
 }
@@ -73,6 +75,8 @@ pub enum Expiry {
     TooOld,
     /// What comes next cannot be read, however often it is asked for.
     Garbled(String),
+    /// The server's store has not come so far: it was reset, and a watch would be silent until it has.
+    Ahead,
 }
 
 /// Why a watch is not open.
@@ -97,11 +101,11 @@ pub enum Down {
 pub async fn run(
     pods: Pods,
     scope: Scope,
-    stream: usize,
+    (stream, era): (usize, u32),
     mut starts: mpsc::Receiver<ResourceVersion>,
     out: mpsc::Sender<Notice>,
 ) {
-    let teller = Teller { stream, out };
+    let teller = Teller { stream, era, out };
     let mut trouble = Trouble::default();
     while let Some(from) = starts.recv().await {
         let Some(expiry) = follow(&pods, &scope, from, &teller, &mut trouble).await else { return };
@@ -144,13 +148,14 @@ impl Trouble {
 
 struct Teller {
     stream: usize,
+    era: u32,
     out: mpsc::Sender<Notice>,
 }
 
 impl Teller {
     /// `None`: the worker is gone.
     async fn tell(&self, kind: NoticeKind) -> Option<()> {
-        self.out.send(Notice { stream: self.stream, kind }).await.ok()
+        self.out.send(Notice { stream: self.stream, era: self.era, kind }).await.ok()
     }
 }
 
@@ -162,8 +167,11 @@ async fn follow(
     teller: &Teller,
     trouble: &mut Trouble,
 ) -> Option<Expiry> {
+    let mut in_doubt = false;
     loop {
+        let begun = from;
         let down = match pods.watch(scope, from).await {
+            Ok(_) if in_doubt && is_ahead(pods, scope, from).await => return Some(Expiry::Ahead),
             Ok(mut watch) => {
                 teller.tell(NoticeKind::Open).await?;
                 loop {
@@ -183,6 +191,7 @@ async fn follow(
             Err(Error::Expired { .. }) => return Some(Expiry::TooOld),
             Err(error) => Down::Failed(error),
         };
+        in_doubt = from == begun || !matches!(down, Down::Ended);
         // The first try after an orderly end costs nothing; a server that ends watches at once is not to be hammered.
         let pause = match down {
             Down::Ended => trouble.connections.pause_unless_fresh(),
@@ -193,16 +202,24 @@ async fn follow(
     }
 }
 
+/// Whether the store is proved to be behind what was seen of it. A watch from there opens and says nothing at all.
+async fn is_ahead(pods: &Pods, scope: &Scope, from: ResourceVersion) -> bool {
+    // No answer proves nothing, and the watch may work all the same: the next one without progress asks again.
+    pods.version(scope).await.is_ok_and(|version| version < from)
+}
+
 enum Taken {
     Went,
     Expired,
     Down(Down),
 }
 
+type AsNotice = fn(Box<Pod>, Instant) -> NoticeKind;
+
 /// Outer `None`: the worker is gone.
 async fn take(frame: Frame, from: &mut ResourceVersion, teller: &Teller) -> Option<Taken> {
     let arrived = Instant::now();
-    let (decoded, as_notice): (Decoded, fn(Box<Pod>, Instant) -> NoticeKind) = match frame {
+    let (decoded, as_notice): (Decoded, AsNotice) = match frame {
         Frame::Applied(decoded) => (decoded, |pod, arrived| NoticeKind::Applied { pod, arrived }),
         Frame::Deleted(decoded) => (decoded, |pod, arrived| NoticeKind::Deleted { pod, arrived }),
         Frame::Bookmark(version) => {

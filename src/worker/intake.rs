@@ -56,6 +56,7 @@ impl Feed {
 /// A LIST that has come.
 pub(super) struct Listed {
     stream: usize,
+    era: u32,
     reason: Reason,
     snapshot: Snapshot,
     /// What the watch had delivered when it was asked for: a consistent LIST is never older.
@@ -66,6 +67,7 @@ pub(super) struct Listed {
 /// What a GET by name says about a pod that seems to be gone.
 pub(super) struct Confirmed {
     stream: usize,
+    era: u32,
     uid: PodUid,
     last: Option<Box<Pod>>,
     gone: Gone,
@@ -99,7 +101,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         // One start at a time: the stream takes it before it can ask for the next.
         let (starts, receive) = mpsc::channel(2);
         let (pods, out) = (self.parts.pods.clone(), self.notices_in.clone());
-        let watch = self.watches.spawn(stream::run(pods, scope.clone(), index, receive, out));
+        let who = (index, self.table.streams[index].era());
+        let watch = self.watches.spawn(stream::run(pods, scope.clone(), who, receive, out));
         let feed = Feed {
             scope,
             starts,
@@ -116,7 +119,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
     fn list(&mut self, stream: usize, reason: Reason) {
         let feed = &mut self.feeds[stream];
-        let floor = self.table.streams[stream].seen();
+        let (era, floor) = (self.table.streams[stream].era(), self.table.streams[stream].seen());
         feed.listing += 1;
         let (pods, scope) = (self.parts.pods.clone(), feed.scope.clone());
         let (metrics, cluster) = (self.parts.metrics.clone(), self.parts.cluster.clone());
@@ -125,7 +128,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 metrics.listed(ListResult::Failed);
                 cluster.not_yet(chain(&error));
             });
-            Listed { stream, reason, snapshot: snapshot.await, floor, since: Instant::now() }
+            Listed { stream, era, reason, snapshot: snapshot.await, floor, since: Instant::now() }
         });
     }
 
@@ -138,12 +141,18 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         }
     }
 
-    pub(super) fn listed(&mut self, listed: Listed) {
+    pub(super) fn listed(&mut self, mut listed: Listed) {
         self.parts.metrics.listed(ListResult::Ok);
         let stream = listed.stream;
         self.feeds[stream].listing = self.feeds[stream].listing.saturating_sub(1);
-        if listed.snapshot.version < listed.floor {
+        if listed.era != self.table.streams[stream].era() {
+            // Asked for before the store's reset was noticed: the LIST by which it was is in use.
+            return;
+        }
+        let older = listed.snapshot.pods.iter().any(|pod| self.table.contradicts(listed.snapshot.version, pod));
+        if listed.snapshot.version < listed.floor || older {
             self.store_was_reset(&listed);
+            listed.reason = Reason::Expired;
         }
         // A watch that is still behind the snapshot has not missed what it is about to tell.
         let behind = self.table.streams[stream].seen() < listed.snapshot.version;
@@ -198,19 +207,24 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let version = snapshot.version;
         tracing::error!(
             %version, position = %floor,
-            "the cluster's store was reset: a consistent LIST is older than what was seen; going on by what was told"
+            "the cluster's store was reset: a consistent LIST is older than what was seen, or shows a pod that is; \
+             going on by what was told"
         );
         self.table.streams[*stream].reset(version);
         self.table.forget_versions(*stream);
+        // Asked by old versions, and found missing by the comparison if they still are.
+        self.refused.retain(|_, asked| asked.stream != *stream);
         self.feeds[*stream].watch.abort();
-        // The old position would lead every later start here again.
-        self.position_due = true;
-        let scope = self.feeds[*stream].scope.clone();
-        self.feeds[*stream] = self.feed(*stream, scope, Some(version));
+        // It is started when this LIST has been worked through, as after any version that is of no use.
+        let (scope, listing) = (self.feeds[*stream].scope.clone(), self.feeds[*stream].listing);
+        self.feeds[*stream] = Feed { listing, ..self.feed(*stream, scope, None) };
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {
-        let Notice { stream, kind } = notice;
+        let Notice { stream, era, kind } = notice;
+        if era != self.table.streams[stream].era() {
+            return;
+        }
         let metrics = self.parts.metrics.clone();
         match kind {
             NoticeKind::Applied { pod, arrived } => {
@@ -253,6 +267,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 tracing::warn!(stream = name, %position, why, "what follows the watch position stays unreadable, listing");
                 WatchRestart::Garbled
             }
+            Expiry::Ahead => {
+                tracing::info!(stream = name, "watch position is ahead of the cluster's store, listing");
+                WatchRestart::Expired
+            }
         };
         self.parts.metrics.watch_restarted(restart);
         self.feeds[stream].open = false;
@@ -274,9 +292,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         } else {
             // Until the GET has answered, the position stays below: a successor would have to ask again.
             self.table.streams[stream].opened(version);
+            let era = self.table.streams[stream].era();
             let (namespace, name) = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
             self.confirm(
-                Confirmed { stream, uid, last: Some(pod), gone, holds: true, found: Found::Unknown },
+                Confirmed { stream, era, uid, last: Some(pod), gone, holds: true, found: Found::Unknown },
                 &namespace,
                 &name,
             );
@@ -284,14 +303,14 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     }
 
     fn check_suspects(&mut self, stream: usize) {
-        let seen = self.table.streams[stream].seen();
+        let (era, seen) = (self.table.streams[stream].era(), self.table.streams[stream].seen());
         for (uid, version, reason) in self.feeds[stream].suspects.due(seen) {
             let Some(tracked) = self.table.tracked(&uid) else { continue };
             let (namespace, name) = (tracked.namespace.clone(), tracked.pod_name.clone());
             let gone = Gone { observed: false, version, listed: reason == Reason::Periodic };
             self.table.streams[stream].opened(version);
             self.confirm(
-                Confirmed { stream, uid, last: None, gone, holds: true, found: Found::Unknown },
+                Confirmed { stream, era, uid, last: None, gone, holds: true, found: Found::Unknown },
                 &namespace,
                 &name,
             );
@@ -311,7 +330,11 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     }
 
     pub(super) fn confirmed(&mut self, confirmed: Confirmed) {
-        let Confirmed { stream, uid, last, gone, holds, found } = confirmed;
+        let Confirmed { stream, era, uid, last, gone, holds, found } = confirmed;
+        if era != self.table.streams[stream].era() {
+            // Its versions mean nothing any more; the LIST by which that was noticed lacks the pod too, if it is gone.
+            return;
+        }
         if holds {
             self.table.streams[stream].settled(gone.version);
         }
@@ -324,7 +347,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             Found::Gone => self.table.gone(stream, &uid, last, gone, Instant::now()),
             // Kept, and asked again; the position goes on without it, since a later LIST lacks it too.
             Found::Unknown => {
-                self.refused.insert(uid.clone(), Confirmed { stream, uid, last, gone, holds: false, found });
+                self.refused.insert(uid.clone(), Confirmed { stream, era, uid, last, gone, holds: false, found });
                 return;
             }
         }

@@ -7,9 +7,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod breakable;
 mod ids;
 mod outage;
 mod reconcile;
+mod reset;
 mod rights;
 mod start;
 mod story;
