@@ -15,3 +15,4 @@ mod reset;
 mod rights;
 mod start;
 mod story;
+mod tampered;
