@@ -317,6 +317,17 @@ proptest! {
     }
 
     #[test]
+    fn a_node_that_cannot_be_read_changes_no_order(life in life(), odd in vec(any::<bool>(), 8)) {
+        let whole = Monitor::live(&life, &life.history(), false);
+        let mut history = life.history();
+        for (pod, _) in history.iter_mut().zip(odd).filter(|(_, odd)| *odd) {
+            pod.spec.node_name = None;
+        }
+        let types = |monitor: &Monitor| monitor.events.iter().map(|e| e.body.event_type()).collect::<Vec<_>>();
+        prop_assert_eq!(types(&Monitor::live(&life, &history, false)), types(&whole));
+    }
+
+    #[test]
     fn exit_code_zero_is_completed_whatever_the_pod_is_called_later(life in life(), reason in "[A-Z][a-zA-Z]{0,12}") {
         let mut life = life;
         (life.starts, life.exit) = (true, Some((0, "Completed")));

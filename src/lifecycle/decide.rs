@@ -261,11 +261,15 @@ impl Teller<'_> {
 
     fn scheduled(&mut self, pod: &Pod) {
         // Ends are final: nothing that comes before may be told after one.
-        if self.tracked.told.scheduled || self.tracked.node_name.is_none() || self.over() {
+        let bound = pod.status.conditions.iter().find(|c| &*c.kind == "PodScheduled" && &*c.status == "True");
+        // A pod whose node cannot be read is on one all the same; told later, it would come after the running.
+        let placed = self.tracked.node_name.is_some()
+            || bound.is_some()
+            || main_container(pod, self.rules).started_at().is_some();
+        if self.tracked.told.scheduled || !placed || self.over() {
             return;
         }
         self.tracked.told.scheduled = true;
-        let bound = pod.status.conditions.iter().find(|c| &*c.kind == "PodScheduled" && &*c.status == "True");
         let at = bound.and_then(|c| c.last_transition_time).or(pod.status.start_time);
         self.tell(Slot::Scheduled, at.or(pod.metadata.creation_timestamp).unwrap_or(self.now), Body::Scheduled);
     }

@@ -70,6 +70,8 @@ label_values! {
         Broken = "broken",
         /// Silent for too long.
         Silent = "silent",
+        /// Unreadable again and again at the same resourceVersion.
+        Garbled = "garbled",
         /// Refused (403 and the like).
         Refused = "refused",
     }

@@ -158,6 +158,33 @@ mod tests {
     }
 
     #[test]
+    fn any_value_in_the_place_of_an_object_gives_an_answer() {
+        for odd in ["[]", "[1]", "\"pod\"", "7", "true", "null", "{}", r#"{"metadata":[]}"#] {
+            assert!(matches!(decode(odd), Decoded::Unreadable { name: None, .. }), "{odd}");
+            for kind in ["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR", "OTHER"] {
+                read_frame(&format!(r#"{{"type":"{kind}","object":{odd}}}"#));
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_is_there_and_unreadable_counts_as_lost() {
+        let pod = |rest: &str| decode(&format!(r#"{{"metadata":{{"uid":"u","name":"n","namespace":"d"}},{rest}}}"#));
+        let cases = [
+            (r#""spec":null,"status":{}"#, None),
+            (r#""spec":null,"status":"text""#, Some("status")),
+            (r#""spec":"text","status":null"#, Some("spec")),
+            (r#""spec":7,"status":[7]"#, Some("spec, status")),
+            (r#""status":{"phase":"Running","conditions":[7]}"#, Some("status.conditions")),
+        ];
+        for (rest, lost) in cases {
+            let (pod, odd) = pod(rest).split();
+            assert_eq!(odd.map(|odd| (odd.name, odd.lost)), lost.map(|l| (Some("d/n".into()), l.into())), "{rest}");
+            assert_eq!(pod.map(|pod| pod.metadata.name), Some("n".into()), "{rest}");
+        }
+    }
+
+    #[test]
     fn a_page_keeps_good_pods_beside_bad_ones() {
         let page = read_page(
             r#"{"metadata":{"resourceVersion":"12","continue":"tok"},"items":[{"metadata":{"uid":"a"}},{"metadata":3}]}"#,

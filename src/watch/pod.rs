@@ -299,6 +299,29 @@ pub enum Decoded {
     },
 }
 
+/// What is to be counted and logged of an object that could not be read whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Odd {
+    /// `namespace/name` where known.
+    pub name: Option<String>,
+    /// Which parts are lost, or why nothing could be read.
+    pub lost: String,
+}
+
+impl Decoded {
+    /// What can be told of it, and what is lost.
+    pub fn split(self) -> (Option<Box<Pod>>, Option<Odd>) {
+        match self {
+            Self::Whole(pod) => (Some(Box::new(pod)), None),
+            Self::Partly { pod, lost } => {
+                let name = Some(format!("{}/{}", pod.metadata.namespace, pod.metadata.name));
+                (Some(Box::new(pod)), Some(Odd { name, lost: lost.join(", ") }))
+            }
+            Self::Unreadable { name, error } => (None, Some(Odd { name, lost: error })),
+        }
+    }
+}
+
 /// Decodes one Pod object. Total: any bytes give an answer.
 pub fn decode(json: &str) -> Decoded {
     let error = match serde_json::from_str::<Pod>(json) {
@@ -306,25 +329,27 @@ pub fn decode(json: &str) -> Decoded {
         Ok(_) => "metadata.uid is absent".to_owned(),
         Err(error) => error.to_string(),
     };
-    let Ok(value) = serde_json::from_str::<serde_json::Value>(json) else {
-        return Decoded::Unreadable { name: None, error };
-    };
-    salvage(value, error)
+    match serde_json::from_str::<serde_json::Value>(json) {
+        Ok(serde_json::Value::Object(fields)) => salvage(fields, error),
+        // An array, a text, a number: no object at all.
+        _ => Decoded::Unreadable { name: None, error },
+    }
 }
 
-fn salvage(mut value: serde_json::Value, error: String) -> Decoded {
-    let metadata = value["metadata"].take();
+fn salvage(mut fields: serde_json::Map<String, serde_json::Value>, error: String) -> Decoded {
+    let mut take = |key: &str| fields.remove(key).unwrap_or_default();
+    let metadata = take("metadata");
     let name = metadata["name"].as_str().map(|n| format!("{}/{n}", metadata["namespace"].as_str().unwrap_or("?")));
     let Some(metadata) = part::<Metadata>(metadata).filter(|m| !m.uid.0.is_empty()) else {
         return Decoded::Unreadable { name, error };
     };
     let mut lost = Vec::new();
-    let spec = part(value["spec"].take()).unwrap_or_else(|| {
+    let spec = part::<Option<Spec>>(take("spec")).unwrap_or_else(|| {
         lost.push("spec");
-        Spec::default()
+        None
     });
-    let status = salvage_status(value["status"].take(), &mut lost);
-    Decoded::Partly { pod: Pod { metadata, spec, status }, lost }
+    let status = salvage_status(take("status"), &mut lost);
+    Decoded::Partly { pod: Pod { metadata, spec: spec.unwrap_or_default(), status }, lost }
 }
 
 fn salvage_status(mut status: serde_json::Value, lost: &mut Vec<&'static str>) -> Status {
@@ -334,10 +359,11 @@ fn salvage_status(mut status: serde_json::Value, lost: &mut Vec<&'static str>) -
         ("conditions", "status.conditions"),
     ];
     let mut taken = lists.map(|(key, _)| status.get_mut(key).map(serde_json::Value::take).unwrap_or_default());
-    let mut read: Status = part(status).unwrap_or_else(|| {
+    let read: Option<Status> = part(status).unwrap_or_else(|| {
         lost.push("status");
-        Status::default()
+        None
     });
+    let mut read = read.unwrap_or_default();
     read.container_statuses = each(taken[0].take(), lists[0].1, lost);
     read.init_container_statuses = each(taken[1].take(), lists[1].1, lost);
     read.conditions = each(taken[2].take(), lists[2].1, lost);

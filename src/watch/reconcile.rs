@@ -18,7 +18,7 @@ use super::{
 pub enum Reason {
     /// Taking over.
     Start,
-    /// The watch's version was too old.
+    /// The watch's version was of no use any more.
     Expired,
     /// The interval was over.
     Periodic,
@@ -39,8 +39,8 @@ pub async fn list(pods: &Pods, scope: &Scope, mut trouble: impl FnMut(Error)) ->
     loop {
         match pages(pods, scope).await {
             Ok(snapshot) => return snapshot,
-            // Between pages the token can expire: only a LIST from the beginning is a snapshot.
-            Err(Error::Expired { .. }) => {}
+            // Between pages the token can expire: only a LIST from the beginning is a snapshot. Not every time, though.
+            Err(Error::Expired { .. }) if backoff.is_fresh() => {}
             Err(error) => trouble(error),
         }
         tokio::time::sleep(backoff.pause()).await;

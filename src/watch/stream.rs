@@ -3,7 +3,8 @@
 //! ```text
 //!   start at P ─▶ WATCH from P ─▶ lines ─▶ Notice ─▶ worker
 //!        ▲            │ ends, breaks, silent: again from the last version (milliseconds, then back-off to 2 s)
-//!        └─ next P ◀──┘ 410: Notice::Expired, then wait until the worker has LISTed and says from where
+//!        └─ next P ◀──┘ 410, or a line that stays unreadable: Notice::Expired, then wait until the worker has LISTed
+//!                       and says from where
 //! ```
 //! It never stops reading for Kafka or logs: the worker always takes notices and coalesces by pod.
 
@@ -17,19 +18,23 @@ use tokio::{
 use super::{
     api::{Error, Pods, Scope},
     frame::Frame,
-    pod::{Decoded, Pod, ResourceVersion},
+    pod::{Decoded, Odd, Pod, ResourceVersion},
 };
 
 /// Notices that may wait for the worker.
 pub const NOTICES_MAX: usize = 1024;
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Unreadable lines in a row, without any progress, after which the server is taken to repeat them for ever.
+const GARBLED_MAX: u32 = 3;
 
 /// What a stream tells the worker.
 #[derive(Debug)]
 pub struct Notice {
     /// Index of the stream.
     pub stream: usize,
+    /// Which of its watches: one whose store was reset is replaced, and not listened to any more.
+    pub era: u32,
     /// What it says.
     pub kind: NoticeKind,
 }
@@ -54,18 +59,24 @@ pub enum NoticeKind {
     /// Everything up to here has been sent.
     Progress(ResourceVersion),
     /// A pod that could not be read whole: counted and logged; told as far as possible by its own notice.
-    Odd {
-        /// `namespace/name` where known.
-        name: Option<String>,
-        /// Which parts are lost, or why nothing could be read.
-        lost: String,
-    },
-    /// The resourceVersion is too old: the stream waits for a new one.
-    Expired,
+    Odd(Odd),
+    /// The resourceVersion is of no use any more: the stream waits for a new one.
+    Expired(Expiry),
     /// The watch is open.
     Open,
     /// The watch ended or could not be opened; it is tried again.
     Down(Down),
+}
+
+/// Why no watch can go on from a resourceVersion.
+#[derive(Debug)]
+pub enum Expiry {
+    /// 410: the server does not keep that far back.
+    TooOld,
+    /// What comes next cannot be read, however often it is asked for.
+    Garbled(String),
+    /// The server's store has not come so far: it was reset, and a watch would be silent until it has.
+    Ahead,
 }
 
 /// Why a watch is not open.
@@ -90,42 +101,86 @@ pub enum Down {
 pub async fn run(
     pods: Pods,
     scope: Scope,
-    stream: usize,
+    (stream, era): (usize, u32),
     mut starts: mpsc::Receiver<ResourceVersion>,
     out: mpsc::Sender<Notice>,
 ) {
-    let teller = Teller { stream, out };
+    let teller = Teller { stream, era, out };
+    let mut trouble = Trouble::default();
     while let Some(from) = starts.recv().await {
-        if follow(&pods, &scope, from, &teller).await.is_none() {
+        let Some(expiry) = follow(&pods, &scope, from, &teller, &mut trouble).await else { return };
+        // Each asks for a LIST of everything: a server on whose LISTs no watch can follow is not to be hammered.
+        sleep(trouble.positions.pause_unless_fresh()).await;
+        if teller.tell(NoticeKind::Expired(expiry)).await.is_none() {
             return;
         }
     }
 }
 
+/// What keeps a stream from getting on. Pure.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// Between two connections.
+    connections: Backoff,
+    /// Between two positions that were of no use.
+    positions: Backoff,
+    /// Unreadable lines since the last progress.
+    garbled: u32,
+}
+
+impl Trouble {
+    /// A line was understood; it may have brought the position forward.
+    fn went(&mut self, forward: bool) {
+        self.connections = Backoff::default();
+        if forward {
+            (self.positions, self.garbled) = (Backoff::default(), 0);
+        }
+    }
+
+    /// A line was not understood. Whether that has been tried often enough.
+    fn garbled(&mut self) -> bool {
+        self.garbled += 1;
+        let enough = self.garbled >= GARBLED_MAX;
+        self.garbled %= GARBLED_MAX;
+        enough
+    }
+}
+
 struct Teller {
     stream: usize,
+    era: u32,
     out: mpsc::Sender<Notice>,
 }
 
 impl Teller {
     /// `None`: the worker is gone.
     async fn tell(&self, kind: NoticeKind) -> Option<()> {
-        self.out.send(Notice { stream: self.stream, kind }).await.ok()
+        self.out.send(Notice { stream: self.stream, era: self.era, kind }).await.ok()
     }
 }
 
-/// Watches from `from` on, over as many connections as it takes, until the version is too old.
-async fn follow(pods: &Pods, scope: &Scope, mut from: ResourceVersion, teller: &Teller) -> Option<()> {
-    let mut backoff = Backoff::default();
+/// Watches from `from` on, over as many connections as it takes, until that leads nowhere. `None`: the worker is gone.
+async fn follow(
+    pods: &Pods,
+    scope: &Scope,
+    mut from: ResourceVersion,
+    teller: &Teller,
+    trouble: &mut Trouble,
+) -> Option<Expiry> {
+    let mut in_doubt = false;
     loop {
+        let begun = from;
         let down = match pods.watch(scope, from).await {
+            Ok(_) if in_doubt && is_ahead(pods, scope, from).await => return Some(Expiry::Ahead),
             Ok(mut watch) => {
                 teller.tell(NoticeKind::Open).await?;
                 loop {
+                    let before = from;
                     match watch.next().await {
                         Ok(Some(frame)) => match take(frame, &mut from, teller).await? {
-                            Taken::Went => backoff = Backoff::default(),
-                            Taken::Expired => return teller.tell(NoticeKind::Expired).await,
+                            Taken::Went => trouble.went(from > before),
+                            Taken::Expired => return Some(Expiry::TooOld),
+                            Taken::Down(Down::Garbled(why)) if trouble.garbled() => return Some(Expiry::Garbled(why)),
                             Taken::Down(down) => break down,
                         },
                         Ok(None) => break Down::Ended,
@@ -133,17 +188,24 @@ async fn follow(pods: &Pods, scope: &Scope, mut from: ResourceVersion, teller: &
                     }
                 }
             }
-            Err(Error::Expired { .. }) => return teller.tell(NoticeKind::Expired).await,
+            Err(Error::Expired { .. }) => return Some(Expiry::TooOld),
             Err(error) => Down::Failed(error),
         };
-        let again_at_once = matches!(down, Down::Ended) && backoff.is_fresh();
-        teller.tell(NoticeKind::Down(down)).await?;
+        in_doubt = from == begun || !matches!(down, Down::Ended);
         // The first try after an orderly end costs nothing; a server that ends watches at once is not to be hammered.
-        let pause = backoff.pause();
-        if !again_at_once {
-            sleep(pause).await;
-        }
+        let pause = match down {
+            Down::Ended => trouble.connections.pause_unless_fresh(),
+            _ => trouble.connections.pause(),
+        };
+        teller.tell(NoticeKind::Down(down)).await?;
+        sleep(pause).await;
     }
+}
+
+/// Whether the store is proved to be behind what was seen of it. A watch from there opens and says nothing at all.
+async fn is_ahead(pods: &Pods, scope: &Scope, from: ResourceVersion) -> bool {
+    // No answer proves nothing, and the watch may work all the same: the next one without progress asks again.
+    pods.version(scope).await.is_ok_and(|version| version < from)
 }
 
 enum Taken {
@@ -152,45 +214,32 @@ enum Taken {
     Down(Down),
 }
 
+type AsNotice = fn(Box<Pod>, Instant) -> NoticeKind;
+
+/// Outer `None`: the worker is gone.
 async fn take(frame: Frame, from: &mut ResourceVersion, teller: &Teller) -> Option<Taken> {
-    match frame {
-        Frame::Applied(decoded) => {
-            if let Some(pod) = readable(decoded, teller).await? {
-                *from = pod.metadata.resource_version.max(*from);
-                teller.tell(NoticeKind::Applied { pod, arrived: Instant::now() }).await?;
-            }
-        }
-        Frame::Deleted(decoded) => {
-            if let Some(pod) = readable(decoded, teller).await? {
-                *from = pod.metadata.resource_version.max(*from);
-                teller.tell(NoticeKind::Deleted { pod, arrived: Instant::now() }).await?;
-            }
-        }
+    let arrived = Instant::now();
+    let (decoded, as_notice): (Decoded, AsNotice) = match frame {
+        Frame::Applied(decoded) => (decoded, |pod, arrived| NoticeKind::Applied { pod, arrived }),
+        Frame::Deleted(decoded) => (decoded, |pod, arrived| NoticeKind::Deleted { pod, arrived }),
         Frame::Bookmark(version) => {
             *from = version.max(*from);
             teller.tell(NoticeKind::Progress(version)).await?;
+            return Some(Taken::Went);
         }
         Frame::Expired => return Some(Taken::Expired),
         Frame::Error { code, message } => return Some(Taken::Down(Down::Refused { code, message })),
         Frame::Garbled(why) => return Some(Taken::Down(Down::Garbled(why))),
+    };
+    let (pod, odd) = decoded.split();
+    if let Some(odd) = odd {
+        teller.tell(NoticeKind::Odd(odd)).await?;
+    }
+    if let Some(pod) = pod {
+        *from = pod.metadata.resource_version.max(*from);
+        teller.tell(as_notice(pod, arrived)).await?;
     }
     Some(Taken::Went)
-}
-
-/// What can be told of a decoded pod; odd ones are reported beside. Outer `None`: the worker is gone.
-async fn readable(decoded: Decoded, teller: &Teller) -> Option<Option<Box<Pod>>> {
-    match decoded {
-        Decoded::Whole(pod) => Some(Some(Box::new(pod))),
-        Decoded::Partly { pod, lost } => {
-            let name = Some(format!("{}/{}", pod.metadata.namespace, pod.metadata.name));
-            teller.tell(NoticeKind::Odd { name, lost: lost.join(", ") }).await?;
-            Some(Some(Box::new(pod)))
-        }
-        Decoded::Unreadable { name, error } => {
-            teller.tell(NoticeKind::Odd { name, lost: error }).await?;
-            Some(None)
-        }
-    }
 }
 
 /// 10 ms, doubled to 2 s, each less up to a quarter so that replicas do not fall into step.
@@ -203,6 +252,13 @@ impl Backoff {
     /// No pause was asked for since the last success.
     pub fn is_fresh(&self) -> bool {
         self.tries == 0
+    }
+
+    /// The next pause, but none before the first try.
+    pub fn pause_unless_fresh(&mut self) -> Duration {
+        let fresh = self.is_fresh();
+        let pause = self.pause();
+        if fresh { Duration::ZERO } else { pause }
     }
 
     /// The next pause.
@@ -227,5 +283,30 @@ mod tests {
         assert!(pauses[0] <= BACKOFF_FIRST && pauses[0] >= BACKOFF_FIRST.mul_f64(0.75));
         assert!(pauses[11] <= BACKOFF_MAX && pauses[11] >= BACKOFF_MAX.mul_f64(0.75));
         assert!(!backoff.is_fresh());
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.pause_unless_fresh(), Duration::ZERO);
+        assert!(backoff.pause_unless_fresh() >= BACKOFF_FIRST);
+    }
+
+    #[test]
+    fn a_position_is_given_up_after_garbled_lines_in_a_row_without_progress() {
+        let mut trouble = Trouble::default();
+        let tries = |trouble: &mut Trouble| (0..7).map(|_| trouble.garbled()).collect::<Vec<bool>>();
+        assert_eq!(tries(&mut trouble), [false, false, true, false, false, true, false], "and once more after a LIST");
+        trouble.went(false);
+        assert!(!trouble.garbled() && trouble.garbled(), "a line that repeats what is known is no progress");
+        assert!(!trouble.garbled() && !trouble.garbled());
+        trouble.went(true);
+        assert!(!trouble.garbled() && !trouble.garbled() && trouble.garbled(), "progress begins the count anew");
+    }
+
+    #[test]
+    fn only_progress_ends_the_pauses_between_useless_positions() {
+        let mut trouble = Trouble::default();
+        trouble.positions.pause();
+        trouble.went(false);
+        assert!(!trouble.positions.is_fresh());
+        trouble.went(true);
+        assert!(trouble.positions.is_fresh());
     }
 }

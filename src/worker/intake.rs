@@ -25,9 +25,9 @@ use crate::{
     telemetry::metrics::{ListResult, PodPart, WatchEvent, WatchRestart},
     watch::{
         api::{Error as ApiError, Pods, Scope},
-        pod::{Decoded, Pod, PodUid, ResourceVersion},
+        pod::{Decoded, Odd, Pod, PodUid, ResourceVersion},
         reconcile::{self, Reason, Snapshot, Suspects},
-        stream::{self, Backoff, Down, Notice, NoticeKind},
+        stream::{self, Backoff, Down, Expiry, Notice, NoticeKind},
     },
 };
 
@@ -61,6 +61,7 @@ impl Feed {
 /// A LIST that has come.
 pub(super) struct Listed {
     stream: usize,
+    era: u32,
     reason: Reason,
     snapshot: Snapshot,
     /// What the watch had delivered when it was asked for: a consistent LIST is never older.
@@ -71,6 +72,7 @@ pub(super) struct Listed {
 /// What a GET by name says about a pod that seems to be gone.
 pub(super) struct Confirmed {
     stream: usize,
+    era: u32,
     uid: PodUid,
     last: Option<Box<Pod>>,
     gone: Gone,
@@ -104,7 +106,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         // One start at a time: the stream takes it before it can ask for the next.
         let (starts, receive) = mpsc::channel(2);
         let (pods, out) = (self.parts.pods.clone(), self.notices_in.clone());
-        let watch = self.watches.spawn(stream::run(pods, scope.clone(), index, receive, out));
+        let who = (index, self.table.streams[index].era());
+        let watch = self.watches.spawn(stream::run(pods, scope.clone(), who, receive, out));
         let feed = Feed {
             scope,
             starts,
@@ -122,7 +125,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
     fn list(&mut self, stream: usize, reason: Reason) {
         let feed = &mut self.feeds[stream];
-        let floor = self.table.streams[stream].seen();
+        let (era, floor) = (self.table.streams[stream].era(), self.table.streams[stream].seen());
         feed.listing += 1;
         let (pods, scope) = (self.parts.pods.clone(), feed.scope.clone());
         let (metrics, cluster) = (self.parts.metrics.clone(), self.parts.cluster.clone());
@@ -132,7 +135,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 metrics.listed(ListResult::Failed);
                 cluster.not_yet(chain(&error));
             });
-            Listed { stream, reason, snapshot: snapshot.await, floor, since: Instant::now() }
+            Listed { stream, era, reason, snapshot: snapshot.await, floor, since: Instant::now() }
         };
         self.lists.spawn(list.instrument(span));
     }
@@ -146,12 +149,18 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         }
     }
 
-    pub(super) fn listed(&mut self, listed: Listed) {
+    pub(super) fn listed(&mut self, mut listed: Listed) {
         self.parts.metrics.listed(ListResult::Ok);
         let stream = listed.stream;
         self.feeds[stream].listing = self.feeds[stream].listing.saturating_sub(1);
-        if listed.snapshot.version < listed.floor {
+        if listed.era != self.table.streams[stream].era() {
+            // Asked for before the store's reset was noticed: the LIST by which it was is in use.
+            return;
+        }
+        let older = listed.snapshot.pods.iter().any(|pod| self.table.contradicts(listed.snapshot.version, pod));
+        if listed.snapshot.version < listed.floor || older {
             self.store_was_reset(&listed);
+            listed.reason = Reason::Expired;
         }
         // A watch that is still behind the snapshot has not missed what it is about to tell.
         let behind = self.table.streams[stream].seen() < listed.snapshot.version;
@@ -211,19 +220,24 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let version = snapshot.version;
         tracing::error!(
             %version, position = %floor,
-            "the cluster's store was reset: a consistent LIST is older than what was seen; going on by what was told"
+            "the cluster's store was reset: a consistent LIST is older than what was seen, or shows a pod that is; \
+             going on by what was told"
         );
         self.table.streams[*stream].reset(version);
         self.table.forget_versions(*stream);
+        // Asked by old versions, and found missing by the comparison if they still are.
+        self.refused.retain(|_, asked| asked.stream != *stream);
         self.feeds[*stream].watch.abort();
-        // The old position would lead every later start here again.
-        self.position_due = true;
-        let scope = self.feeds[*stream].scope.clone();
-        self.feeds[*stream] = self.feed(*stream, scope, Some(version));
+        // It is started when this LIST has been worked through, as after any version that is of no use.
+        let (scope, listing) = (self.feeds[*stream].scope.clone(), self.feeds[*stream].listing);
+        self.feeds[*stream] = Feed { listing, ..self.feed(*stream, scope, None) };
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {
-        let Notice { stream, kind } = notice;
+        let Notice { stream, era, kind } = notice;
+        if era != self.table.streams[stream].era() {
+            return;
+        }
         let metrics = self.parts.metrics.clone();
         match kind {
             NoticeKind::Applied { pod, arrived } => {
@@ -244,13 +258,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 metrics.watch_delivered(WatchEvent::Bookmark);
                 self.passed(stream, version);
             }
-            NoticeKind::Odd { name, lost } => self.unreadable(name.as_deref(), &lost),
-            NoticeKind::Expired => {
-                metrics.watch_restarted(WatchRestart::Expired);
-                tracing::info!(stream = self.table.streams[stream].name, "watch position is too old, listing");
-                self.feeds[stream].open = false;
-                self.list(stream, Reason::Expired);
-            }
+            NoticeKind::Odd(odd) => self.unreadable(&odd),
+            NoticeKind::Expired(expiry) => self.expired(stream, &expiry),
             NoticeKind::Open => {
                 self.feeds[stream].open = true;
                 self.feeds[stream].down_since = None;
@@ -261,6 +270,28 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             }
             NoticeKind::Down(down) => self.down(stream, down),
         }
+    }
+
+    fn expired(&mut self, stream: usize, expiry: &Expiry) {
+        let name = self.table.streams[stream].name.as_str();
+        let restart = match expiry {
+            Expiry::TooOld => {
+                tracing::info!(stream = name, "watch position is too old, listing");
+                WatchRestart::Expired
+            }
+            Expiry::Garbled(why) => {
+                let position = self.table.streams[stream].seen();
+                tracing::warn!(stream = name, %position, why, "what follows the watch position stays unreadable, listing");
+                WatchRestart::Garbled
+            }
+            Expiry::Ahead => {
+                tracing::info!(stream = name, "watch position is ahead of the cluster's store, listing");
+                WatchRestart::Expired
+            }
+        };
+        self.parts.metrics.watch_restarted(restart);
+        self.feeds[stream].open = false;
+        self.list(stream, Reason::Expired);
     }
 
     fn passed(&mut self, stream: usize, version: ResourceVersion) {
@@ -278,9 +309,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         } else {
             // Until the GET has answered, the position stays below: a successor would have to ask again.
             self.table.streams[stream].opened(version);
+            let era = self.table.streams[stream].era();
             let (namespace, name) = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
             self.confirm(
-                Confirmed { stream, uid, last: Some(pod), gone, holds: true, found: Found::Unknown },
+                Confirmed { stream, era, uid, last: Some(pod), gone, holds: true, found: Found::Unknown },
                 &namespace,
                 &name,
             );
@@ -288,14 +320,14 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     }
 
     fn check_suspects(&mut self, stream: usize) {
-        let seen = self.table.streams[stream].seen();
+        let (era, seen) = (self.table.streams[stream].era(), self.table.streams[stream].seen());
         for (uid, version, reason) in self.feeds[stream].suspects.due(seen) {
             let Some(tracked) = self.table.tracked(&uid) else { continue };
             let (namespace, name) = (tracked.namespace.clone(), tracked.pod_name.clone());
             let gone = Gone { observed: false, version, listed: reason == Reason::Periodic };
             self.table.streams[stream].opened(version);
             self.confirm(
-                Confirmed { stream, uid, last: None, gone, holds: true, found: Found::Unknown },
+                Confirmed { stream, era, uid, last: None, gone, holds: true, found: Found::Unknown },
                 &namespace,
                 &name,
             );
@@ -315,7 +347,11 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     }
 
     pub(super) fn confirmed(&mut self, confirmed: Confirmed) {
-        let Confirmed { stream, uid, last, gone, holds, found } = confirmed;
+        let Confirmed { stream, era, uid, last, gone, holds, found } = confirmed;
+        if era != self.table.streams[stream].era() {
+            // Its versions mean nothing any more; the LIST by which that was noticed lacks the pod too, if it is gone.
+            return;
+        }
         if holds {
             self.table.streams[stream].settled(gone.version);
         }
@@ -328,7 +364,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             Found::Gone => self.table.gone(stream, &uid, last, gone, Instant::now()),
             // Kept, and asked again; the position goes on without it, since a later LIST lacks it too.
             Found::Unknown => {
-                self.refused.insert(uid.clone(), Confirmed { stream, uid, last, gone, holds: false, found });
+                self.refused.insert(uid.clone(), Confirmed { stream, era, uid, last, gone, holds: false, found });
                 return;
             }
         }
@@ -375,28 +411,21 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     }
 
     fn readable(&self, decoded: Decoded) -> Option<Box<Pod>> {
-        match decoded {
-            Decoded::Whole(pod) => Some(Box::new(pod)),
-            Decoded::Partly { pod, lost } => {
-                let name = format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
-                self.unreadable(Some(&name), &lost.join(", "));
-                Some(Box::new(pod))
-            }
-            Decoded::Unreadable { name, error } => {
-                self.unreadable(name.as_deref(), &error);
-                None
-            }
-        }
+        let (pod, odd) = decoded.split();
+        odd.inspect(|odd| self.unreadable(odd));
+        pod
     }
 
-    fn unreadable(&self, name: Option<&str>, lost: &str) {
-        let part = match lost {
+    fn unreadable(&self, odd: &Odd) {
+        let Odd { name, lost } = odd;
+        let part = match lost.as_str() {
             lost if lost.starts_with("status") => PodPart::Status,
             lost if lost.starts_with("spec") => PodPart::Spec,
             _ => PodPart::Object,
         };
         self.parts.metrics.pod_unreadable(part);
-        tracing::warn!(pod = name.unwrap_or("?"), lost, "pod cannot be read whole, told as far as possible");
+        let pod = name.as_deref().unwrap_or("?");
+        tracing::warn!(pod, lost, "pod cannot be read whole, told as far as possible");
     }
 }
 

@@ -39,6 +39,15 @@ impl Pending {
         }
     }
 
+    /// The cluster's store was reset: what was seen stands, but its versions compare with nothing any more.
+    pub(super) fn forget_versions(&mut self) {
+        self.holds = None;
+        if let Some(pod) = &mut self.pod {
+            pod.metadata.resource_version = ResourceVersion::default();
+        }
+        self.left = self.left.map(|_| ResourceVersion::default());
+    }
+
     /// Whether a state of this version says nothing new.
     pub(super) fn is_newer(&self, version: ResourceVersion) -> bool {
         let known = self.pod.as_ref().map(|p| p.metadata.resource_version);

@@ -21,6 +21,8 @@ pub struct Stream {
     in_flight: Vec<ResourceVersion>,
     /// The position in the changelog.
     committed: ResourceVersion,
+    /// Counts the resets of the cluster's store: versions of an earlier era mean nothing any more.
+    era: u32,
 }
 
 impl Stream {
@@ -38,6 +40,11 @@ impl Stream {
     /// The position in the changelog.
     pub fn committed(&self) -> ResourceVersion {
         self.committed
+    }
+
+    /// How often the cluster's store was reset.
+    pub fn era(&self) -> u32 {
+        self.era
     }
 
     /// The watch has delivered everything up to here.
@@ -86,9 +93,11 @@ impl Stream {
         }
     }
 
-    /// The cluster's store was reset: versions begin anew, below what we had seen.
+    /// The cluster's store was reset: versions begin anew, below what we had seen. Nothing of the new ones is in the
+    /// changelog yet.
     pub fn reset(&mut self, version: ResourceVersion) {
-        *self = Self { name: std::mem::take(&mut self.name), seen: version, committed: version, ..Self::default() };
+        let (name, era) = (std::mem::take(&mut self.name), self.era + 1);
+        *self = Self { name, seen: version, era, ..Self::default() };
     }
 }
 
@@ -141,5 +150,6 @@ mod tests {
         assert_eq!(s.after_commit(), rv(20), "a LIST shows an object that did not change for long");
         s.reset(rv(3));
         assert_eq!((s.after_commit(), s.seen()), (rv(3), rv(3)), "only a reset store takes it back");
+        assert!(s.after_commit() > s.committed(), "which the changelog has to hear of, also when there is no news");
     }
 }

@@ -3,6 +3,8 @@
 //! One decision is in flight per pod; the newest observation and a gone flag wait beside it (a newer observation
 //! replaces an older one: late states yield the earlier events too). Nothing is dropped before its commit.
 
+mod reset;
+
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use jiff::Timestamp;
@@ -53,7 +55,8 @@ pub struct InFlight {
     moves: Vec<Move>,
     tombstones: Vec<PodUid>,
     rewrites: Vec<PodUid>,
-    positions: Vec<ResourceVersion>,
+    /// Per stream: its era, and its position once this is committed.
+    positions: Vec<(u32, ResourceVersion)>,
 }
 
 #[derive(Debug)]
@@ -158,7 +161,10 @@ impl Table {
             }
         }
         self.gone.clear();
-        for (uid, tracked) in told {
+        for (uid, mut tracked) in told {
+            if self.rewrites.contains(&uid) {
+                tracked.resource_version = ResourceVersion::default();
+            }
             // A namespace that is no longer watched: its records wait in the changelog until it is again.
             let Some(stream) = self.stream_of(&tracked.namespace) else { continue };
             if let Some(version) = tracked.gone {
@@ -308,17 +314,6 @@ impl Table {
         self.slots.get(uid)?.tracked.as_ref()
     }
 
-    /// The cluster's store was reset: versions that records rest on mean nothing any more.
-    pub fn forget_versions(&mut self, stream: usize) {
-        for (uid, slot) in self.slots.iter_mut().filter(|(_, s)| s.stream == stream) {
-            if let Some(tracked) = &mut slot.tracked {
-                tracked.resource_version = ResourceVersion::default();
-                // In the changelog too: read again with its old version, it would take everything for stale.
-                self.rewrites.insert(uid.clone());
-            }
-        }
-    }
-
     fn enqueue(&mut self, uid: &PodUid) {
         let Some(slot) = self.slots.get_mut(uid) else { return };
         if !slot.queued && slot.runnable() {
@@ -338,7 +333,7 @@ impl Table {
         }
         self.rewrite(&mut formed);
         self.tombstones(keep_tombstones, &mut formed);
-        formed.in_flight.positions = self.streams.iter().map(Stream::after_commit).collect();
+        formed.in_flight.positions = self.streams.iter().map(|s| (s.era(), s.after_commit())).collect();
         formed
     }
 
@@ -422,18 +417,23 @@ impl Table {
     /// The batch is committed. Gives the captures to begin.
     pub fn committed(&mut self, in_flight: InFlight) -> Vec<Target> {
         let InFlight { moves, tombstones, positions, rewrites: _ } = in_flight;
-        for (stream, position) in self.streams.iter_mut().zip(positions) {
-            stream.commit(position);
+        for (stream, (era, position)) in self.streams.iter_mut().zip(&positions) {
+            if stream.era() == *era {
+                stream.commit(*position);
+            }
         }
         for uid in &tombstones {
             self.remove(uid);
         }
         self.gone.retain(|(_, _, uid)| self.slots.contains_key(uid));
         let mut captures = Vec::new();
-        for Move { uid, tracked, capture, captured, .. } in moves {
+        for Move { uid, mut tracked, capture, captured, .. } in moves {
             self.captures_held -= usize::from(captured.is_some());
             let Some(slot) = self.slots.get_mut(&uid) else { continue };
             slot.busy = false;
+            if self.streams[slot.stream].era() != positions[slot.stream].0 {
+                tracked.resource_version = ResourceVersion::default();
+            }
             if let Some(version) = tracked.gone {
                 self.gone.insert((slot.stream, version, uid.clone()));
             }
@@ -451,9 +451,12 @@ impl Table {
             stream.abort();
         }
         self.rewrites.extend(in_flight.rewrites);
-        for Move { uid, pending, captured, .. } in in_flight.moves {
+        for Move { uid, mut pending, captured, .. } in in_flight.moves {
             let Some(slot) = self.slots.get_mut(&uid) else { continue };
             slot.busy = false;
+            if self.streams[slot.stream].era() != in_flight.positions[slot.stream].0 {
+                pending.iter_mut().for_each(Pending::forget_versions);
+            }
             slot.captured = slot.captured.take().or(captured);
             slot.pending = merge(pending, slot.pending.take(), &mut self.streams[slot.stream]);
             self.enqueue(&uid);

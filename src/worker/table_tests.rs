@@ -306,3 +306,102 @@ fn a_namespace_that_is_no_longer_watched_is_left_alone() {
     next.restore(rig.told, HashSet::new());
     assert!(next.is_empty() && !next.has_ready());
 }
+
+/// The pod in this state at another version.
+fn pod_at(state: u64, version: u64) -> Box<Pod> {
+    let mut pod = pod(state);
+    pod.metadata.resource_version = ResourceVersion(version);
+    pod
+}
+
+#[test]
+fn a_store_reset_in_the_middle_of_anything_makes_nothing_stale() {
+    type Middle = fn(&mut Rig);
+    let cases: [(&str, Middle); 4] = [
+        ("waiting to be decided", |_| {}),
+        ("committed", |rig| rig.commit_all()),
+        ("in flight, then committed", |rig| {
+            let formed = rig.form();
+            reset(rig);
+            rig.keep(&formed.batch);
+            rig.table.committed(formed.in_flight);
+        }),
+        ("in flight, then aborted", |rig| {
+            let formed = rig.form();
+            reset(rig);
+            rig.table.aborted(formed.in_flight);
+            rig.table.restore(rig.told.clone(), HashSet::new());
+        }),
+    ];
+    for (name, middle) in cases {
+        let mut rig = Rig::new();
+        rig.table.observe(0, pod_at(2, 200), Instant::now(), Source::Watch);
+        rig.table.streams[0].progress(ResourceVersion(200));
+        middle(&mut rig);
+        if rig.table.streams[0].era() == 0 {
+            reset(&mut rig);
+        }
+        rig.table.observe(0, pod_at(3, 101), Instant::now(), Source::Watch);
+        rig.table.streams[0].progress(ResourceVersion(101));
+        rig.commit_all();
+        assert_eq!(rig.story(), STORY[..3], "{name}");
+        assert_eq!(rig.table.streams[0].after_commit(), ResourceVersion(101), "{name}: the position of the new store");
+        assert_eq!(rig.told[&uid()].resource_version, ResourceVersion(101), "{name}");
+    }
+}
+
+/// As the worker does it.
+fn reset(rig: &mut Rig) {
+    rig.table.streams[0].reset(ResourceVersion(100));
+    rig.table.forget_versions(0);
+}
+
+#[test]
+fn a_record_read_again_after_a_reset_is_not_taken_for_newer() {
+    let mut rig = Rig::new();
+    rig.table.observe(0, pod_at(2, 200), Instant::now(), Source::Watch);
+    rig.commit_all();
+    reset(&mut rig);
+    let formed = rig.form();
+    // Nobody knows whether it was committed; it was not.
+    rig.table.aborted(formed.in_flight);
+    rig.table.restore(rig.told.clone(), HashSet::new());
+    rig.table.observe(0, pod_at(3, 101), Instant::now(), Source::Watch);
+    rig.commit_all();
+    assert_eq!(rig.story(), STORY[..3]);
+}
+
+#[test]
+fn a_record_in_flight_during_a_reset_is_written_anew() {
+    let mut rig = Rig::new();
+    rig.table.observe(0, pod_at(2, 200), Instant::now(), Source::Watch);
+    let formed = rig.form();
+    reset(&mut rig);
+    rig.keep(&formed.batch);
+    rig.table.committed(formed.in_flight);
+    assert_eq!(rig.told[&uid()].resource_version, ResourceVersion(200));
+    rig.commit_all();
+    assert_eq!(
+        rig.told[&uid()].resource_version,
+        ResourceVersion(0),
+        "a restart would take all that follows for stale"
+    );
+}
+
+#[test]
+fn a_consistent_list_with_a_pod_older_than_its_record_is_of_another_store() {
+    let mut rig = Rig::new();
+    rig.table.observe(0, pod_at(2, 200), Instant::now(), Source::Watch);
+    rig.commit_all();
+    let cases = [
+        ("the same", 200, 200, false),
+        ("newer", 210, 205, false),
+        ("older, by a LIST that is older too", 199, 150, false),
+        ("older, by a newer LIST", 200, 150, true),
+        ("its version cannot be read", 200, 0, false),
+    ];
+    for (name, list, version, expected) in cases {
+        let listed = Decoded::Whole(*pod_at(2, version));
+        assert_eq!(rig.table.contradicts(ResourceVersion(list), &listed), expected, "{name}");
+    }
+}

@@ -7,10 +7,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod breakable;
 mod ids;
 mod lease;
 mod outage;
 mod reconcile;
+mod reset;
 mod rights;
 mod start;
 mod story;
+mod tampered;

@@ -1,54 +1,18 @@
 //! An API server that goes away, comes back, or is not there yet. It is one of these tests' own.
 
-use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use testkit::{
-    clients::{monitor::Monitor, until},
-    stack::{Component, Endpoints, Options, Profile, Signal, Stack},
-};
-use tokio::{
-    sync::{Mutex, MutexGuard},
-    task::spawn_blocking,
-};
+use testkit::clients::{monitor::Monitor, until};
 
-use crate::support::{Bench, LIMIT, expect, faultless, proxy::Proxy, ready, truth, unready};
+use crate::{
+    breakable::Breakable,
+    support::{Bench, LIMIT, expect, faultless, proxy::Proxy, ready, truth, unready},
+};
 
 const COMPLETED: [&str; 4] = ["pod_scheduled", "execution_running", "execution_completed", "pod_terminated"];
 const LOST: [&str; 4] = ["pod_scheduled", "execution_running", "execution_failed", "pod_terminated"];
-
-/// An API server that these tests may break, one after the other. It ends with this process.
-struct Breakable {
-    stack: &'static Stack,
-    _turn: MutexGuard<'static, ()>,
-}
-
-impl Breakable {
-    async fn take() -> Result<Self> {
-        static TURN: Mutex<()> = Mutex::const_new(());
-        static STACK: OnceLock<Stack> = OnceLock::new();
-        let turn = TURN.lock().await;
-        let boot = || STACK.get_or_init(|| Stack::boot(Options::new(Profile::ApiServer)).expect("boot an API server"));
-        Ok(Self { stack: spawn_blocking(boot).await?, _turn: turn })
-    }
-
-    /// Its API server, and the broker of the stack that the environment names.
-    async fn bench(&self, test: &str) -> Result<Bench> {
-        let kafka = Endpoints::from_env()?.kafka;
-        Bench::on(Endpoints { kafka, ..self.stack.endpoints().clone() }, test).await
-    }
-
-    async fn kill(&self) -> Result<()> {
-        let stack = self.stack;
-        spawn_blocking(|| stack.kill(Component::KubeApiserver, Signal::KILL)).await?
-    }
-
-    async fn restart(&self) -> Result<()> {
-        let stack = self.stack;
-        spawn_blocking(|| stack.restart(Component::KubeApiserver)).await?
-    }
-}
 
 async fn failed_lists(monitor: &Monitor, at_least: f64) -> Result<()> {
     let failed = || monitor.metric(r#"pod_monitor_lists_total{result="failed"}"#);

@@ -4,6 +4,7 @@
 
 pub(crate) mod proxy;
 pub(crate) mod status;
+pub(crate) mod tamper;
 
 use std::{path::Path, time::Duration};
 

@@ -58,7 +58,7 @@ pub(crate) fn kubeconfig_with_token(endpoints: &Endpoints, name: &str, token: &s
     write(endpoints, name, &config)
 }
 
-fn write(endpoints: &Endpoints, name: &str, config: &Kubeconfig) -> Result<String> {
+pub(super) fn write(endpoints: &Endpoints, name: &str, config: &Kubeconfig) -> Result<String> {
     let path = endpoints.run_dir.join(format!("{name}.kubeconfig"));
     // Read back with the token in clear: kube hides secrets in Debug, not in its serialisation.
     std::fs::write(&path, serde_json::to_vec(config)?)?;

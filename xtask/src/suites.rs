@@ -52,6 +52,8 @@ impl Suite {
             Self::Deny => 10,
             Self::Clippy | Self::Core | Self::Stack => 90,
             Self::Target("system") => 240,
+            // Its tests that break an API server of their own take turns.
+            Self::Target("apiserver") => 90,
             // The image is built in it, too.
             Self::Target("deploy") => 240,
             Self::Target(_) => 60,
