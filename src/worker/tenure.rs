@@ -61,6 +61,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let ms = |leg| report.ms(leg);
         tracing::info!(
             shard = %self.tenure.shard,
+            holder = self.tenure.holder,
             term = self.term,
             why = ?report.why,
             acquired_ms = ms(Leg::Acquired),

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use rustix::process::Signal;
+
+use serde_json::Value;
 
 use super::{
     cluster::Cluster,
@@ -15,6 +17,8 @@ use super::{
 };
 use crate::stack::Endpoints;
 
+/// How many there are.
+const REPLICAS: usize = 3;
 /// Longest wait for a change of hands: a Lease that runs out, on a machine at its limit.
 const CHANGE_MAX: Duration = Duration::from_secs(40);
 
@@ -29,12 +33,19 @@ pub struct Replicas {
 pub struct Replica {
     /// How it is started; its identities begin with `r<index>_`.
     pub launch: Launch,
-    /// Its way to the API server.
-    pub api: Proxy,
-    /// Its way to Kafka.
-    pub kafka: Proxy,
+    /// Its ways, where they can be cut.
+    pub ways: Option<Ways>,
     /// The process, while there is one.
     pub running: Option<Monitor>,
+}
+
+/// The ways of one replica to its servers.
+#[derive(Debug)]
+pub struct Ways {
+    /// To the API server.
+    pub api: Proxy,
+    /// To Kafka.
+    pub kafka: Proxy,
 }
 
 /// What is done to a leader, so that another takes over.
@@ -53,27 +64,49 @@ pub enum Fault {
 }
 
 impl Replicas {
-    /// Starts replicas like `launch`, at most three: each has a listener of the broker of its own. `lease_duration` is
-    /// what `launch` says.
+    /// Starts three replicas like `launch`, which reach their servers directly.
     ///
     /// # Errors
     /// When one cannot be started.
-    pub async fn start(launch: &Launch, endpoints: &Endpoints, cluster: &Cluster, count: usize) -> Result<Self> {
+    pub fn start(launch: &Launch, cluster: &Cluster) -> Result<Self> {
+        Self::with_ways(launch, cluster, std::iter::repeat_with(|| Ok(None)))
+    }
+
+    /// Starts three replicas like `launch`, whose ways to their servers can be cut: each has a listener of the broker of
+    /// its own.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn start_cuttable(launch: &Launch, endpoints: &Endpoints, cluster: &Cluster) -> Result<Self> {
         let server = endpoints.api_server.trim_start_matches("https://");
-        let mut replicas = Vec::new();
-        for (index, (at, target)) in endpoints.kafka_cuts().into_iter().enumerate().take(count) {
+        let cuts = endpoints.kafka_cuts().into_iter();
+        let ways = cuts.map(|(at, target)| {
             let (api, kafka) = (Proxy::open("127.0.0.1:0", server)?, Proxy::open(&at, &target)?);
-            let name = format!("{}-{index}", launch.argument("--lease-name").unwrap_or_default());
-            let kubeconfig = api.kubeconfig(endpoints, &name)?;
-            let mut launch = launch.clone().set("--kafka", &at).variable("POD_NAME", &format!("r{index}"));
-            launch = launch.variable("KUBECONFIG", &kubeconfig).relocated()?;
-            launch.log = endpoints.run_dir.join(format!("monitor-{name}.log"));
-            replicas.push(Replica { launch, api, kafka, running: None });
-        }
-        ensure!(replicas.len() == count, "a stack has listeners for {} replicas", replicas.len());
-        let lease = format!("{}-0", launch.argument("--lease-name").context("an installation's name")?);
-        let mut started = Self { cluster: cluster.clone(), lease, replicas };
-        for index in 0..count {
+            let kubeconfig = api.kubeconfig(endpoints, &format!("{}-{}", cluster.namespace(), kafka.address.port()))?;
+            Ok(Some((Ways { api, kafka }, kubeconfig)))
+        });
+        Self::with_ways(launch, cluster, ways)
+    }
+
+    fn with_ways(
+        launch: &Launch,
+        cluster: &Cluster,
+        ways: impl Iterator<Item = Result<Option<(Ways, String)>>>,
+    ) -> Result<Self> {
+        let name = launch.argument("--lease-name").context("an installation's name")?;
+        let mut started = Self { cluster: cluster.clone(), lease: format!("{name}-0"), replicas: Vec::new() };
+        for (index, ways) in ways.enumerate().take(REPLICAS) {
+            let mut launch = launch.clone().variable("POD_NAME", &format!("r{index}")).relocated()?;
+            launch.log = launch.log.with_file_name(format!("monitor-{name}-{index}.log"));
+            let ways = match ways? {
+                Some((ways, kubeconfig)) => {
+                    let kafka = ways.kafka.address.to_string();
+                    launch = launch.set("--kafka", &kafka).variable("KUBECONFIG", &kubeconfig);
+                    Some(ways)
+                }
+                None => None,
+            };
+            started.replicas.push(Replica { launch, ways, running: None });
             started.restart(index)?;
         }
         Ok(started)
@@ -99,11 +132,6 @@ impl Replicas {
             monitor.ready(limit).await?;
         }
         Ok(())
-    }
-
-    /// One replica.
-    pub fn replica(&mut self, index: usize) -> &mut Replica {
-        &mut self.replicas[index]
     }
 
     /// All of them.
@@ -136,11 +164,11 @@ impl Replicas {
         until(CHANGE_MAX, &format!("a leader other than {not:?}"), look).await
     }
 
-    /// Does this to the leader, waits until another leads, and mends it again.
+    /// Does this to the leader, waits until another leads, and mends it again; gives the identity of the old leader.
     ///
     /// # Errors
     /// When nobody takes over, or the replica does not come back.
-    pub async fn change_hands(&mut self, fault: Fault, lease_duration: Duration) -> Result<()> {
+    pub async fn change_hands(&mut self, fault: Fault, lease_duration: Duration) -> Result<String> {
         let (index, holder) = self.leader("").await?;
         let replica = &mut self.replicas[index];
         let monitor = replica.running.as_mut().context("the leader runs")?;
@@ -159,8 +187,8 @@ impl Replicas {
                 // A fault has a duration; nothing is waited for by it.
                 tokio::time::sleep(3 * lease_duration).await;
             }
-            Fault::CutApi => replica.api.cut(),
-            Fault::CutKafka => replica.kafka.cut(),
+            Fault::CutApi => replica.ways()?.api.cut(),
+            Fault::CutKafka => replica.ways()?.kafka.cut(),
         }
         self.leader(&holder).await.with_context(|| format!("after {fault:?} of {holder}"))?;
         match fault {
@@ -169,10 +197,24 @@ impl Replicas {
                 let monitor = self.replicas[index].running.as_ref().context("it runs")?;
                 monitor.signal(Signal::CONT)?;
             }
-            Fault::CutApi => self.replicas[index].api.heal(),
-            Fault::CutKafka => self.replicas[index].kafka.heal(),
+            Fault::CutApi => self.replicas[index].ways()?.api.heal(),
+            Fault::CutKafka => self.replicas[index].ways()?.kafka.heal(),
         }
-        self.ready(CHANGE_MAX).await
+        self.ready(CHANGE_MAX).await?;
+        Ok(holder)
+    }
+
+    /// That none has ended by itself.
+    ///
+    /// # Errors
+    /// When one has; with the end of its log.
+    pub fn all_run(&mut self) -> Result<()> {
+        for monitor in self.replicas.iter_mut().filter_map(|replica| replica.running.as_mut()) {
+            if let Some(status) = monitor.try_ended()? {
+                bail!("a replica has ended: {status}\n{}", monitor.log_end());
+            }
+        }
+        Ok(())
     }
 
     /// SIGTERM to all; each must end with 0.
@@ -187,9 +229,35 @@ impl Replicas {
         Ok(())
     }
 
+    /// The processes, to be left running.
+    pub fn into_running(self) -> impl Iterator<Item = Monitor> {
+        self.replicas.into_iter().filter_map(|replica| replica.running)
+    }
+
+    /// The log lines of all replicas with this message, oldest first.
+    ///
+    /// # Errors
+    /// When a log cannot be read.
+    pub fn said(&self, message: &str) -> Result<Vec<Value>> {
+        let mut lines = Vec::new();
+        for replica in &self.replicas {
+            let log = std::fs::read_to_string(&replica.launch.log).context("read a replica's log")?;
+            let parsed = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            lines.extend(parsed.filter(|line| line["message"] == message));
+        }
+        lines.sort_by_key(|line| line["timestamp"].to_string());
+        Ok(lines)
+    }
+
     /// The sum of a series over all replicas that answer.
     pub fn sum(&self, series: &str) -> f64 {
         let running = self.replicas.iter().filter_map(|replica| replica.running.as_ref());
         running.filter_map(|monitor| monitor.metric(series).ok()).sum()
+    }
+}
+
+impl Replica {
+    fn ways(&self) -> Result<&Ways> {
+        self.ways.as_ref().context("the ways of these replicas cannot be cut")
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
@@ -11,10 +11,18 @@ use super::{
     samples,
     story::{Act, Sample},
 };
-use crate::clients::{checker::Truth, cluster::Cluster, history::History, monitor::Monitor};
+use crate::clients::{
+    checker::Truth,
+    cluster::Cluster,
+    history::History,
+    replicas::{Fault, Replicas},
+};
 
 /// All stories must be told within this; a warm machine needs a third of it.
 const TOLD_MAX: Duration = Duration::from_secs(75);
+
+/// The leader is killed when so many events were seen: in the middle of most stories.
+const EVENTS_BEFORE_THE_KILL: usize = 25;
 
 /// How long to read on after the last story: what comes then is one event too many.
 const AFTERWARDS: Duration = Duration::from_millis(1500);
@@ -46,17 +54,18 @@ impl Execution {
 pub(super) async fn run(
     app: &str,
     cluster: &Cluster,
-    monitor: &mut Monitor,
+    replicas: &mut Replicas,
     history: &mut History,
-) -> Result<Vec<Execution>> {
+) -> Result<(Vec<Execution>, String)> {
     let mut executions = create(app, cluster).await?;
     let mut progress = Progress::new(executions.len());
-    let began = Instant::now();
+    let (began, mut killed) = (Instant::now(), None);
     while began.elapsed() < TOLD_MAX && !executions.iter().all(|execution| execution.told) {
-        if let Some(status) = monitor.try_ended()? {
-            bail!("the monitor has ended: {status}\n{}", monitor.log_end());
-        }
+        replicas.all_run()?;
         history.read(Duration::from_millis(1))?;
+        if killed.is_none() && history.records.len() >= EVENTS_BEFORE_THE_KILL {
+            killed = Some(replicas.change_hands(Fault::Kill, Duration::ZERO).await?);
+        }
         for execution in &mut executions {
             look(execution, cluster, history).await?;
         }
@@ -70,7 +79,7 @@ pub(super) async fn run(
         tokio::time::sleep(LOOK_EVERY).await;
     }
     progress.finish();
-    Ok(executions)
+    Ok((executions, killed.unwrap_or_default()))
 }
 
 async fn create(app: &str, cluster: &Cluster) -> Result<Vec<Execution>> {

@@ -26,7 +26,8 @@ use crate::{
         checker::{self, Fault},
         cluster::Cluster,
         history::History,
-        monitor::{Launch, Monitor},
+        monitor::Launch,
+        replicas::Replicas,
         until,
     },
     stack::{Endpoints, ProcessId, companions},
@@ -47,7 +48,7 @@ pub struct Demo {
     pub monitor: PathBuf,
     /// Names the namespace, the pods' `app` label and the topics `<app>.events` and `<app>.changelog`.
     pub app: String,
-    /// Leave the monitor running; it ends with the stack.
+    /// Leave the replicas running; they end with the stack.
     pub keep: bool,
 }
 
@@ -66,21 +67,23 @@ impl Demo {
 
     async fn tell(&self, endpoints: &Endpoints) -> Result<bool> {
         let began = Instant::now();
-        eprintln!("starting the monitor ...");
+        eprintln!("starting three replicas of the monitor ...");
         let cluster = Cluster::connect(endpoints, &self.app).await?;
         let launch = Launch::new(&self.monitor, endpoints, &self.app, &self.app);
-        let mut monitor = launch.start()?;
-        monitor.ready(READY_MAX).await?;
+        let mut replicas = Replicas::start(&launch, &cluster)?;
+        replicas.ready(READY_MAX).await?;
         cluster.ready_for_pods().await?;
         let topic = self.topic();
         let open = async || Ok(History::open(&endpoints.kafka, &[&topic]).ok());
         let mut history = until(READY_MAX, "the monitor has made its topics", open).await?;
-        let told = drive::run(&self.app, &cluster, &mut monitor, &mut history).await?;
+        let (told, killed) = drive::run(&self.app, &cluster, &mut replicas, &mut history).await?;
         let good = self.report(&cluster, &told, &history, began).await?;
+        let took_over = replicas.said("took over")?;
+        print(&show::change_of_hands(Style::of_stdout(), &killed, took_over.last()))?;
         if self.keep {
-            self.leave(endpoints, monitor)?;
+            self.leave(endpoints, replicas)?;
         } else {
-            monitor.stop(STOP_MAX).await?;
+            replicas.stop(STOP_MAX).await?;
             cluster.remove_namespace().await?;
             println!("To look around while all of it runs: cargo xtask demo --keep");
         }
@@ -114,20 +117,21 @@ impl Demo {
         Ok(strange == 0 && faults.is_empty())
     }
 
-    fn leave(&self, endpoints: &Endpoints, monitor: Monitor) -> Result<()> {
-        let pid = i32::try_from(monitor.pid()).ok().and_then(ProcessId::of).context("the monitor has ended")?;
-        companions::add(&endpoints.run_dir, pid)?;
+    fn leave(&self, endpoints: &Endpoints, replicas: Replicas) -> Result<()> {
+        println!("The stack and the replicas stay up. To look further:");
+        for monitor in replicas.into_running() {
+            let pid = i32::try_from(monitor.pid()).ok().and_then(ProcessId::of).context("a replica has ended")?;
+            companions::add(&endpoints.run_dir, pid)?;
+            println!("  status page   http://{}/    log {}", monitor.address, monitor.log.display());
+            monitor.leave();
+        }
         let program = std::env::current_exe().context("find our own program")?;
         let (name, app, topic) = (&endpoints.name, &self.app, self.topic());
-        println!("The stack and the monitor stay up. To look further:");
-        println!("  status page   http://{}/", monitor.address);
-        println!("  monitor's log {}", monitor.log.display());
         println!("  variables     eval \"$(cargo xtask up --name {name} --quiet-exports)\"");
         println!("  and then      kubectl get pods --namespace {app}");
         println!("                kubectl delete pod exec-success --namespace {app}");
         println!("                {} --read {topic}", program.display());
-        println!("To end both: cargo xtask down --name {name}");
-        monitor.leave();
+        println!("To end all of it: cargo xtask down --name {name}");
         Ok(())
     }
 }

@@ -70,6 +70,33 @@ pub(super) fn block(style: Style, execution: &Execution, records: &[&Record], wr
     text
 }
 
+/// What happened when the leader was killed: from its death to the first transaction of the next one.
+pub(super) fn change_of_hands(style: Style, killed: &str, took_over: Option<&Value>) -> String {
+    let Some(legs) = took_over else { return String::new() };
+    let by = |line: &Value| line["holder"].as_str().map(str::to_owned).unwrap_or_default();
+    let head = format!("The leader {killed} was killed in the middle of it, and {} took over:", by(legs));
+    let mut text = format!("{}\n", style.strong(&escaped(&head, EVIDENCE_CHARS_MAX)));
+    let names = [
+        ("acquired_ms", "the Lease is acquired"),
+        ("fenced_ms", "older producers are refused"),
+        ("barrier_ms", "the barrier is committed"),
+        ("restored_ms", "all that was told is known"),
+        ("watching_ms", "the watch is open again"),
+        ("reconciled_ms", "everything is listed and compared"),
+        ("first_commit_ms", "the first transaction is committed"),
+    ];
+    let reached = names.iter().filter_map(|(field, name)| Some((legs[field].as_f64()?, *name)));
+    let mut reached: Vec<(f64, &str)> = reached.collect();
+    reached.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let longest = reached.last().map_or(1.0, |(ms, _)| ms.max(1.0));
+    for (ms, name) in reached {
+        let bar = "▇".repeat((ms / longest * 30.0).round().max(1.0) as usize);
+        text.push_str(&format!("  {ms:>7.1} ms  {name:<36} {}\n", style.soft(&bar)));
+    }
+    text.push('\n');
+    text
+}
+
 fn line(text: &mut String, style: Style, label: &str, value: &str) {
     text.push_str(&format!("  {} {value}\n", style.soft(&format!("{label:<8}"))));
 }
