@@ -3,7 +3,7 @@
 //! Order: HTTP first (so that probes see what is missing), then the cluster's name, then Kafka's topics, then the
 //! worker. Each waits for its server with back-off, says so once, and gives up only for what waiting cannot mend.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
@@ -52,6 +52,10 @@ use crate::{
 /// What a record holds besides captured output, at most: ids, messages, containers, 64 KiB with room to spare.
 const RECORD_REST_BYTES: usize = 64 << 10;
 
+/// How long a stop may take altogether: the transaction under way (10 s), the release, HTTP (2 s), with room to spare,
+/// and below the 30 s after which Kubernetes kills.
+const STOP_MAX: Duration = Duration::from_secs(20);
+
 /// Why the monitor cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -82,6 +86,9 @@ pub enum Error {
     /// The worker gave up.
     #[error(transparent)]
     Worker(worker::Error),
+    /// Asked to stop, and still there.
+    #[error("did not end within {STOP_MAX:?} of being asked to: what was on its way is told by the next leader")]
+    Overdue,
     /// A part died: a bug.
     #[error("a part of the monitor ended unexpectedly")]
     Part(#[source] JoinError),
@@ -93,7 +100,7 @@ impl Error {
         match self {
             Self::Cluster(_) | Self::ClusterId(_) | Self::Settings(_) | Self::Topics(_) | Self::Journals(_) => true,
             Self::Worker(worker::Error::Open(error)) => matches!(error, OpenError::Identity { .. }),
-            Self::Http(_) | Self::Signals(_) | Self::Logs(_) | Self::Worker(_) | Self::Part(_) => false,
+            Self::Http(_) | Self::Signals(_) | Self::Logs(_) | Self::Worker(_) | Self::Overdue | Self::Part(_) => false,
         }
     }
 }
@@ -126,7 +133,16 @@ pub async fn run(config: Config, telemetry: &Telemetry, health: Health) -> Resul
     let serving = parts.spawn(async move { Ok(serving.await?) }).id();
     parts.spawn(working);
     let mut outcome = Ok(());
-    while let Some(ended) = parts.join_next_with_id().await {
+    let mut overdue = std::pin::pin!(async {
+        stop.cancelled().await;
+        sleep(STOP_MAX).await;
+    });
+    loop {
+        let ended = tokio::select! {
+            ended = parts.join_next_with_id() => ended,
+            () = &mut overdue => return Err(Error::Overdue),
+        };
+        let Some(ended) = ended else { break };
         let (id, result) = ended.map_err(Error::Part)?;
         if id != serving {
             outcome = result;

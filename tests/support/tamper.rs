@@ -225,8 +225,13 @@ async fn answer(State((shared, client)): State<(Arc<Shared>, Client)>, request: 
             "message": "tampered with", "code": code.as_u16() });
         return plain(code, Body::from(status.to_string()));
     }
-    let asked = Request::get(request.uri().clone()).body(kube::client::Body::empty()).unwrap();
-    match client.send(asked).await {
+    let (head, body) = request.into_parts();
+    let mut asked = Request::builder().method(head.method).uri(head.uri);
+    if let Some(kind) = head.headers.get(CONTENT_TYPE) {
+        asked = asked.header(CONTENT_TYPE, kind);
+    }
+    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    match client.send(asked.body(kube::client::Body::from(body)).unwrap()).await {
         Ok(answer) => {
             let (head, body) = answer.into_parts();
             plain(head.status, passed_on(shared, kind, Body::new(body)).await)
@@ -240,8 +245,11 @@ fn plain(code: StatusCode, body: Body) -> Response {
 }
 
 async fn passed_on(shared: Arc<Shared>, kind: Kind, body: Body) -> Body {
-    if kind == Kind::Watch {
-        return Body::from_stream(Lines::of(shared, body));
+    match kind {
+        Kind::Watch => return Body::from_stream(Lines::of(shared, body)),
+        // Leases, for instance: nothing that this tampers with.
+        Kind::Other => return body,
+        Kind::List | Kind::Version => {}
     }
     match to_bytes(body, usize::MAX).await {
         Ok(whole) => Body::from(shared.rewritten(kind, String::from_utf8_lossy(&whole).into_owned())),

@@ -8,4 +8,3 @@
 
 mod churn;
 mod handover;
-mod lives;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use testkit::stack::{Endpoints, Options, Packages, Profile, Stack, build};
 
+use crate::claim;
 use crate::stack::DEFAULT_NAME;
 use crate::suites;
 
@@ -35,6 +36,7 @@ pub(crate) struct Demo {
 impl Demo {
     pub(crate) fn run(self) -> Result<()> {
         Packages::ensure()?;
+        claim::target_dir()?;
         build::ensure()?;
         eprintln!("building the monitor ...");
         self.build()?;

@@ -4,6 +4,8 @@
 #![allow(clippy::disallowed_methods, reason = "a developer's tool measures on the real clock")]
 
 mod bench;
+mod chaos;
+mod claim;
 mod demo;
 mod deny;
 mod image;
@@ -41,6 +43,8 @@ enum Command {
     Image(image::Image),
     /// Run the test suites, those against real servers on a stack booted for the run.
     Test(test::Test),
+    /// Kill leaders while pods live and end, and judge what a consumer saw.
+    Chaos(chaos::Chaos),
     /// Measure speed: the numbers of docs/benchmarks.md.
     Bench(bench::Bench),
     /// Write testkit/stack-modules anew after a change in testkit's versions.rs. Needs the Go module proxy.
@@ -67,6 +71,7 @@ fn run(command: Command) -> Result<()> {
         Command::Image(image) => image.run(),
         Command::Test(test) => test.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Chaos(chaos) => chaos.run(),
         Command::PinStack => testkit::stack::modules::regenerate(&suites::workspace().join("testkit/stack-modules")),
     }
 }

@@ -114,6 +114,8 @@ impl Suite {
             Self::Stack => {
                 vec![cargo_test(&["--test", "stack", "--", "--test-threads=1"])]
             }
+            // Each of its tests keeps the whole machine busy.
+            Self::Target("system") => vec![cargo_test(&["--test", "system", "--", "--test-threads=1"])],
             Self::Target(name) => {
                 vec![cargo_test(&["--test", name, "--", &threads])]
             }

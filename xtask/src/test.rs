@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use testkit::stack::{Options as StackOptions, Packages, Profile, Stack, build};
 
+use crate::claim;
 use crate::libtest::Counts;
 use crate::suites::{self, Options, Suite};
 
@@ -48,6 +49,7 @@ impl Test {
         let chosen = self.chosen()?;
         let options = Options { threads: self.threads, advisories: self.advisories };
         Packages::ensure()?;
+        claim::target_dir()?;
         if chosen.iter().any(|suite| suite.needs_stack() || *suite == Suite::Stack) {
             build::ensure()?;
         }
