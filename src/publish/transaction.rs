@@ -148,6 +148,10 @@ struct Publisher<'a> {
     acknowledged: Option<Instant>,
 }
 
+/// librdkafka holds no record any more. A commit takes it, since `commit_transaction` flushes what it finds in flight in
+/// slices of 100 ms. Not asserted by the queue's length: errors of connections stand in the same queue.
+struct Drained(());
+
 /// Why a transaction could not be committed, before it is decided what that means.
 enum Failure {
     /// librdkafka or the broker refused something.
@@ -174,7 +178,7 @@ impl Publisher<'_> {
         let deadline = began + TRANSACTION_TIMEOUT * 9 / 10;
         let sent = self.send_all(batch, meta, traceparent, deadline).and_then(|()| self.await_deliveries(deadline));
         match sent {
-            Ok(()) => self.commit(batch, began),
+            Ok(drained) => self.commit(batch, began, drained),
             Err(failure) => self.failed(batch, &failure, true),
         }
     }
@@ -269,9 +273,8 @@ impl Publisher<'_> {
         }
     }
 
-    /// Waits until librdkafka holds nothing any more. `commit_transaction` would flush in slices of 100 ms, so it must
-    /// find nothing to flush; the reports alone arrive a moment before the queue counts as empty.
-    fn await_deliveries(&self, deadline: Instant) -> Result<(), Failure> {
+    /// Waits until librdkafka holds nothing any more: the reports alone arrive a moment before its queue is empty.
+    fn await_deliveries(&self, deadline: Instant) -> Result<Drained, Failure> {
         let in_time = self.live.reports().wait(self.sizes.len(), deadline);
         if let Some((number, code)) = self.live.reports().failure() {
             return Err(Failure::Record(number, code));
@@ -279,24 +282,25 @@ impl Publisher<'_> {
         if !in_time {
             return Err(Failure::Late);
         }
-        if self.drained_by(deadline) { Ok(()) } else { Err(Failure::Late) }
+        self.drained_by(deadline).ok_or(Failure::Late)
     }
 
-    fn drained(&self) -> bool {
-        self.drained_by(crate::clock::monotonic() + ACK_MAX)
-    }
-
-    fn drained_by(&self, deadline: Instant) -> bool {
+    fn drained_by(&self, deadline: Instant) -> Option<Drained> {
         while self.live.in_flight_count() > 0 {
             if crate::clock::monotonic() >= deadline {
-                return false;
+                return None;
             }
             thread::yield_now();
         }
-        true
+        Some(Drained(()))
     }
 
-    fn commit(&mut self, batch: &Batch, began: Instant) -> Verdict {
+    fn commit(&mut self, batch: &Batch, began: Instant, Drained(()): Drained) -> Verdict {
+        assert_eq!(
+            self.live.reports().delivered(),
+            self.sizes.len(),
+            "INV-2: every record of a transaction is delivered before its commit is asked for"
+        );
         let asked = crate::clock::monotonic();
         let mut clean = true;
         loop {
@@ -373,7 +377,10 @@ impl Publisher<'_> {
         // Aborting purges the queues, and so has reports to be served: not more than the transaction's time.
         match self.live.abort_transaction(TRANSACTION_TIMEOUT) {
             // Late reports of purged records must not be taken for those of the next transaction.
-            Ok(()) => Ok(self.drained() && !self.live.reports().disturbed()),
+            Ok(()) => {
+                let drained = self.drained_by(crate::clock::monotonic() + ACK_MAX);
+                Ok(drained.is_some() && !self.live.reports().disturbed())
+            }
             Err(error) if Kind::of(&error) == Kind::Fenced => Err(error),
             Err(error) => {
                 debug!(shard = %self.shard, %error, "abort was not answered cleanly");
