@@ -165,6 +165,7 @@ struct Wish {
 
 /// Follows one shard's changelog on a thread of its own, from the beginning.
 pub struct Tail {
+    shard: ShardId,
     wish: Arc<Mutex<Wish>>,
     stop: Arc<AtomicBool>,
 }
@@ -192,7 +193,7 @@ impl Tail {
                 producer::discard(reader);
             })
             .map_err(Error::Thread)?;
-        Ok(Self { wish, stop })
+        Ok(Self { shard, wish, stop })
     }
 
     /// Whose changelog it is, as far as it was read: a replica that does not fit must not even contend.
@@ -347,6 +348,10 @@ impl Fenced {
         let value = serde_json::to_vec(&barrier)
             .map_err(|error| CommitError::Refused { key: changelog::BARRIER.into(), reason: error.to_string() })?;
         self.line.commit(Batch::default(), vec![(changelog::BARRIER, value)]).await?;
+        if self.line.is_spent() {
+            // INV-10: a journal on it could not commit anything.
+            return Err(CommitError::Spent { shard: tail.shard });
+        }
         Ok(Barrier { fenced: self, _tail: tail, restored })
     }
 }

@@ -54,6 +54,8 @@ impl Suite {
             Self::Target("system") => 240,
             // The image is built in it, too.
             Self::Target("deploy") => 240,
+            // Brokers are paused beyond the time of a transaction, and die.
+            Self::Target("apiserver" | "broker") => 120,
             Self::Target(_) => 60,
         }
     }
