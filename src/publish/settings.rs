@@ -253,7 +253,7 @@ impl Settings {
         // Uncommitted records are not what was told.
         config.set("isolation.level", "read_committed");
         // librdkafka wants a name before it lets partitions be assigned; no group is ever joined.
-        config.set("group.id", format!("{}.restore", self.identity.transactional_id(shard)));
+        config.set("group.id", self.restore_group(shard));
         // Nothing is stored at the broker: a restore always begins at the beginning.
         config.set("enable.auto.commit", "false");
         config.set("enable.auto.offset.store", "false");
@@ -265,6 +265,11 @@ impl Settings {
         // A flipped bit must be an error, not a story.
         config.set("check.crcs", "true");
         config
+    }
+
+    /// The name that a reader of the changelog gives itself.
+    pub(super) fn restore_group(&self, shard: ShardId) -> String {
+        format!("{}.restore", self.identity.transactional_id(shard))
     }
 
     /// The client that looks at topics, and makes them.

@@ -31,6 +31,7 @@ use super::{
     error::CommitError,
     producer::Live,
     record,
+    rights::{Asked, to_mend},
     settings::{RETRY_PAUSE, Settings, TRANSACTION_TIMEOUT},
     trace,
 };
@@ -360,8 +361,18 @@ impl Publisher<'_> {
                 }
             }
             Failure::Rule { key, reason } => CommitError::Refused { key: key.clone(), reason: reason.clone() },
-            _ => CommitError::Aborted { shard: self.shard, source: failure.text().into() },
+            _ => {
+                let source = format!("{}{}", failure.text(), to_mend(self.grant(batch, failure))).into();
+                CommitError::Aborted { shard: self.shard, source }
+            }
         }
+    }
+
+    fn grant(&self, batch: &Batch, failure: &Failure) -> Option<String> {
+        let Failure::Record(number, code) = failure else { return None };
+        let event = batch.events.get(*number).map(|event| self.topics[event.body.event_type() as usize].as_str());
+        let topic = event.unwrap_or_else(|| self.settings.changelog_topic());
+        self.settings.grant(self.shard, Asked::Write(topic), *code)
     }
 
     /// The broker refuses batches, not records: the largest record is the one to shrink.
