@@ -16,15 +16,22 @@ use crate::{
     ports::{Journal as _, Journals},
     publish::{
         Batch,
-        error::{CommitError, OpenError},
+        error::{Class, CommitError, OpenError},
         restore::Restored,
+        settings::TRANSACTION_TIMEOUT,
     },
     watch::stream::Backoff,
 };
 
-/// After being fenced: long enough that a rightful holder gets on, short enough to be back when it was our own time-out.
+/// After being fenced by another producer: long enough that a rightful holder gets on. Twice as long each time, since
+/// where two believe in themselves, each fences the other when it comes back.
 const FENCED_REST: Duration = Duration::from_secs(1);
-/// Fences in a row, without a commit between, that call for a person.
+/// Longest rest: what the other one may not have told by then waits for us.
+const FENCED_REST_MAX: Duration = Duration::from_secs(16);
+/// Fences further apart than this have nothing to do with one another; those of two believers come sooner, at the latest
+/// after both have rested, where there is anything to tell.
+const FENCES_APART: Duration = Duration::from_secs(60);
+/// Fences in a row that call for a person.
 pub(super) const FENCES_ALARMING: u32 = 3;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -69,13 +76,35 @@ pub(super) struct Publishing<J: Journals> {
     tenure: Tenure,
     state: Option<State<J>>,
     backoff: Backoff,
-    fences: u32,
+    fences: Fences,
+}
+
+/// How often in a row we were fenced by another producer. A commit between does not end the row: two believers take the
+/// shard from one another, and each commits until the other is back.
+#[derive(Debug, Default)]
+struct Fences {
+    in_a_row: u32,
+    last: Option<Instant>,
+}
+
+impl Fences {
+    /// One more, now; gives how long to rest.
+    fn another(&mut self, now: Instant) -> Duration {
+        if self.last.is_none_or(|last| now.duration_since(last) > FENCES_APART) {
+            self.in_a_row = 0;
+        }
+        (self.in_a_row, self.last) = (self.in_a_row + 1, Some(now));
+        let full = FENCED_REST.saturating_mul(1 << (self.in_a_row - 1).min(8)).min(FENCED_REST_MAX);
+        // Two that rest equally long would meet again and again.
+        let random = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), self.in_a_row);
+        full.mul_f64(0.5 + (random % 1024) as f64 / 2048.0)
+    }
 }
 
 impl<J: Journals + 'static> Publishing<J> {
     /// Begins to open.
     pub(super) fn new(journals: Arc<J>, tenure: Tenure) -> Self {
-        let mut new = Self { journals, tenure, state: None, backoff: Backoff::default(), fences: 0 };
+        let mut new = Self { journals, tenure, state: None, backoff: Backoff::default(), fences: Fences::default() };
         new.open();
         new
     }
@@ -95,9 +124,9 @@ impl<J: Journals + 'static> Publishing<J> {
         matches!(self.state, Some(State::Committing(..)))
     }
 
-    /// How often in a row we were fenced.
+    /// How often in a row we were fenced by another producer.
     pub(super) fn fences(&self) -> u32 {
-        self.fences
+        self.fences.in_a_row
     }
 
     /// Sends a batch on its way. Call it only when idle.
@@ -139,7 +168,11 @@ impl<J: Journals + 'static> Publishing<J> {
                 Happened::Opened(restored)
             }
             Err(error) => {
-                self.rest(Duration::ZERO);
+                let rest = match error.class() {
+                    Class::Fenced => self.fences.another(Instant::now()),
+                    Class::Transient | Class::Fatal => Duration::ZERO,
+                };
+                self.rest(rest);
                 Happened::NotOpened(error)
             }
         }
@@ -152,14 +185,14 @@ impl<J: Journals + 'static> Publishing<J> {
         match &ended {
             Ok(()) => {
                 self.backoff = Backoff::default();
-                self.fences = 0;
                 self.state = Some(State::Idle(journal));
             }
             // The journal says by its next answer whether it is still good.
             Err(CommitError::TooLarge { .. }) => self.state = Some(State::Idle(journal)),
-            Err(CommitError::Fenced { .. }) => {
-                self.fences += 1;
-                self.rest(FENCED_REST.saturating_mul(1 << self.fences.min(5)));
+            // Later than that it may have been our own transaction that timed out.
+            Err(CommitError::Fenced { .. }) if ticket.begun.elapsed() < TRANSACTION_TIMEOUT => {
+                let rest = self.fences.another(Instant::now());
+                self.rest(rest);
             }
             Err(_) => self.rest(Duration::ZERO),
         }
@@ -169,5 +202,24 @@ impl<J: Journals + 'static> Publishing<J> {
     fn rest(&mut self, at_least: Duration) {
         let pause = self.backoff.pause().max(at_least);
         self.state = Some(State::Resting(Box::pin(sleep(pause))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fences_in_a_row_are_counted_over_commits_and_rest_longer_each_time() {
+        let (mut fences, mut now) = (Fences::default(), Instant::now());
+        for (n, full) in [1_u32, 2, 4, 8, 16, 16, 16].into_iter().enumerate() {
+            let (rest, full) = (fences.another(now), Duration::from_secs(full.into()));
+            assert!(rest >= full / 2 && rest <= full, "fence {n}: {rest:?} of {full:?}");
+            assert_eq!(fences.in_a_row as usize, n + 1);
+            now += rest + FENCED_REST_MAX;
+        }
+        now += FENCES_APART;
+        assert!(fences.another(now) <= FENCED_REST, "another story");
+        assert_eq!(fences.in_a_row, 1);
     }
 }

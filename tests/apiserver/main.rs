@@ -11,5 +11,6 @@ mod ids;
 mod outage;
 mod reconcile;
 mod rights;
+mod rivals;
 mod start;
 mod story;
