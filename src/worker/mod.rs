@@ -63,6 +63,8 @@ const POSITION_INTERVAL: Duration = Duration::from_secs(10);
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// GETs at the same time that confirm goings.
 const CONFIRMS_MAX: usize = 32;
+/// A transaction that has not been answered by then is told to whoever asks whether we are ready.
+const COMMIT_SLOW: Duration = Duration::from_secs(3);
 /// How long a stop waits for the transaction that is on its way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -208,6 +210,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.parts.beat.beat();
         self.parts.metrics.set_tracked_pods(self.table.len());
         self.release_held();
+        if self.publishing.committing_since().is_some_and(|since| since.elapsed() > COMMIT_SLOW) {
+            self.parts.kafka.not_yet("kafka does not answer: a transaction waits for its end");
+        }
         for (uid, captured) in self.captures.overdue() {
             self.table.captured(&uid, captured);
         }
@@ -312,6 +317,12 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     }
 
     fn not_committed(&mut self, ticket: Ticket, error: CommitError) -> Result<(), Error> {
+        if let CommitError::Spent { .. } = error {
+            // Nothing was tried: the last commit was, and its verdict was heard.
+            tracing::info!(shard = %self.parts.tenure.shard, "last answer of kafka came late, taking over anew");
+            self.table.aborted(ticket.in_flight);
+            return Ok(());
+        }
         let verdict = match &error {
             CommitError::Fenced { .. } => Verdict::Fenced,
             CommitError::Unknown { .. } => Verdict::Unknown,

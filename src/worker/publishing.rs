@@ -124,6 +124,14 @@ impl<J: Journals + 'static> Publishing<J> {
         matches!(self.state, Some(State::Committing(..)))
     }
 
+    /// Since when a batch has been waiting for its verdict, if one is.
+    pub(super) fn committing_since(&self) -> Option<Instant> {
+        match &self.state {
+            Some(State::Committing(_, ticket)) => Some(ticket.begun),
+            _ => None,
+        }
+    }
+
     /// How often in a row we were fenced by another producer.
     pub(super) fn fences(&self) -> u32 {
         self.fences.in_a_row
