@@ -2,6 +2,9 @@
 //!
 //! Each event is about 1 KB with a changelog record beside it. "paced" begins 20 ms after the last acknowledgement, as a
 //! worker that is seldom busy; "at once" begins right after it, as a worker under load.
+//!
+//! Fences are measured after a leader that died inside a transaction, by turns: ours, which shoots again with another
+//! warm producer, and librdkafka's own, one connected producer that is told to wait.
 
 #![allow(clippy::disallowed_methods, reason = "a measuring program")]
 
@@ -9,12 +12,17 @@
 #[path = "../tests/broker/support.rs"]
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use pod_monitor::{
+    leadership::tenure::ShardId,
     ports::{Journal, Journals},
-    publish::{Batch, journal::KafkaJournals},
+    publish::{Batch, fence::Warm, journal::KafkaJournals, settings::Settings, topics::Topics},
 };
+use rdkafka::producer::{BaseProducer, Producer};
 
 fn main() -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(run())
@@ -35,7 +43,42 @@ async fn run() -> anyhow::Result<()> {
     for (events, rounds) in [(1, 200), (10, 200), (100, 200), (1000, 60), (3000, 20)] {
         measure(&mut journal, events, rounds, Duration::ZERO, "at once").await?;
     }
-    restore(&mut journal, KafkaJournals::start(settings, &topics)?).await
+    restore(&mut journal, KafkaJournals::start(settings, &topics)?).await?;
+    fence().await
+}
+
+/// How long a take-over from a leader that died inside a transaction waits for the fence.
+async fn fence() -> anyhow::Result<()> {
+    const ROUNDS: usize = 40;
+    let (settings, topics) = support::installation("fence").await;
+    let warm = Warm::start(Arc::new(settings.clone()), topics.clone(), ShardId(0))?;
+    let (mut shots, mut one_shot) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        support::dies_inside_a_transaction(&settings, &topics);
+        while warm.connected() < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let started = Instant::now();
+        drop(warm.fence(&support::tenure("bench")).await?);
+        shots.push(started.elapsed());
+        support::dies_inside_a_transaction(&settings, &topics);
+        one_shot.push(fence_by_one_shot(&settings, &topics)?);
+    }
+    for (times, how) in [(&mut shots, "two shots"), (&mut one_shot, "one shot (librdkafka's own)")] {
+        times.sort_unstable();
+        let (p50, p99) = (times[ROUNDS / 2], times[ROUNDS * 99 / 100]);
+        println!("fence after a death inside a transaction, {how}: p50 {p50:.2?} p99 {p99:.2?}");
+    }
+    Ok(())
+}
+
+fn fence_by_one_shot(settings: &Settings, topics: &Topics) -> anyhow::Result<Duration> {
+    let producer: BaseProducer = settings.producer(ShardId(0), topics.wire_bytes_max).create()?;
+    // As warm as ours.
+    producer.client().fetch_metadata(Some(settings.changelog_topic()), support::LIMIT)?;
+    let started = Instant::now();
+    producer.init_transactions(support::LIMIT)?;
+    Ok(started.elapsed())
 }
 
 /// How long a take-over of many pods takes: by a replica that reads everything first, and by one that has done so.

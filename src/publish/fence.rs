@@ -33,6 +33,7 @@ use tracing::{debug, warn};
 use super::{
     error::Class,
     producer::{self, Instance, Live},
+    rights::{Asked, to_mend},
     settings::Settings,
     topics::Topics,
     transaction::{self, Line},
@@ -71,8 +72,14 @@ pub enum Error {
     #[error("no answer from the transaction coordinator")]
     Timeout(#[source] Option<KafkaError>),
     /// Kafka refuses us for good: rights, an id that is not ours, a timeout that it does not allow.
-    #[error("the transaction coordinator refuses us")]
-    Refused(#[source] KafkaError),
+    #[error("the transaction coordinator refuses us{mend}")]
+    Refused {
+        /// `; to mend it: ` and a command, where one is known.
+        mend: String,
+        /// What it said.
+        #[source]
+        source: KafkaError,
+    },
     /// No producer could be made.
     #[error("create a producer")]
     Create(#[source] super::settings::Error),
@@ -90,7 +97,7 @@ impl Error {
         match self {
             Self::Ended { .. } => Class::Fenced,
             Self::Timeout(_) | Self::Thread(_) => Class::Transient,
-            Self::Refused(_) | Self::Create(_) | Self::Lost => Class::Fatal,
+            Self::Refused { .. } | Self::Create(_) | Self::Lost => Class::Fatal,
         }
     }
 }
@@ -285,10 +292,9 @@ impl Shots {
                 }
                 Err(error) => {
                     debug!(shard = %self.tenure.shard, %error, ?slice, "fencing again with another producer");
-                    let refused = refused_for_good(&error);
                     producer::discard(instance);
-                    if refused {
-                        return Err(Error::Refused(error));
+                    if refused_for_good(&error) {
+                        return Err(refused(&self.settings, self.tenure.shard, error));
                     }
                     last = Some(error);
                 }
@@ -311,6 +317,11 @@ impl Shots {
     }
 }
 
+fn refused(settings: &Settings, shard: ShardId, source: KafkaError) -> Error {
+    let grant = source.rdkafka_error_code().and_then(|code| settings.grant(shard, Asked::Produce, code));
+    Error::Refused { mend: to_mend(grant), source }
+}
+
 /// Whether asking again cannot help. Whoever loses a race of two fences is told `Fenced`, and may well win the next.
 fn refused_for_good(error: &KafkaError) -> bool {
     matches!(
@@ -326,4 +337,30 @@ fn refused_for_good(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::Authentication
         )
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::publish::rights::tests::settings;
+
+    #[test]
+    fn fence_that_is_refused_for_want_of_rights_says_what_mends_it() {
+        use RDKafkaErrorCode as Code;
+        let cases = [
+            (Code::TransactionalIdAuthorizationFailed, "; to mend it: kafka-acls.sh --bootstrap-server k:9092"),
+            (Code::ClusterAuthorizationFailed, "--operation IdempotentWrite --cluster"),
+            (Code::InvalidTransactionTimeout, "refuses us"),
+        ];
+        for (code, part) in cases {
+            let error = KafkaError::ClientCreation(String::new());
+            assert!(!refused_for_good(&error), "no answer of a coordinator");
+            let error = KafkaError::MetadataFetch(code);
+            assert!(refused_for_good(&error), "{code:?}");
+            let text = refused(&settings(), ShardId(1), error).to_string();
+            assert!(text.contains(part), "{text}");
+            assert_eq!(text.contains("kafka-acls.sh"), code != Code::InvalidTransactionTimeout, "{text}");
+        }
+    }
 }

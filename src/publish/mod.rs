@@ -14,6 +14,7 @@ pub mod journal;
 mod producer;
 pub mod record;
 pub mod restore;
+mod rights;
 pub mod settings;
 pub mod stdout;
 pub mod topics;

@@ -71,6 +71,11 @@ impl Reports {
         }
     }
 
+    /// How many records were reported, delivered or not.
+    pub(super) fn delivered(&self) -> usize {
+        self.delivered.load(Ordering::SeqCst)
+    }
+
     /// The first record that failed.
     pub(super) fn failure(&self) -> Option<(usize, RDKafkaErrorCode)> {
         *self.first_failure.lock().unwrap_or_else(PoisonError::into_inner)

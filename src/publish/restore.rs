@@ -35,6 +35,7 @@ use super::{
     identity::Identity,
     journal::KafkaJournal,
     producer,
+    rights::{Asked, to_mend},
     settings::Settings,
 };
 use crate::{leadership::tenure::ShardId, lifecycle::tracked::Tracked, watch::pod::PodUid};
@@ -58,8 +59,14 @@ pub enum Error {
     #[error("start a changelog thread")]
     Thread(#[source] std::io::Error),
     /// Kafka refuses for good: no rights, no such topic, records gone.
-    #[error("read the changelog")]
-    Read(#[source] KafkaError),
+    #[error("read the changelog{mend}")]
+    Read {
+        /// `; to mend it: ` and a command, where one is known.
+        mend: String,
+        /// What it said.
+        #[source]
+        source: KafkaError,
+    },
     /// The barrier did not arrive in time.
     #[error("the barrier did not arrive within {RESTORE_MAX:?}")]
     Timeout,
@@ -73,7 +80,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Timeout | Self::Thread(_) => Class::Transient,
-            Self::Create(_) | Self::Read(_) | Self::Identity(_) => Class::Fatal,
+            Self::Create(_) | Self::Read { .. } | Self::Identity(_) => Class::Fatal,
         }
     }
 }
@@ -167,6 +174,7 @@ struct Wish {
 
 /// Follows one shard's changelog on a thread of its own, from the beginning.
 pub struct Tail {
+    shard: ShardId,
     wish: Arc<Mutex<Wish>>,
     stop: Arc<AtomicBool>,
 }
@@ -181,6 +189,7 @@ impl Tail {
         let stop = Arc::new(AtomicBool::new(false));
         let mut reader = Reader {
             consumer,
+            settings: settings.clone(),
             topic: settings.changelog_topic().to_owned(),
             shard,
             state: State::default(),
@@ -194,7 +203,7 @@ impl Tail {
                 producer::discard(reader);
             })
             .map_err(Error::Thread)?;
-        Ok(Self { wish, stop })
+        Ok(Self { shard, wish, stop })
     }
 
     /// Whose changelog it is, as far as it was read: a replica that does not fit must not even contend.
@@ -246,6 +255,7 @@ impl ConsumerContext for Logs {}
 
 struct Reader {
     consumer: BaseConsumer<Logs>,
+    settings: Settings,
     topic: String,
     shard: ShardId,
     state: State,
@@ -256,7 +266,9 @@ struct Reader {
 impl Reader {
     fn run(&mut self) {
         if let Err(error) = self.begin().and_then(|()| self.follow()) {
-            self.answer(Err(Error::Read(error)));
+            let asked = Asked::Read(&self.topic);
+            let grant = error.rdkafka_error_code().and_then(|code| self.settings.grant(self.shard, asked, code));
+            self.answer(Err(Error::Read { mend: to_mend(grant), source: error }));
         }
     }
 
@@ -340,6 +352,7 @@ fn cannot_help(error: &KafkaError) -> bool {
                     | RDKafkaErrorCode::UnknownTopic
                     | RDKafkaErrorCode::UnknownPartition
                     | RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::GroupAuthorizationFailed
                     | RDKafkaErrorCode::OffsetOutOfRange
                     | RDKafkaErrorCode::AutoOffsetReset
             )
@@ -363,6 +376,10 @@ impl Fenced {
         let value = serde_json::to_vec(&barrier)
             .map_err(|error| CommitError::Refused { key: changelog::BARRIER.into(), reason: error.to_string() })?;
         self.line.commit(Batch::default(), vec![(changelog::BARRIER, value)]).await?;
+        if self.line.is_spent() {
+            // INV-10: a journal on it could not commit anything.
+            return Err(CommitError::Spent { shard: tail.shard });
+        }
         Ok(Barrier { fenced: self, _tail: tail, restored })
     }
 }

@@ -20,6 +20,10 @@ pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a record may wait for its acknowledgement; must be below [`TRANSACTION_TIMEOUT`].
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// How long librdkafka waits before it sends a producer's request again; it varies that by 20 %. INV-10 is told by it:
+/// an answer that came sooner answers the only request there was. Leaders of partitions are seldom back sooner either.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(1000);
+
 /// Largest record that is asked for where no topic allows less, in bytes: librdkafka's and the broker's own default.
 pub const RECORD_BYTES_MAX: usize = 1_000_000;
 
@@ -222,6 +226,9 @@ impl Settings {
         config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
         // What Java clients use: consumers that join topics by key find equal keys in equal partitions.
         config.set("partitioner", "murmur2_random");
+        // INV-10: by this it is known whether a commit was asked for once. Both, or the second would cap the first.
+        config.set("retry.backoff.ms", RETRY_PAUSE.as_millis().to_string());
+        config.set("retry.backoff.max.ms", RETRY_PAUSE.as_millis().to_string());
         // A record larger than the topic takes must fail here, by name, and not as a whole batch at the broker.
         config.set("message.max.bytes", wire_bytes_max.to_string());
         config.set("batch.size", wire_bytes_max.to_string());
@@ -246,7 +253,7 @@ impl Settings {
         // Uncommitted records are not what was told.
         config.set("isolation.level", "read_committed");
         // librdkafka wants a name before it lets partitions be assigned; no group is ever joined.
-        config.set("group.id", format!("{}.restore", self.identity.transactional_id(shard)));
+        config.set("group.id", self.restore_group(shard));
         // Nothing is stored at the broker: a restore always begins at the beginning.
         config.set("enable.auto.commit", "false");
         config.set("enable.auto.offset.store", "false");
@@ -258,6 +265,11 @@ impl Settings {
         // A flipped bit must be an error, not a story.
         config.set("check.crcs", "true");
         config
+    }
+
+    /// The name that a reader of the changelog gives itself.
+    pub(super) fn restore_group(&self, shard: ShardId) -> String {
+        format!("{}.restore", self.identity.transactional_id(shard))
     }
 
     /// The client that looks at topics, and makes them.
@@ -314,6 +326,7 @@ fn check_property(key: &str, value: &str) -> Result<(), Error> {
         "enable.idempotence" | "acks" | "request.required.acks" => "transactions need idempotence and acks=all",
         "max.in.flight.requests.per.connection" | "max.in.flight" => "more than 5 in flight lose duplicate detection",
         "retries" | "message.send.max.retries" => "a record is retried until its transaction ends",
+        "retry.backoff.ms" | "retry.backoff.max.ms" => "an answer sooner than this is known to be the only one",
         "transaction.timeout.ms" => "take-over and commit bounds are built on 10000",
         "message.timeout.ms" | "delivery.timeout.ms" => match value.trim().parse::<u128>() {
             Ok(ms) if ms > 0 && ms < TRANSACTION_TIMEOUT.as_millis() => return Ok(()),

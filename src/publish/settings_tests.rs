@@ -34,6 +34,7 @@ fn property_that_the_promise_rests_on_is_refused_by_name() {
         ("message.timeout.ms", "0"),
         ("delivery.timeout.ms", "60000"),
         ("transaction.timeout.ms", "60000"),
+        ("retry.backoff.ms", "20"),
         ("partitioner", "random"),
         ("group.id", "g"),
         ("message.max.bytes", "1"),
@@ -57,6 +58,8 @@ fn other_properties_reach_the_client() {
         ("message.max.bytes", "500000"),
         ("partitioner", "murmur2_random"),
         ("transaction.timeout.ms", "10000"),
+        ("retry.backoff.ms", "1000"),
+        ("retry.backoff.max.ms", "1000"),
     ];
     for (key, value) in expected {
         assert_eq!(config.get(key), Some(value), "{key}");

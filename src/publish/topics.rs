@@ -17,8 +17,10 @@ use tracing::{debug, info, warn};
 use super::{
     error::Class,
     producer,
+    rights::{Asked, to_mend},
     settings::{RECORD_BYTES_MAX, RECORD_BYTES_MIN, Settings, record_bytes_max},
 };
+use crate::leadership::tenure::ShardId;
 
 /// How long one request to the broker may take.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
@@ -60,22 +62,27 @@ pub enum Error {
         source: KafkaError,
     },
     /// Kafka answers, and says no.
-    #[error("kafka refuses to {what}: {code}; {mend}")]
+    #[error("kafka refuses to {what}: {code}{mend}")]
     Refused {
         /// What was asked.
         what: String,
         /// Its answer.
         code: RDKafkaErrorCode,
-        /// What to do about it.
-        mend: &'static str,
+        /// `; to mend it: ` and a command, where one is known.
+        mend: String,
     },
     /// A topic is not there.
-    #[error("topic {topic} does not exist: start with --create-topics, or run: {command}")]
+    #[error(
+        "topic {topic} does not exist: start with --create-topics, or run: {command}; if it is there, this user may not \
+         see it{mend}"
+    )]
     Missing {
         /// Which.
         topic: String,
         /// Makes it.
         command: String,
+        /// `; to mend it: ` and the command that lets us see it.
+        mend: String,
     },
     /// A topic is there and cannot be used as it is.
     #[error("topic {topic}: {wrong}; to mend it: {mend}")]
@@ -132,7 +139,7 @@ pub async fn ensure(settings: &Settings, create: bool) -> Result<Topics, Error> 
     let missing: Vec<_> = wanted.iter().filter(|topic| !found.contains_key(&topic.name)).collect();
     if let Some(first) = missing.first() {
         if !create {
-            return Err(Error::Missing { topic: first.name.clone(), command: first.create_command(settings) });
+            return Err(first.missing(settings));
         }
         looker.create(&missing).await?;
         found = looker.wait_for(&missing).await?;
@@ -172,6 +179,12 @@ impl Wanted {
 
     fn config(&self) -> &'static [(&'static str, &'static str)] {
         if self.changelog { &CHANGELOG_CONFIG } else { &[("cleanup.policy", "delete")] }
+    }
+
+    fn missing(&self, settings: &Settings) -> Error {
+        let code = RDKafkaErrorCode::TopicAuthorizationFailed;
+        let mend = to_mend(settings.grant(ShardId(0), Asked::Describe(&self.name), code));
+        Error::Missing { topic: self.name.clone(), command: self.create_command(settings), mend }
     }
 
     fn wrong(&self, wrong: String, mend: String) -> Error {
@@ -293,8 +306,7 @@ impl Looker<'_> {
                 // Another replica was faster.
                 Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => debug!(topic, "topic exists by now"),
                 Err((topic, code)) => {
-                    let mend = "create it by hand, or give this user the right to";
-                    return Err(Error::Refused { what: format!("create topic {topic}"), code, mend });
+                    return Err(refused(self.settings, Asked::Create(&topic), code));
                 }
             }
         }
@@ -325,17 +337,16 @@ impl Looker<'_> {
                     tokio::time::sleep(NEW_TOPIC_PAUSE).await;
                 }
                 Err((topic, code)) => {
-                    let mend = "give this user the right DescribeConfigs on its topics";
-                    return Err(Error::Refused {
-                        what: format!("show the configuration of topic {topic}"),
-                        code,
-                        mend,
-                    });
+                    return Err(refused(self.settings, Asked::DescribeConfigs(&topic), code));
                 }
                 Ok(configs) => return Ok(configs),
             }
         }
     }
+}
+
+fn refused(settings: &Settings, asked: Asked<'_>, code: RDKafkaErrorCode) -> Error {
+    Error::Refused { what: asked.to_string(), code, mend: to_mend(settings.grant(ShardId(0), asked, code)) }
 }
 
 type Config = (String, HashMap<String, String>);
@@ -356,4 +367,35 @@ fn options() -> AdminOptions {
 /// A topic that has an error of its partitions' leaders exists all the same.
 fn still_there(error: RDKafkaRespErr) -> bool {
     !matches!(RDKafkaErrorCode::from(error), RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::rights::tests::settings;
+
+    #[test]
+    fn refusal_says_what_was_asked_and_what_mends_it() {
+        use RDKafkaErrorCode as Code;
+        let text = |asked, code| refused(&settings(), asked, code).to_string();
+        let said = text(Asked::Create("events"), Code::TopicAuthorizationFailed);
+        assert!(said.starts_with("kafka refuses to create topic events: "), "{said}");
+        assert!(
+            said.contains("; to mend it: kafka-acls.sh") && said.contains("--operation Create --topic events"),
+            "{said}"
+        );
+        let said = text(Asked::DescribeConfigs("changelog"), Code::TopicAuthorizationFailed);
+        assert!(
+            said.contains("configuration of topic changelog") && said.contains("--operation DescribeConfigs"),
+            "{said}"
+        );
+        let said = text(Asked::Create("events"), Code::InvalidReplicationFactor);
+        assert!(!said.contains("kafka-acls.sh"), "{said}");
+    }
+
+    #[test]
+    fn topic_that_is_not_seen_may_be_hidden_by_missing_rights() {
+        let said = wanted(&settings())[0].missing(&settings()).to_string();
+        assert!(said.contains("kafka-topics.sh") && said.contains("--operation Describe --topic events"), "{said}");
+    }
 }

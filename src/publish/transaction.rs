@@ -31,15 +31,17 @@ use super::{
     error::CommitError,
     producer::Live,
     record,
-    settings::{Settings, TRANSACTION_TIMEOUT},
+    rights::{Asked, to_mend},
+    settings::{RETRY_PAUSE, Settings, TRANSACTION_TIMEOUT},
     trace,
 };
 use crate::{leadership::tenure::ShardId, lifecycle::event::EventType, watch::pod::PodUid};
 
-/// A commit that was answered later than this may have been retried below us: not clean.
-const ACK_MAX: Duration = Duration::from_secs(2);
-/// What a commit may take at least, however late in its transaction it is asked for.
-const COMMIT_MIN: Duration = Duration::from_secs(1);
+/// A commit or abort that was answered later than this may have been asked for twice: not clean. librdkafka asks again
+/// by itself when a connection breaks, and tells nobody; but never within 80 % of its pause.
+const ACK_MAX: Duration = RETRY_PAUSE.checked_sub(Duration::from_millis(250)).expect("the pause is longer");
+/// What ending a transaction may take at least, however late it is asked for: a broker may have answered the records late.
+const END_MIN: Duration = Duration::from_secs(1);
 /// From an acknowledgement to the next transaction. Measured back to back, one event each: p99 28 ms without, 8 ms with
 /// 1 ms, and longer ones only add themselves.
 const DISTANCE: Duration = Duration::from_millis(1);
@@ -148,6 +150,10 @@ struct Publisher<'a> {
     acknowledged: Option<Instant>,
 }
 
+/// librdkafka holds no record any more. A commit takes it, since `commit_transaction` flushes what it finds in flight in
+/// slices of 100 ms. Not asserted by the queue's length: errors of connections stand in the same queue.
+struct Drained(());
+
 /// Why a transaction could not be committed, before it is decided what that means.
 enum Failure {
     /// librdkafka or the broker refused something.
@@ -168,14 +174,14 @@ impl Publisher<'_> {
         let began = crate::clock::monotonic();
         if let Err(error) = self.live.begin_transaction() {
             // Nothing was sent; but a producer that cannot begin is of no use any more.
-            return self.failed(batch, &Failure::Kafka(error), false);
+            return self.failed(batch, &Failure::Kafka(error), None);
         }
         // Leaves time for the commit itself.
         let deadline = began + TRANSACTION_TIMEOUT * 9 / 10;
         let sent = self.send_all(batch, meta, traceparent, deadline).and_then(|()| self.await_deliveries(deadline));
         match sent {
-            Ok(()) => self.commit(batch, began),
-            Err(failure) => self.failed(batch, &failure, true),
+            Ok(drained) => self.commit(batch, began, drained),
+            Err(failure) => self.failed(batch, &failure, Some(began)),
         }
     }
 
@@ -269,9 +275,8 @@ impl Publisher<'_> {
         }
     }
 
-    /// Waits until librdkafka holds nothing any more. `commit_transaction` would flush in slices of 100 ms, so it must
-    /// find nothing to flush; the reports alone arrive a moment before the queue counts as empty.
-    fn await_deliveries(&self, deadline: Instant) -> Result<(), Failure> {
+    /// Waits until librdkafka holds nothing any more: the reports alone arrive a moment before its queue is empty.
+    fn await_deliveries(&self, deadline: Instant) -> Result<Drained, Failure> {
         let in_time = self.live.reports().wait(self.sizes.len(), deadline);
         if let Some((number, code)) = self.live.reports().failure() {
             return Err(Failure::Record(number, code));
@@ -279,31 +284,30 @@ impl Publisher<'_> {
         if !in_time {
             return Err(Failure::Late);
         }
-        if self.drained_by(deadline) { Ok(()) } else { Err(Failure::Late) }
+        self.drained_by(deadline).ok_or(Failure::Late)
     }
 
-    fn drained(&self) -> bool {
-        self.drained_by(crate::clock::monotonic() + ACK_MAX)
-    }
-
-    fn drained_by(&self, deadline: Instant) -> bool {
+    fn drained_by(&self, deadline: Instant) -> Option<Drained> {
         while self.live.in_flight_count() > 0 {
             if crate::clock::monotonic() >= deadline {
-                return false;
+                return None;
             }
             thread::yield_now();
         }
-        true
+        Some(Drained(()))
     }
 
-    fn commit(&mut self, batch: &Batch, began: Instant) -> Verdict {
+    fn commit(&mut self, batch: &Batch, began: Instant, Drained(()): Drained) -> Verdict {
+        assert_eq!(
+            self.live.reports().delivered(),
+            self.sizes.len(),
+            "INV-2: every record of a transaction is delivered before its commit is asked for"
+        );
         let asked = crate::clock::monotonic();
         let mut clean = true;
         loop {
-            // All that is left of the transaction's time, on the same call: a shorter limit than that would only leave
-            // the commit running in the background. A second is kept for a broker that answered the records late.
-            let left = TRANSACTION_TIMEOUT.saturating_sub(began.elapsed()).max(COMMIT_MIN);
-            match self.live.commit_transaction(left) {
+            // On the same call: a shorter limit would only leave the commit running in the background.
+            match self.live.commit_transaction(left_of(began)) {
                 Ok(()) => {
                     self.acknowledged = Some(crate::clock::monotonic());
                     clean &= asked.elapsed() < ACK_MAX && !self.live.reports().disturbed();
@@ -312,7 +316,7 @@ impl Publisher<'_> {
                 Err(error) => match Kind::of(&error) {
                     // The commit goes on in the background; only the same call again may follow.
                     Kind::Again if began.elapsed() < TRANSACTION_TIMEOUT => clean = false,
-                    Kind::Abort => return self.failed(batch, &Failure::Kafka(error), true),
+                    Kind::Abort => return self.failed(batch, &Failure::Kafka(error), Some(began)),
                     Kind::Fenced => return self.fenced(error),
                     Kind::Again | Kind::Unknown => return self.unknown(error),
                 },
@@ -320,8 +324,8 @@ impl Publisher<'_> {
         }
     }
 
-    /// Ends a transaction whose commit was never asked for, or was answered with "abort".
-    fn failed(&mut self, batch: &Batch, failure: &Failure, open: bool) -> Verdict {
+    /// Ends a transaction, if it `began`, whose commit was never asked for, or was answered with "abort".
+    fn failed(&mut self, batch: &Batch, failure: &Failure, began: Option<Instant>) -> Verdict {
         let fenced = match failure {
             Failure::Kafka(error) => Kind::of(error) == Kind::Fenced,
             Failure::Record(_, code) => is_fenced(*code),
@@ -332,8 +336,7 @@ impl Publisher<'_> {
             let source = failure.text().into();
             return Verdict { result: Err(CommitError::Fenced { shard, source }), clean: false };
         }
-        let aborted = if open { self.abort() } else { Ok(false) };
-        match aborted {
+        match began.map_or(Ok(false), |began| self.abort(began)) {
             Err(error) => self.fenced(error),
             Ok(clean) => {
                 // Refused before anything went wrong at the broker: a clean abort leaves the producer usable.
@@ -358,8 +361,18 @@ impl Publisher<'_> {
                 }
             }
             Failure::Rule { key, reason } => CommitError::Refused { key: key.clone(), reason: reason.clone() },
-            _ => CommitError::Aborted { shard: self.shard, source: failure.text().into() },
+            _ => {
+                let source = format!("{}{}", failure.text(), to_mend(self.grant(batch, failure))).into();
+                CommitError::Aborted { shard: self.shard, source }
+            }
         }
+    }
+
+    fn grant(&self, batch: &Batch, failure: &Failure) -> Option<String> {
+        let Failure::Record(number, code) = failure else { return None };
+        let event = batch.events.get(*number).map(|event| self.topics[event.body.event_type() as usize].as_str());
+        let topic = event.unwrap_or_else(|| self.settings.changelog_topic());
+        self.settings.grant(self.shard, Asked::Write(topic), *code)
     }
 
     /// The broker refuses batches, not records: the largest record is the one to shrink.
@@ -369,11 +382,15 @@ impl Publisher<'_> {
 
     /// Aborts. `Ok(clean)`; an error only if fenced. Nothing of the batch becomes visible whatever the answer: its
     /// commit was never asked for, and the next fence or the timeout ends the transaction.
-    fn abort(&self) -> Result<bool, KafkaError> {
-        // Aborting purges the queues, and so has reports to be served: not more than the transaction's time.
-        match self.live.abort_transaction(TRANSACTION_TIMEOUT) {
+    fn abort(&self, began: Instant) -> Result<bool, KafkaError> {
+        let asked = crate::clock::monotonic();
+        // Aborting purges the queues, and so has reports to be served.
+        match self.live.abort_transaction(left_of(began)) {
             // Late reports of purged records must not be taken for those of the next transaction.
-            Ok(()) => Ok(self.drained() && !self.live.reports().disturbed()),
+            Ok(()) => {
+                let drained = self.drained_by(asked + ACK_MAX);
+                Ok(drained.is_some() && asked.elapsed() < ACK_MAX && !self.live.reports().disturbed())
+            }
             Err(error) if Kind::of(&error) == Kind::Fenced => Err(error),
             Err(error) => {
                 debug!(shard = %self.shard, %error, "abort was not answered cleanly");
@@ -400,6 +417,11 @@ impl Failure {
             Self::Rule { key, reason } => format!("{key}: {reason}"),
         }
     }
+}
+
+/// All that is left of a transaction's time.
+fn left_of(began: Instant) -> Duration {
+    TRANSACTION_TIMEOUT.saturating_sub(began.elapsed()).max(END_MIN)
 }
 
 /// Whose record has this number: events first, then changelog records.

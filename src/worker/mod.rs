@@ -64,6 +64,8 @@ const POSITION_INTERVAL: Duration = Duration::from_secs(10);
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// GETs at the same time that confirm goings.
 const CONFIRMS_MAX: usize = 32;
+/// A transaction that has not been answered by then is told to whoever asks whether we are ready.
+const COMMIT_SLOW: Duration = Duration::from_secs(3);
 /// How long a stop waits for the transaction that is on its way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -153,6 +155,8 @@ pub struct Worker<J: Journals, S> {
     publishing: Publishing<J>,
     table: Table,
     term: u64,
+    /// The position in the changelog when it was last read.
+    told_until: Option<Position>,
     feeds: Vec<Feed>,
     watches: JoinSet<()>,
     notices: mpsc::Receiver<Notice>,
@@ -178,13 +182,13 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     pub fn new(parts: Parts<J, S>, tenure: Tenure, beat: Heartbeat) -> Self {
         let (notices_in, notices) = mpsc::channel(NOTICES_MAX);
         let publishing = Publishing::new(Arc::clone(&parts.journals), tenure.clone());
-        let deadline = parts.capture_deadline;
-        let captures = Captures::new(parts.capturer.clone(), parts.report, parts.metrics.clone(), deadline);
+        let captures = captures(&parts);
         parts.kafka.not_yet("the journal is being opened");
         Self {
             publishing,
             table: Table::new(Vec::new()),
             term: 0,
+            told_until: None,
             feeds: Vec::new(),
             watches: JoinSet::new(),
             notices,
@@ -242,6 +246,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.consider_giving_up();
         self.parts.metrics.set_tracked_pods(self.table.len());
         self.release_held();
+        if self.publishing.committing_since().is_some_and(|since| since.elapsed() > COMMIT_SLOW) {
+            self.parts.kafka.not_yet("kafka does not answer: a transaction waits for its end");
+        }
         for (uid, captured) in self.captures.overdue() {
             self.table.captured(&uid, captured);
         }
@@ -289,6 +296,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             Happened::NotOpened(error) if error.class() == Class::Fatal => return Err(Error::Open(error)),
             Happened::NotOpened(error) => {
                 self.parts.metrics.fenced(FenceResult::Failed);
+                if error.class() == Class::Fenced {
+                    self.fenced(&error);
+                }
                 self.parts.kafka.not_yet(chain(&error));
             }
             Happened::Ended(ticket, Ok(())) => self.committed(ticket),
@@ -300,11 +310,16 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     fn opened(&mut self, restored: Restored) {
         self.parts.metrics.fenced(FenceResult::Ok);
         self.parts.metrics.set_restored_pods(restored.told.len());
-        self.term = restored.next_term();
+        let foreign = self.is_foreign(restored.position.as_ref());
+        (self.term, self.told_until) = (restored.next_term(), restored.position.clone());
         for odd in &restored.unreadable {
             tracing::error!(record = ?odd, "changelog record cannot be read: nothing more is told of its pod");
         }
         tracing::info!(shard = %self.tenure.shard, term = self.term, pods = restored.told.len(), "shard taken over");
+        if foreign && !self.feeds.is_empty() {
+            tracing::info!(shard = %self.tenure.shard, "another holder has told meanwhile, beginning anew");
+            self.forget();
+        }
         if self.feeds.is_empty() {
             self.begin_feeds(&restored);
         }
@@ -313,6 +328,23 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.queue_captures(wanted);
         self.parts.kafka.ok();
         self.show(Role::Live);
+    }
+
+    /// Whether someone else has told something since the changelog was last read: whatever is told has a position beside it.
+    fn is_foreign(&self, found: Option<&Position>) -> bool {
+        let ours = |p: &Position| p.holder == self.tenure.holder && p.term == self.term;
+        found != self.told_until.as_ref() && !found.is_some_and(ours)
+    }
+
+    /// INV-7: what another holder told it may have forgotten too, and its position may be ahead of ours. What waits here
+    /// would be told again, so that everything is looked at anew, as after a start.
+    fn forget(&mut self) {
+        self.feeds.clear();
+        (self.notices_in, self.notices) = mpsc::channel(NOTICES_MAX);
+        (self.watches, self.lists, self.confirms) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        self.captures = captures(&self.parts);
+        self.refused.clear();
+        self.settling.clear();
     }
 
     fn committed(&mut self, ticket: Ticket) {
@@ -329,6 +361,12 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     }
 
     fn not_committed(&mut self, ticket: Ticket, error: CommitError) -> Result<(), Error> {
+        if let CommitError::Spent { .. } = error {
+            // Nothing was tried: the last commit was, and its verdict was heard.
+            tracing::info!(shard = %self.tenure.shard, "last answer of kafka came late, taking over anew");
+            self.table.aborted(ticket.in_flight);
+            return Ok(());
+        }
         let verdict = match &error {
             CommitError::Fenced { .. } => Verdict::Fenced,
             CommitError::Unknown { .. } => Verdict::Unknown,
@@ -399,6 +437,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         }
         Ok(())
     }
+}
+
+fn captures<J, S: LogSource>(parts: &Parts<J, S>) -> Captures<S> {
+    Captures::new(parts.capturer.clone(), parts.report, parts.metrics.clone(), parts.capture_deadline)
 }
 
 fn joined<T>(task: &'static str, result: Result<T, JoinError>) -> Result<T, Error> {

@@ -16,15 +16,22 @@ use crate::{
     ports::{Journal as _, Journals},
     publish::{
         Batch,
-        error::{CommitError, OpenError},
+        error::{Class, CommitError, OpenError},
         restore::Restored,
+        settings::TRANSACTION_TIMEOUT,
     },
     watch::stream::Backoff,
 };
 
-/// After being fenced: long enough that a rightful holder gets on, short enough to be back when it was our own time-out.
+/// After being fenced by another producer: long enough that a rightful holder gets on. Twice as long each time, since
+/// where two believe in themselves, each fences the other when it comes back.
 const FENCED_REST: Duration = Duration::from_secs(1);
-/// Fences in a row, without a commit between, that call for a person.
+/// Longest rest: what the other one may not have told by then waits for us.
+const FENCED_REST_MAX: Duration = Duration::from_secs(16);
+/// Fences further apart than this have nothing to do with one another; those of two believers come sooner, at the latest
+/// after both have rested, where there is anything to tell.
+const FENCES_APART: Duration = Duration::from_secs(60);
+/// Fences in a row that call for a person.
 pub(super) const FENCES_ALARMING: u32 = 3;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -69,15 +76,38 @@ pub(super) struct Publishing<J: Journals> {
     tenure: Tenure,
     state: Option<State<J>>,
     backoff: Backoff,
-    fences: u32,
+    fences: Fences,
     /// Since when an answer of Kafka is awaited.
     waits_since: Option<Instant>,
+}
+
+/// How often in a row we were fenced by another producer. A commit between does not end the row: two believers take the
+/// shard from one another, and each commits until the other is back.
+#[derive(Debug, Default)]
+struct Fences {
+    in_a_row: u32,
+    last: Option<Instant>,
+}
+
+impl Fences {
+    /// One more, now; gives how long to rest.
+    fn another(&mut self, now: Instant) -> Duration {
+        if self.last.is_none_or(|last| now.duration_since(last) > FENCES_APART) {
+            self.in_a_row = 0;
+        }
+        (self.in_a_row, self.last) = (self.in_a_row + 1, Some(now));
+        let full = FENCED_REST.saturating_mul(1 << (self.in_a_row - 1).min(8)).min(FENCED_REST_MAX);
+        // Two that rest equally long would meet again and again.
+        let random = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), self.in_a_row);
+        full.mul_f64(0.5 + (random % 1024) as f64 / 2048.0)
+    }
 }
 
 impl<J: Journals + 'static> Publishing<J> {
     /// Begins to open.
     pub(super) fn new(journals: Arc<J>, tenure: Tenure) -> Self {
-        let mut new = Self { journals, tenure, state: None, backoff: Backoff::default(), fences: 0, waits_since: None };
+        let fences = Fences::default();
+        let mut new = Self { journals, tenure, state: None, backoff: Backoff::default(), fences, waits_since: None };
         new.open();
         new
     }
@@ -103,9 +133,17 @@ impl<J: Journals + 'static> Publishing<J> {
         matches!(self.state, Some(State::Committing(..)))
     }
 
-    /// How often in a row we were fenced.
+    /// Since when a batch has been waiting for its verdict, if one is.
+    pub(super) fn committing_since(&self) -> Option<Instant> {
+        match &self.state {
+            Some(State::Committing(_, ticket)) => Some(ticket.begun),
+            _ => None,
+        }
+    }
+
+    /// How often in a row we were fenced by another producer.
     pub(super) fn fences(&self) -> u32 {
-        self.fences
+        self.fences.in_a_row
     }
 
     /// Sends a batch on its way. Call it only when idle.
@@ -149,7 +187,10 @@ impl<J: Journals + 'static> Publishing<J> {
                 Happened::Opened(restored)
             }
             Err(error) => {
-                self.rest();
+                match error.class() {
+                    Class::Fenced => self.fenced(),
+                    Class::Transient | Class::Fatal => self.rest(),
+                }
                 Happened::NotOpened(error)
             }
         }
@@ -162,7 +203,6 @@ impl<J: Journals + 'static> Publishing<J> {
         match &ended {
             Ok(()) => {
                 self.backoff = Backoff::default();
-                self.fences = 0;
                 self.waits_since = None;
                 self.state = Some(State::Idle(journal));
             }
@@ -171,27 +211,53 @@ impl<J: Journals + 'static> Publishing<J> {
                 self.waits_since = None;
                 self.state = Some(State::Idle(journal));
             }
-            Err(CommitError::Fenced { .. }) => {
-                // Kafka has answered.
-                self.waits_since = None;
-                self.fences += 1;
-                // Fenced is not deposed, our own late transaction is refused alike: the Lease says who is to act. Only
-                // where it keeps saying that it is we, although somebody else fences us, do we rest first.
-                let again = self.fences.saturating_sub(1).min(5);
-                let rest = if again == 0 { Duration::ZERO } else { FENCED_REST.saturating_mul(1 << again) };
-                let (tenure, fenced_at, pause) = (self.tenure.clone(), Instant::now(), self.backoff.pause().max(rest));
-                self.state = Some(State::Resting(Box::pin(async move {
-                    sleep(pause).await;
-                    tenure.reaffirmed(fenced_at).await;
-                })));
+            // Later than that it may have been our own transaction that timed out: no rival, but no less refused.
+            Err(CommitError::Fenced { .. }) if ticket.begun.elapsed() >= TRANSACTION_TIMEOUT => {
+                self.ask_the_lease(Duration::ZERO);
             }
+            Err(CommitError::Fenced { .. }) => self.fenced(),
             Err(_) => self.rest(),
         }
         Happened::Ended(ticket, ended)
     }
 
+    fn fenced(&mut self) {
+        let rest = self.fences.another(Instant::now());
+        self.ask_the_lease(rest);
+    }
+
+    /// Being fenced does not prove a successor: the Lease decides between fencing anew and standing by.
+    fn ask_the_lease(&mut self, rest: Duration) {
+        // Kafka has answered.
+        self.waits_since = None;
+        let (tenure, fenced_at, pause) = (self.tenure.clone(), Instant::now(), self.backoff.pause().max(rest));
+        self.state = Some(State::Resting(Box::pin(async move {
+            sleep(pause).await;
+            tenure.reaffirmed(fenced_at).await;
+        })));
+    }
+
     fn rest(&mut self) {
         let pause = self.backoff.pause();
         self.state = Some(State::Resting(Box::pin(sleep(pause))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fences_in_a_row_are_counted_over_commits_and_rest_longer_each_time() {
+        let (mut fences, mut now) = (Fences::default(), Instant::now());
+        for (n, full) in [1_u32, 2, 4, 8, 16, 16, 16].into_iter().enumerate() {
+            let (rest, full) = (fences.another(now), Duration::from_secs(full.into()));
+            assert!(rest >= full / 2 && rest <= full, "fence {n}: {rest:?} of {full:?}");
+            assert_eq!(fences.in_a_row as usize, n + 1);
+            now += rest + FENCED_REST_MAX;
+        }
+        now += FENCES_APART;
+        assert!(fences.another(now) <= FENCED_REST, "another story");
+        assert_eq!(fences.in_a_row, 1);
     }
 }

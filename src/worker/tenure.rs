@@ -12,7 +12,6 @@ use crate::{
     leadership::{election::GiveUp, takeover::Leg},
     logs::streams::LogSource,
     ports::Journals,
-    publish::error::CommitError,
     telemetry::metrics::Role,
 };
 
@@ -35,7 +34,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         }
     }
 
-    pub(super) fn fenced(&self, error: &CommitError) {
+    pub(super) fn fenced(&self, error: &dyn std::error::Error) {
         let fences = self.publishing.fences();
         let id = self.parts.identity.as_ref().map(|i| i.transactional_id(self.tenure.shard));
         let transactional_id = id.unwrap_or_default();

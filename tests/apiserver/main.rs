@@ -1,19 +1,23 @@
 //! The monitor as a process against a real API server and a real broker; statuses are written by the tests.
 //!
-//! Needs the stack that the environment names; a missing server fails. Tests that stop an API server use one of their
-//! own, so that the others run beside them.
+//! Needs the stack that the environment names; a missing server fails. Tests that stop an API server or a broker use one
+//! of their own, so that the others run beside them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../support/kafka.rs"]
+mod kafka;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod breakable;
 mod ids;
+mod kafka_outage;
 mod lease;
 mod outage;
 mod reconcile;
 mod reset;
 mod rights;
+mod rivals;
 mod start;
 mod story;
 mod tampered;

@@ -1,9 +1,15 @@
 //! Tests against a real Kafka. They need `POD_MONITOR_TEST_KAFKA=host:port` (`cargo xtask test` sets it); without it they
-//! fail. Each test uses topics and transactional ids of its own.
+//! fail. Each test uses topics and transactional ids of its own; those that break a broker use one of their own.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests measure, and stop at the first surprise")]
 
+#[path = "../support/kafka.rs"]
+mod kafka;
+
 mod fencing;
+mod outage;
+mod relay;
 mod restoring;
+mod story;
 mod support;
 mod topics;
 mod transactions;

@@ -13,12 +13,15 @@ use pod_monitor::{
         event::{Body, Captured, Ended, Event, Logs, LogsStatus, Outcome, Verdict},
         tracked::{FORMAT, Told, Tracked},
     },
-    publish::{Batch, Position, identity::Identity, record::Service, settings::Settings, topics},
+    publish::{
+        Batch, Position, identity::Identity, journal::KafkaJournals, record::Service, settings::Settings, topics,
+    },
     watch::pod::{PodUid, ResourceVersion},
 };
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
+    producer::{BaseProducer, BaseRecord, Producer},
 };
 use uuid::Uuid;
 
@@ -57,8 +60,13 @@ pub(crate) fn service() -> Service {
 }
 
 pub(crate) fn settings_of(identity: Identity) -> Settings {
+    settings_at(&servers(), identity)
+}
+
+/// Settings by which these servers are asked.
+pub(crate) fn settings_at(servers: &str, identity: Identity) -> Settings {
     let (events, changelog) = (format!("{}.events", identity.lease_name), format!("{}.changelog", identity.lease_name));
-    Settings::new(&servers(), BTreeMap::new(), &events, &changelog, identity, service()).unwrap()
+    Settings::new(servers, BTreeMap::new(), &events, &changelog, identity, service()).unwrap()
 }
 
 /// Settings of an installation of its own, whose topics exist.
@@ -70,6 +78,41 @@ pub(crate) async fn installation(name: &str) -> (Settings, topics::Topics) {
 
 pub(crate) fn tenure(holder: &str) -> Tenure {
     Tenure::unconditional(ShardId(0), holder, tokio_util::sync::CancellationToken::new())
+}
+
+/// As a standby does: waits until the producers of the shard are connected.
+pub(crate) async fn warm(settings: Settings, topics: &topics::Topics) -> KafkaJournals {
+    let journals = KafkaJournals::start(settings, topics).unwrap();
+    connected(&journals).await;
+    journals
+}
+
+/// Waits until the producers of the shard are connected again.
+pub(crate) async fn connected(journals: &KafkaJournals) {
+    let started = Instant::now();
+    while journals.connected(ShardId(0)) < 3 {
+        assert!(started.elapsed() < LIMIT, "producers do not get warm");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Key of what a dead leader wrote.
+pub(crate) const DEAD: &str = "999";
+
+/// A leader that dies with records written and neither committed nor aborted: leaked, so that not even its end says so.
+pub(crate) fn dies_inside_a_transaction(settings: &Settings, topics: &topics::Topics) {
+    let dead: BaseProducer = settings.producer(ShardId(0), topics.wire_bytes_max).create().unwrap();
+    dead.init_transactions(LIMIT).unwrap();
+    dead.begin_transaction().unwrap();
+    for topic in [settings.events_topics()[0].as_str(), settings.changelog_topic()] {
+        dead.send(BaseRecord::to(topic).partition(0).key(DEAD).payload("{}")).map_err(|(e, _)| e).unwrap();
+    }
+    let sent = Instant::now();
+    while dead.in_flight_count() > 0 {
+        assert!(sent.elapsed() < LIMIT, "records of the dead leader were not written");
+        dead.poll(Duration::from_millis(5));
+    }
+    std::mem::forget(dead);
 }
 
 pub(crate) fn event(number: u32, output_bytes: usize) -> Event {
@@ -149,22 +192,24 @@ pub(crate) struct Seen {
     pub(crate) value: Option<String>,
 }
 
-/// Everything in a topic that a read_committed consumer sees, up to its present end.
-pub(crate) fn seen(topic: &str) -> Vec<Seen> {
-    read(topic, "read_committed")
+/// Everything in a topic of this broker that a read_committed consumer sees, up to its present end.
+pub(crate) fn seen_at(servers: &str, topic: &str) -> Vec<Seen> {
+    read(servers, topic, "read_committed")
 }
 
 /// Everything in a topic, aborted records too.
 pub(crate) fn written(topic: &str) -> Vec<Seen> {
-    read(topic, "read_uncommitted")
+    read(&servers(), topic, "read_uncommitted")
 }
 
-fn read(topic: &str, isolation: &str) -> Vec<Seen> {
+fn read(servers: &str, topic: &str, isolation: &str) -> Vec<Seen> {
     let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", servers())
+        .set("bootstrap.servers", servers)
         .set("group.id", unique("reader"))
         .set("isolation.level", isolation)
         .set("enable.partition.eof", "true")
+        // The end is told by the next fetch.
+        .set("fetch.wait.max.ms", "10")
         .set("enable.auto.commit", "false")
         .create()
         .unwrap();
@@ -194,9 +239,14 @@ fn read(topic: &str, isolation: &str) -> Vec<Seen> {
 
 /// Reads again and again until `enough`: a commit is acknowledged a moment before it is visible.
 pub(crate) fn seen_until(topic: &str, enough: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
+    seen_until_at(&servers(), topic, enough)
+}
+
+/// As [`seen_until`], at another broker.
+pub(crate) fn seen_until_at(servers: &str, topic: &str, enough: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
     let started = Instant::now();
     loop {
-        let seen = seen(topic);
+        let seen = seen_at(servers, topic);
         if enough(&seen) {
             return seen;
         }

@@ -1,7 +1,5 @@
 //! INV-2 and the unity of a transaction: events and what is remembered of them are visible together or not at all.
 
-use std::time::Instant;
-
 use pod_monitor::{
     ports::{Journal, Journals},
     publish::{
@@ -35,21 +33,17 @@ async fn committed_batch_is_visible_once_and_together_with_its_changelog() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commit_of_ten_events_does_not_wait_for_the_flush_slice() {
-    let (settings, topics) = installation("slice").await;
+async fn journal_commits_again_and_again() {
+    let (settings, topics) = installation("again").await;
+    let events = settings.events_topics()[0].clone();
     let journals = KafkaJournals::start(settings, &topics).unwrap();
     let (mut journal, _) = journals.open(&tenure("a")).await.unwrap();
-    let mut times = Vec::new();
-    for _ in 0..30 {
-        let batch = batch(0..10);
-        let started = Instant::now();
-        journal.commit(batch).await.unwrap();
-        times.push(started.elapsed());
+    for first in 0..30 {
+        // The publishing thread asserts that nothing is in flight when it commits.
+        journal.commit(batch(first * 10..first * 10 + 10)).await.unwrap();
     }
-    times.sort_unstable();
-    println!("commit of 10 events: p50 {:?}, max {:?}", times[15], times[29]);
-    // The client's own commit costs 100 ms at least; unloaded machines need 5.
-    assert!(times[15].as_millis() < 60, "{times:?}");
+    let seen = seen_until(&events, |seen| seen.len() >= 300);
+    assert_eq!(keys(&seen), (0..300).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

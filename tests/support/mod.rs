@@ -6,10 +6,10 @@ pub(crate) mod proxy;
 pub(crate) mod status;
 pub(crate) mod tamper;
 
-use std::{path::Path, time::Duration};
+use std::{io::Write, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::{
     clients::{
         checker::{self, Truth},
@@ -77,11 +77,33 @@ impl Bench {
 
     /// A pod that runs on a node that does not exist; gives its UID.
     pub(crate) async fn running(&self, id: &str) -> Result<String> {
+        self.running_on(status::NODE, id).await
+    }
+
+    async fn running_on(&self, node: &str, id: &str) -> Result<String> {
         let mut pod = execution(&self.app, id, "true");
-        pod["spec"]["nodeName"] = status::NODE.into();
+        pod["spec"]["nodeName"] = node.into();
         let uid = self.cluster.create(pod).await?;
         self.cluster.patch_status(&format!("exec-{id}"), status::running()).await?;
         Ok(uid)
+    }
+
+    /// A node that exists and where nothing runs. Pods of one that does not exist are taken away by a controller, some
+    /// 40 s after it has seen the first of them: too soon for tests that last longer.
+    pub(crate) fn empty_node(&self) -> Result<()> {
+        let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": self.app },
+            "spec": { "unschedulable": true } });
+        let mut kubectl = self.endpoints.kubectl().args(["apply", "-f", "-"]).stdin(Stdio::piped()).spawn()?;
+        let mut input = kubectl.stdin.take().context("kubectl's input is a pipe")?;
+        input.write_all(node.to_string().as_bytes())?;
+        drop(input);
+        ensure!(kubectl.wait()?.success(), "the node was not made");
+        Ok(())
+    }
+
+    /// A pod that runs on [`Bench::empty_node`]; gives its UID.
+    pub(crate) async fn running_there(&self, id: &str) -> Result<String> {
+        self.running_on(&self.app, id).await
     }
 
     /// The execution of this id ends with an exit code.

@@ -52,10 +52,10 @@ impl Suite {
             Self::Deny => 10,
             Self::Clippy | Self::Core | Self::Stack => 90,
             Self::Target("system") => 240,
-            // Its tests that break an API server of their own take turns.
-            Self::Target("apiserver") => 90,
             // The image is built in it, too.
             Self::Target("deploy") => 240,
+            // Tests that break a server of their own take turns; brokers are paused beyond the time of a transaction.
+            Self::Target("apiserver" | "broker") => 120,
             Self::Target(_) => 60,
         }
     }

@@ -11,7 +11,7 @@ use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
     message::Headers,
 };
 use serde_json::Value;
@@ -104,6 +104,8 @@ impl History {
             let message = match message {
                 Ok(message) => message,
                 Err(KafkaError::PartitionEOF(_)) => continue,
+                // It comes back, or whoever waits for a record runs into a limit.
+                Err(error) if is_away(&error) => continue,
                 Err(error) => return Err(error).context("read the events topic"),
             };
             let record = record(&message)?;
@@ -160,6 +162,13 @@ impl History {
     pub fn of_pod(&self, uid: &str) -> Vec<&Record> {
         self.records.iter().filter(|r| r.text("pod_uid") == uid).collect()
     }
+}
+
+/// The broker is away: reading goes on by itself when it is back.
+fn is_away(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::OperationTimedOut))
 }
 
 fn record(message: &impl Message) -> Result<Record> {
