@@ -49,6 +49,7 @@ struct Inner {
     tenures_ended: Family<ByTenureEnd, Counter>,
     role: Family<ByRole, Gauge>,
     term: Gauge,
+    standbys: Gauge,
     takeover_duration: Family<ByLeg, Histogram, fn() -> Histogram>,
     otlp_export_failures: Counter,
 }
@@ -81,6 +82,7 @@ impl Metrics {
             tenures_ended: Family::default(),
             role: Family::default(),
             term: Gauge::default(),
+            standbys: Gauge::default(),
             takeover_duration: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             otlp_export_failures: Counter::default(),
         };
@@ -190,6 +192,11 @@ impl Metrics {
         self.0.term.set(i64::try_from(term).unwrap_or(i64::MAX));
     }
 
+    /// So many replicas stand by, as they say themselves.
+    pub fn set_standbys(&self, standbys: usize) {
+        self.0.standbys.set(gauge(standbys));
+    }
+
     /// A leg of a take-over was reached so long after its beginning.
     pub fn taken_over(&self, leg: Leg, took: Duration) {
         self.0.takeover_duration.get_or_create(&ByLeg { leg: LegLabel(leg) }).observe(took.as_secs_f64());
@@ -245,6 +252,7 @@ impl Inner {
         r.register("tenures_ended", "Tenures of this replica that ended", self.tenures_ended.clone());
         r.register("role", "What this replica does: 1 for its role", self.role.clone());
         r.register("term", "The shard's count of changes of hands", self.term.clone());
+        r.register("standbys", "Replicas that stand by, as they tell this leader", self.standbys.clone());
         r.register(
             "takeover_duration_seconds",
             "From the moment when the Lease could be had until each leg was reached",

@@ -10,6 +10,7 @@ mod kafka;
 mod support;
 
 mod breakable;
+mod giving_up;
 mod ids;
 mod kafka_outage;
 mod lease;

@@ -3,7 +3,10 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
@@ -25,6 +28,9 @@ pub struct Proxy {
 struct Link {
     cut: Mutex<bool>,
     healed: Condvar,
+    dead: AtomicBool,
+    /// Both ends of every connection.
+    ends: Mutex<Vec<TcpStream>>,
 }
 
 impl Link {
@@ -46,6 +52,9 @@ impl Proxy {
         let (behind, target) = (Arc::clone(&link), target.to_owned());
         thread::Builder::new().name("proxy".into()).spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
+                if behind.dead.load(Ordering::SeqCst) {
+                    return;
+                }
                 connect(client, target.clone(), Arc::clone(&behind));
             }
         })?;
@@ -72,6 +81,21 @@ impl Proxy {
         *self.link.cut.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
+    /// Closes all connections and refuses new ones, for good: as if the server's process had died.
+    ///
+    /// # Errors
+    /// When it does not stop listening.
+    pub fn die(&self) -> Result<()> {
+        self.link.dead.store(true, Ordering::SeqCst);
+        // Wakes the thread that listens, which then lets go of the address.
+        drop(TcpStream::connect(self.address).context("wake the proxy")?);
+        for end in self.link.ends.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // One that is closed already is as good.
+            drop(end.shutdown(Shutdown::Both));
+        }
+        Ok(())
+    }
+
     /// From now on everything passes again, also what waited.
     pub fn heal(&self) {
         *self.link.cut.lock().unwrap_or_else(PoisonError::into_inner) = false;
@@ -90,6 +114,9 @@ fn connect(client: TcpStream, target: String, link: Arc<Link>) {
             return;
         }
         let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { return };
+        if let (Ok(client), Ok(server)) = (client.try_clone(), server.try_clone()) {
+            link.ends.lock().unwrap_or_else(PoisonError::into_inner).extend([client, server]);
+        }
         let back = Arc::clone(&link);
         thread::spawn(move || copy(server_too, client_too, &back));
         copy(client, server, &link);

@@ -1,0 +1,88 @@
+//! Two replicas, and a leader that is declared dead although it lives, or that cannot get on although it may.
+
+use anyhow::{Context, Result, ensure};
+use http::StatusCode;
+use testkit::clients::{
+    monitor::{Launch, Monitor},
+    proxy::Proxy,
+    until,
+};
+
+use crate::support::{
+    Bench, LIMIT, expect, faultless,
+    tamper::{Kind, Tamper},
+    truth,
+};
+
+const COMPLETED: [&str; 3] = ["pod_scheduled", "execution_running", "execution_completed"];
+
+/// Two replicas; the first of them leads.
+async fn two(bench: &Bench, first: &Launch, second: &Launch) -> Result<(Monitor, Monitor)> {
+    bench.empty_node()?;
+    let mut leader = first.start()?;
+    leader.leading(LIMIT).await?;
+    let mut standby = second.clone().relocated()?.start()?;
+    standby.ready(LIMIT).await?;
+    // It attends the leader: what it reports has arrived.
+    let attends = async || Ok((leader.metric("pod_monitor_standbys")? == 1.0).then_some(()));
+    until(LIMIT, "the leader hears of a standby", attends).await?;
+    Ok((leader, standby))
+}
+
+async fn leads(monitor: &Monitor, who: &str) -> Result<()> {
+    until(3 * LIMIT, who, async || Ok(monitor.is_leading().then_some(()))).await.with_context(|| monitor.log_end())
+}
+
+#[tokio::test]
+async fn a_wrong_death_notice_costs_a_change_of_hands_and_nothing_else() -> Result<()> {
+    let bench = Bench::new("wrong-notice").await?;
+    // The others reach it through something that dies in its place.
+    let launch = bench.launch.clone();
+    let between = Proxy::open("127.0.0.1:0", &launch.address.to_string())?;
+    let first = launch.clone().with(&["--advertise", &between.address.to_string()]);
+    let (leader, standby) = two(&bench, &first, &launch).await?;
+    let mut history = bench.history()?;
+    let across = bench.running_there("across").await?;
+    expect(&mut history, &across, &COMPLETED[..2]).await?;
+    between.die()?;
+    leads(&standby, "the other takes over").await?;
+    bench.end("across", 0).await?;
+    expect(&mut history, &across, &COMPLETED).await?;
+    let after = bench.running_there("after").await?;
+    bench.end("after", 0).await?;
+    expect(&mut history, &after, &COMPLETED).await?;
+    ensure!(standby.metric("pod_monitor_leases_taken_total{reason=\"dead\"}")? == 1.0, "by a notice");
+    ensure!(leader.metric("pod_monitor_tenures_ended_total{reason=\"lost\"}")? == 1.0, "it was deposed");
+    ensure!(leader.get("/livez")?.0 == 200 && !leader.is_leading(), "it lives, and stands by");
+    let flush = bench.flush(&mut history, "flush").await?;
+    faultless(&history, &[truth(&across, &COMPLETED), truth(&after, &COMPLETED), flush])?;
+    for monitor in [standby, leader] {
+        ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "asked to stop");
+    }
+    bench.close().await
+}
+
+#[tokio::test]
+async fn a_leader_that_cannot_watch_gives_up_to_one_that_can() -> Result<()> {
+    let bench = Bench::new("blind").await?;
+    let tamper = Tamper::before(&bench.endpoints).await?;
+    let kubeconfig = tamper.kubeconfig(&bench.endpoints, &bench.app)?;
+    let first = bench.launch.clone().variable("KUBECONFIG", &kubeconfig);
+    let (leader, standby) = two(&bench, &first, &bench.launch).await?;
+    let mut history = bench.history()?;
+    let uid = bench.running_there("a").await?;
+    expect(&mut history, &uid, &COMPLETED[..2]).await?;
+    // Its Lease can be renewed all the while.
+    tamper.refuse(&[Kind::Watch], StatusCode::SERVICE_UNAVAILABLE);
+    tamper.close();
+    bench.end("a", 0).await?;
+    leads(&standby, "the other takes over").await?;
+    expect(&mut history, &uid, &COMPLETED).await?;
+    ensure!(leader.metric("pod_monitor_tenures_ended_total{reason=\"watch\"}")? == 1.0, "it gave up");
+    let flush = bench.flush(&mut history, "flush").await?;
+    faultless(&history, &[truth(&uid, &COMPLETED), flush])?;
+    for monitor in [standby, leader] {
+        ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "asked to stop");
+    }
+    bench.close().await
+}
