@@ -201,6 +201,8 @@ struct World {
     count: u64,
     lease: Record,
     elections: Vec<Election>,
+    /// Per replica: the next wake on the agenda.
+    wakes: [Option<At>; 3],
     /// Per replica: since when it acts, and until when it may.
     acting: Vec<Option<(At, At)>>,
     /// (replica, from, to) of every tenure.
@@ -209,8 +211,9 @@ struct World {
 
 #[derive(Clone)]
 enum Happening {
-    /// A write of a replica reaches the server.
-    Write(usize, Version, Box<str>, At),
+    /// A write of a replica reaches the server, which answers at this moment; `None`: the answer is lost or too late, and
+    /// the replica has given it up, perhaps before the server has even read it.
+    Write(usize, Version, Box<str>, Option<At>),
     Input(usize, Input),
     /// Each replica reads the Lease now and then, whatever its watch delivers.
     Look(usize),
@@ -227,6 +230,7 @@ impl World {
             count: 0,
             lease: record(1, ""),
             elections,
+            wakes: [None; 3],
             acting,
             tenures: vec![],
         };
@@ -253,6 +257,7 @@ impl World {
                 self.agenda.insert((at, u64::MAX), what);
                 return;
             }
+            assert!(at >= self.now, "time goes on");
             self.now = at;
             match what {
                 Happening::Input(replica, input) => self.input(replica, input, faulty),
@@ -262,14 +267,14 @@ impl World {
                     self.input(replica, input, faulty);
                     self.later(900, 1100, Happening::Look(replica));
                 }
-                Happening::Write(replica, version, holder, answer_by) => {
-                    self.written(replica, version, holder, answer_by, faulty);
+                Happening::Write(replica, version, holder, answer_at) => {
+                    self.written(replica, version, holder, answer_at, faulty);
                 }
             }
         }
     }
 
-    fn written(&mut self, replica: usize, version: Version, holder: Box<str>, answer_by: At, faulty: bool) {
+    fn written(&mut self, replica: usize, version: Version, holder: Box<str>, answer_at: Option<At>, faulty: bool) {
         let ours = self.lease.version == version;
         if ours {
             self.lease = Record { version: Version(version.0 + 1), holder, ..self.lease.clone() };
@@ -283,18 +288,30 @@ impl World {
             }
         }
         let answer = if ours { Answer::Ours(self.lease.version) } else { Answer::Conflict };
-        let answer = Happening::Input(replica, Input::Answered(answer));
-        let late = self.now + ms(1 + self.number(if faulty { 1500 } else { 20 }));
+        if let Some(at) = answer_at {
+            self.count += 1;
+            self.agenda.insert((at, self.count), Happening::Input(replica, Input::Answered(answer)));
+        }
+    }
+
+    /// Sends a write: it arrives, and is answered or given up.
+    fn write(&mut self, replica: usize, version: Version, holder: Box<str>, faulty: bool) {
+        let slow = if faulty { 1500 } else { 20 };
+        let arrives = self.now + ms(1 + self.number(slow));
+        let (answers, answer_by) = (arrives + ms(1 + self.number(slow)), self.now + ms(1000));
         let lost = faulty && self.number(5) == 0;
-        self.count += 1;
-        if lost || late > answer_by {
+        let answer_at = Some(answers).filter(|at| !lost && *at <= answer_by);
+        self.count += 2;
+        self.agenda.insert((arrives, self.count - 1), Happening::Write(replica, version, holder, answer_at));
+        if answer_at.is_none() {
             self.agenda.insert((answer_by, self.count), Happening::Input(replica, Input::Answered(Answer::Failed)));
-        } else {
-            self.agenda.insert((late, self.count), answer);
         }
     }
 
     fn input(&mut self, replica: usize, input: Input, faulty: bool) {
+        if input == Input::Wake {
+            self.wakes[replica] = None;
+        }
         // Frozen until after its deadline: a driver looks at the clock first, as the elector does.
         let overdue = self.elections[replica].wake_at().is_some_and(|at| at <= self.now);
         let inputs = if overdue && input != Input::Wake { vec![Input::Wake, input] } else { vec![input] };
@@ -305,23 +322,25 @@ impl World {
                 self.carry_out(replica, command, faulty);
             }
         }
-        if let Some(at) = self.elections[replica].wake_at() {
-            self.count += 1;
-            self.agenda.insert((at.max(self.now), self.count), Happening::Input(replica, Input::Wake));
+        if let Some(at) = self.elections[replica].wake_at().map(|at| at.max(self.now)) {
+            let due = self.wakes[replica].is_some_and(|known| self.now <= known && known <= at);
+            if !due {
+                self.count += 1;
+                self.agenda.insert((at, self.count), Happening::Input(replica, Input::Wake));
+                self.wakes[replica] = Some(at);
+            }
         }
     }
 
     fn carry_out(&mut self, replica: usize, command: Command, faulty: bool) {
         let me = self.elections[replica].me.clone();
-        let slow = if faulty { 1500 } else { 20 };
-        let answer_by = self.now + ms(1000);
         match command {
             Command::Take(record, _) => {
                 let version = record.map_or(Version(0), |record| record.version);
-                self.later(1, slow, Happening::Write(replica, version, me, answer_by));
+                self.write(replica, version, me, faulty);
             }
-            Command::Renew(version) => self.later(1, slow, Happening::Write(replica, version, me, answer_by)),
-            Command::Release(version) => self.later(1, slow, Happening::Write(replica, version, "".into(), answer_by)),
+            Command::Renew(version) => self.write(replica, version, me, faulty),
+            Command::Release(version) => self.write(replica, version, "".into(), faulty),
             Command::Look => self.later(1, 30, Happening::Look(replica)),
             Command::Grant(_, until) => self.acting[replica] = Some((self.now, until)),
             Command::Extend(_, until) => {

@@ -15,7 +15,7 @@ async fn two_monitors_with_one_transactional_id_both_get_on_and_call_for_a_perso
     let bench = Bench::new("rivals").await?;
     bench.empty_node()?;
     let launch = bench.launch.clone().with(&["--no-election"]);
-    let mut monitors = [launch.start()?, launch.start()?];
+    let mut monitors = [launch.start()?, launch.clone().relocated()?.start()?];
     for monitor in &mut monitors {
         ready(monitor).await?;
     }
