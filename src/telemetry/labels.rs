@@ -156,6 +156,8 @@ label_values! {
         Standby = "standby",
         /// Fences, restores.
         Fencing = "fencing",
+        /// Acts, and compares what is there with what was told.
+        Reconciling = "reconciling",
         /// Acts.
         Live = "live",
         /// Settles what is on its way.

@@ -22,7 +22,7 @@ use crate::{
     logs::streams::LogSource,
     ports::Journals,
     publish::restore::Restored,
-    telemetry::metrics::{ListResult, PodPart, WatchEvent, WatchRestart},
+    telemetry::metrics::{ListResult, PodPart, Role, WatchEvent, WatchRestart},
     watch::{
         api::{Error as ApiError, Pods, Scope},
         pod::{Decoded, Odd, Pod, PodUid, ResourceVersion},
@@ -404,10 +404,19 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         }
     }
 
-    fn show_cluster(&self) {
-        if self.feeds.iter().all(|feed| feed.open && feed.listed) {
+    fn show_cluster(&mut self) {
+        if self.sees_everything() {
             self.parts.cluster.ok();
+            if !self.live && self.publishing.is_open() {
+                self.live = true;
+                self.show(Role::Live);
+            }
         }
+    }
+
+    /// Whether every watch is open and everything was listed once.
+    pub(super) fn sees_everything(&self) -> bool {
+        !self.feeds.is_empty() && self.feeds.iter().all(|feed| feed.open && feed.listed)
     }
 
     fn readable(&self, decoded: Decoded) -> Option<Box<Pod>> {

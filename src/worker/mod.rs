@@ -175,6 +175,8 @@ pub struct Worker<J: Journals, S> {
     gave_up: bool,
     /// A position with our term is committed.
     claimed: bool,
+    /// It was said that we are.
+    live: bool,
 }
 
 impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
@@ -204,6 +206,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             position_due: false,
             gave_up: false,
             claimed: false,
+            live: false,
             parts,
             tenure,
             beat,
@@ -328,7 +331,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let wanted = self.table.restore(restored.told, unreadable);
         self.queue_captures(wanted);
         self.parts.kafka.ok();
-        self.show(Role::Live);
+        self.live = self.sees_everything();
+        self.show(if self.live { Role::Live } else { Role::Reconciling });
     }
 
     /// Whether someone else has told something since the changelog was last read: whatever is told has a position beside it.

@@ -123,6 +123,11 @@ impl<J: Journals + 'static> Publishing<J> {
         self.state = Some(State::Opening(Box::pin(async move { journals.open(&tenure).await })));
     }
 
+    /// Whether the shard is taken over: the journal is idle or at work.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, Some(State::Idle(_) | State::Committing(..)))
+    }
+
     /// Whether a batch may be given.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.state, Some(State::Idle(_)))
