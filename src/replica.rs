@@ -134,7 +134,7 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
 
 async fn probe(pods: &Pods, scope: &Scope, cluster: &Component) {
     match pods.probe(scope).await {
-        Ok(()) => cluster.ok(),
+        Ok(_) => cluster.ok(),
         Err(error) => cluster.not_yet(chain(&error)),
     }
 }

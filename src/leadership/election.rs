@@ -89,7 +89,8 @@ pub struct Hold {
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// The Lease was read; `None`: there is none, as of this version.
+    /// The Lease was read, as of this version, which is the server's and may be far above the Lease's own; `None`: there
+    /// is none.
     Seen(Option<Record>, Version),
     /// Our write was answered.
     Answered(Answer),
@@ -325,7 +326,7 @@ impl Election {
             Input::Seen(record, version) if version > hold.version => match record {
                 // Somebody edited it by hand, or the watch was quicker than the answer.
                 Some(record) if record.holder == self.me => {
-                    hold.version = version;
+                    hold.version = hold.version.max(record.version);
                     (State::Holding(hold), vec![])
                 }
                 _ => revoke(hold, Ended::Lost),
@@ -356,7 +357,7 @@ impl Election {
         let mut commands = vec![];
         match input {
             Input::Seen(record, version) if version > hold.version => match record {
-                Some(record) if record.holder == self.me => hold.version = version,
+                Some(record) if record.holder == self.me => hold.version = hold.version.max(record.version),
                 _ => lost = true,
             },
             // After a conflict the look says whether it is still ours.
@@ -410,10 +411,12 @@ impl Election {
     }
 }
 
-/// What is news about the Lease: an older version is not, and the same one does not begin its silence anew.
+/// What is news about the Lease: an older version is not, and the same one does not begin its silence anew, however much
+/// newer the answer is that shows it.
 fn sighting(known: Option<&Sighting>, record: Option<Record>, version: Version, now: At) -> Option<Sighting> {
+    let changed_at = record.as_ref().map_or(version, |record| record.version);
     let news = match known.map(|known| &known.record) {
-        Some(Some(known)) => version > known.version,
+        Some(Some(known)) => changed_at > known.version,
         Some(None) => record.is_some(),
         None => true,
     };

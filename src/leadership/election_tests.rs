@@ -28,6 +28,11 @@ fn seen(version: u64, holder: &str) -> Input {
     Input::Seen(Some(record(version, holder)), Version(version))
 }
 
+/// Read by a LIST: other objects have moved the server's version on.
+fn listed(version: u64, holder: &str) -> Input {
+    Input::Seen(Some(record(version, holder)), Version(version + 1000))
+}
+
 fn ours(version: u64) -> Input {
     Input::Answered(Answer::Ours(Version(version)))
 }
@@ -78,6 +83,11 @@ fn a_standby_takes_what_is_absent_released_silent_dead_or_its_own() {
             vec![(0, seen(3, "a")), (900, seen(2, "a")), (5000, Input::Wake)],
             vec![take(3, "a", Why::Silent)],
         ),
+        (
+            "nor does another look at the same",
+            vec![(0, seen(1, "a")), (900, listed(1, "a")), (5000, Input::Wake)],
+            vec![take(1, "a", Why::Silent)],
+        ),
         ("its holder is dead", vec![(0, seen(1, "a")), (50, Input::Dead("a".into()))], vec![take(1, "a", Why::Dead)]),
         ("an earlier holder is dead", vec![(0, seen(2, "b")), (50, Input::Dead("a".into()))], vec![]),
         ("it was ours all along", vec![(0, seen(2, "me"))], vec![take(2, "me", Why::Ours)]),
@@ -107,6 +117,11 @@ fn a_holder_acts_until_its_deadline_or_until_another_holds() {
         ("granted from when it was asked", held(&[]), vec![C::Grant(ms(0), ms(3000))]),
         ("an answer after the deadline grants nothing", vec![(0, seen(1, "")), (3000, ours(2))], vec![C::Look]),
         ("renewed every retry period", held(&[(1000, Input::Wake)]), vec![C::Renew(Version(2))]),
+        (
+            "by the Lease's own version",
+            held(&[(900, listed(2, "me")), (1000, Input::Wake)]),
+            vec![C::Renew(Version(2))],
+        ),
         ("with one write at a time", held(&[(1000, Input::Wake), (2000, Input::Wake)]), vec![]),
         (
             "extended from when it was asked",

@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     election::{Answer, At, Command, Election, Ended, Input, State, Times, Why},
     lease::{Error, Leases, Seen},
-    notice,
     record::Record,
     tenure::{Grant, Renewed, ShardId, Tenure, Wish},
 };
@@ -58,12 +57,16 @@ impl Granted {
     }
 }
 
+/// Attends a holder: given its address and identity, ends when that instance is dead. Cancelled by dropping.
+pub type Attend = Arc<dyn Fn(Box<str>, Box<str>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
 /// The election of one shard, to be run beside what acts.
 pub struct Elector<O> {
     shard: ShardId,
     leases: Arc<Leases>,
     election: Election,
     observer: Arc<O>,
+    attend: Attend,
     started: Instant,
     grants: mpsc::Sender<Granted>,
     wishes: (mpsc::Sender<Wish>, mpsc::Receiver<Wish>),
@@ -87,6 +90,7 @@ impl<O: Observer> Elector<O> {
         me: &str,
         times: Times,
         observer: Arc<O>,
+        attend: Attend,
     ) -> (Self, mpsc::Receiver<Granted>) {
         let (grants, granted) = mpsc::channel(1);
         let elector = Self {
@@ -94,6 +98,7 @@ impl<O: Observer> Elector<O> {
             leases,
             election: Election::new(me, times),
             observer,
+            attend,
             started: Instant::now(),
             grants,
             wishes: mpsc::channel(WAITING_MAX),
@@ -179,8 +184,7 @@ impl<O: Observer> Elector<O> {
         };
         let same = |(known, _): &(Record, _)| known.holder == record.holder && known.address == record.address;
         if !self.notice.as_ref().is_some_and(same) {
-            let identity = record.holder.clone();
-            self.notice = Some((record.clone(), Box::pin(async move { notice::of(&address, &identity).await })));
+            self.notice = Some((record.clone(), (self.attend)(address, record.holder.clone())));
         }
     }
 

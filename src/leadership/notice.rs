@@ -11,13 +11,15 @@
 //! not death. Another identity is proof by itself: a container that was restarted answers at its dead self's address.
 //! A wrong notice costs a change of hands, never correctness (the fence).
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::{sleep, timeout},
 };
+
+use super::elector::Attend;
 
 /// The path that names the instance.
 pub const PATH: &str = "/instance";
@@ -29,6 +31,11 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_ALIVE: Duration = Duration::from_millis(100);
 /// Longest answer that is read before the identity must have come.
 const ANSWER_BYTES_MAX: usize = 4096;
+
+/// Attends holders over the network.
+pub fn by_connection() -> Attend {
+    Arc::new(|address, identity| Box::pin(async move { of(&address, &identity).await }))
+}
 
 /// Returns when the instance `identity` at `address` is dead. Cancel by dropping.
 pub async fn of(address: &str, identity: &str) {

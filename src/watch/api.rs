@@ -154,6 +154,7 @@ impl Scope {
 pub struct Pods {
     client: Client,
     server: std::sync::Arc<str>,
+    who: std::sync::Arc<str>,
 }
 
 impl std::fmt::Debug for Pods {
@@ -165,13 +166,24 @@ impl std::fmt::Debug for Pods {
 impl Pods {
     /// Over a client without retries.
     pub fn new(client: Client) -> Self {
-        Self { client, server: "".into() }
+        Self { client, server: "".into(), who: "".into() }
     }
 
     /// Names the server's address in errors.
     #[must_use]
     pub fn at(self, server: &str) -> Self {
         Self { server: server.into(), ..self }
+    }
+
+    /// Names the replica that asks, so that several do not try again in step.
+    #[must_use]
+    pub fn by(self, who: &str) -> Self {
+        Self { who: who.into(), ..self }
+    }
+
+    /// The replica that asks.
+    pub fn who(&self) -> &str {
+        &self.who
     }
 
     /// One page of a consistent LIST (no resourceVersion asked for: never older than when it was asked).
@@ -187,14 +199,16 @@ impl Pods {
         read_page(&text).map_err(|why| Error::Unreadable { verb: "list", why })
     }
 
-    /// A LIST of one: whether pods may be listed, over the connection that a take-over will use.
+    /// A LIST of one: whether pods may be listed, over the connection that a take-over will use; and as of which version
+    /// the server answers now.
     ///
     /// # Errors
     /// As [`Error`] says.
-    pub async fn probe(&self, scope: &Scope) -> Result<(), Error> {
+    pub async fn probe(&self, scope: &Scope) -> Result<ResourceVersion, Error> {
         let asked = self.client.request_text(get(&scope.url(&[("limit", "1")])));
         let answered = within("list", ANSWER_MAX, asked).await?;
-        answered.map(drop).map_err(|error| self.refused("list", scope, error))
+        let text = answered.map_err(|error| self.refused("list", scope, error))?;
+        read_page(&text).map(|page| page.version).map_err(|why| Error::Unreadable { verb: "list", why })
     }
 
     /// Opens a watch that begins right after `from`.

@@ -7,7 +7,10 @@
 //! ```
 //! It never stops reading for Kafka or logs: the worker always takes notices and coalesces by pod.
 
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher as _},
+    time::Duration,
+};
 
 use tokio::{
     sync::mpsc,
@@ -116,7 +119,7 @@ impl Teller {
 
 /// Watches from `from` on, over as many connections as it takes, until the version is too old.
 async fn follow(pods: &Pods, scope: &Scope, mut from: ResourceVersion, teller: &Teller) -> Option<()> {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::of((pods.who(), scope.stream()));
     loop {
         let down = match pods.watch(scope, from).await {
             Ok(mut watch) => {
@@ -124,7 +127,7 @@ async fn follow(pods: &Pods, scope: &Scope, mut from: ResourceVersion, teller: &
                 loop {
                     match watch.next().await {
                         Ok(Some(frame)) => match take(frame, &mut from, teller).await? {
-                            Taken::Went => backoff = Backoff::default(),
+                            Taken::Went => backoff.reset(),
                             Taken::Expired => return teller.tell(NoticeKind::Expired).await,
                             Taken::Down(down) => break down,
                         },
@@ -194,12 +197,23 @@ async fn readable(decoded: Decoded, teller: &Teller) -> Option<Option<Box<Pod>>>
 }
 
 /// 10 ms, doubled to 2 s, each less up to a quarter so that replicas do not fall into step.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Backoff {
+    salt: u64,
     tries: u32,
 }
 
 impl Backoff {
+    /// Of one who pauses. Two of them pause differently; the same one always alike, so that a simulated run replays.
+    pub fn of(who: impl Hash) -> Self {
+        Self { salt: hash(who), tries: 0 }
+    }
+
+    /// It worked: the next pause is the first.
+    pub fn reset(&mut self) {
+        self.tries = 0;
+    }
+
     /// No pause was asked for since the last success.
     pub fn is_fresh(&self) -> bool {
         self.tries == 0
@@ -209,10 +223,14 @@ impl Backoff {
     pub fn pause(&mut self) -> Duration {
         let full = BACKOFF_FIRST.saturating_mul(1 << self.tries.min(8)).min(BACKOFF_MAX);
         self.tries = self.tries.saturating_add(1);
-        // The hasher's keys differ per process and per call: jitter without a random number generator of our own.
-        let random = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), self.tries);
-        full - full.mul_f64((random % 256) as f64 / 1024.0)
+        full - full.mul_f64((hash((self.salt, self.tries)) % 256) as f64 / 1024.0)
     }
+}
+
+fn hash(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -221,11 +239,19 @@ mod tests {
 
     #[test]
     fn backoff_starts_in_milliseconds_and_ends_at_two_seconds() {
-        let mut backoff = Backoff::default();
+        let pauses = |who: &str| -> Vec<Duration> {
+            let mut backoff = Backoff::of(who);
+            (0..12).map(|_| backoff.pause()).collect()
+        };
+        assert_eq!(pauses("me"), pauses("me"));
+        assert_ne!(pauses("me"), pauses("another"), "replicas do not fall into step");
+        let mut backoff = Backoff::of("me");
         assert!(backoff.is_fresh());
         let pauses: Vec<Duration> = (0..12).map(|_| backoff.pause()).collect();
         assert!(pauses[0] <= BACKOFF_FIRST && pauses[0] >= BACKOFF_FIRST.mul_f64(0.75));
         assert!(pauses[11] <= BACKOFF_MAX && pauses[11] >= BACKOFF_MAX.mul_f64(0.75));
         assert!(!backoff.is_fresh());
+        backoff.reset();
+        assert_eq!(backoff.pause(), pauses[0]);
     }
 }

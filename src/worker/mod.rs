@@ -18,7 +18,7 @@ mod publishing;
 mod steps;
 pub mod table;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
@@ -36,7 +36,7 @@ use self::{
 };
 use crate::{
     cli::chain,
-    clock,
+    clock::Wall,
     http::{Board, health::Component, health::Heartbeat, status::ShardStatus},
     leadership::tenure::Tenure,
     lifecycle::{event::Captured, identity::OddId, rules::Rules},
@@ -52,7 +52,7 @@ use crate::{
     telemetry::metrics::{self, FenceResult, Metrics, MissingId, Verdict},
     watch::{
         api::{Pods, Scope},
-        pod::PodUid,
+        pod::{ByUid, PodUid},
         stream::{NOTICES_MAX, Notice},
     },
 };
@@ -86,6 +86,8 @@ pub struct Parts<J, S> {
     pub rules: Arc<Rules>,
     /// Between two reconciliations.
     pub reconcile_interval: Duration,
+    /// What events call now; decides nothing but whether a settle grace is over.
+    pub wall: Wall,
     /// What is counted.
     pub metrics: Metrics,
     /// What the status page shows.
@@ -108,6 +110,7 @@ impl<J, S: Clone> Clone for Parts<J, S> {
             capture_deadline: self.capture_deadline,
             rules: Arc::clone(&self.rules),
             reconcile_interval: self.reconcile_interval,
+            wall: self.wall.clone(),
             metrics: self.metrics.clone(),
             board: self.board.clone(),
             cluster: self.cluster.clone(),
@@ -146,6 +149,8 @@ pub struct Worker<J: Journals, S> {
     publishing: Publishing<J>,
     table: Table,
     term: u64,
+    /// The position in the changelog when it was last read.
+    told_until: Option<Position>,
     feeds: Vec<Feed>,
     watches: JoinSet<()>,
     notices: mpsc::Receiver<Notice>,
@@ -154,7 +159,7 @@ pub struct Worker<J: Journals, S> {
     confirms: JoinSet<Confirmed>,
     confirm_permits: Arc<Semaphore>,
     /// Goings that could not be confirmed for want of the right to ask.
-    refused: HashMap<PodUid, Confirmed>,
+    refused: ByUid<Confirmed>,
     captures: Captures<S>,
     settling: DelayQueue<PodUid>,
     reconcile: Interval,
@@ -167,13 +172,13 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     pub fn new(parts: Parts<J, S>, tenure: Tenure, beat: Heartbeat) -> Self {
         let (notices_in, notices) = mpsc::channel(NOTICES_MAX);
         let publishing = Publishing::new(Arc::clone(&parts.journals), tenure.clone());
-        let deadline = parts.capture_deadline;
-        let captures = Captures::new(parts.capturer.clone(), parts.report, parts.metrics.clone(), deadline);
+        let captures = captures(&parts);
         parts.kafka.not_yet("the journal is being opened");
         Self {
             publishing,
             table: Table::new(Vec::new()),
             term: 0,
+            told_until: None,
             feeds: Vec::new(),
             watches: JoinSet::new(),
             notices,
@@ -181,7 +186,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             lists: JoinSet::new(),
             confirms: JoinSet::new(),
             confirm_permits: Arc::new(Semaphore::new(CONFIRMS_MAX)),
-            refused: HashMap::new(),
+            refused: ByUid::default(),
             captures,
             settling: DelayQueue::new(),
             reconcile: every(parts.reconcile_interval),
@@ -204,9 +209,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         loop {
             self.publish();
             tokio::select! {
+                // In this order: what may be plenty comes last, so that it holds nothing else back, and the rest is rare.
+                biased;
                 () = ended.cancelled() => return self.drain().await,
                 happened = self.publishing.next() => self.happened(happened)?,
-                Some(notice) = self.notices.recv() => self.notice(notice),
                 Some(listed) = self.lists.join_next() => self.listed(joined("LIST", listed)?),
                 Some(confirmed) = self.confirms.join_next() => self.confirmed(joined("GET", confirmed)?),
                 Some(captured) = self.captures.next() => self.captured(joined("capture", captured)?),
@@ -220,6 +226,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                     self.ask_again();
                 }
                 _ = beat.tick() => self.turned(),
+                Some(notice) = self.notices.recv() => self.notice(notice),
             }
         }
     }
@@ -243,7 +250,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         {
             return;
         }
-        let now = clock::now();
+        let now = self.parts.wall.now();
         let listing: Vec<bool> = self.feeds.iter().map(Feed::is_listing).collect();
         let formed = self.table.form(now, &self.parts.rules, &listing);
         for (until, uid) in formed.settle {
@@ -285,19 +292,42 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     fn opened(&mut self, restored: Restored) {
         self.parts.metrics.fenced(FenceResult::Ok);
         self.parts.metrics.set_restored_pods(restored.told.len());
-        self.term = restored.next_term();
+        let foreign = self.is_foreign(restored.position.as_ref());
+        (self.term, self.told_until) = (restored.next_term(), restored.position.clone());
         for odd in &restored.unreadable {
             tracing::error!(record = ?odd, "changelog record cannot be read: nothing more is told of its pod");
         }
         tracing::info!(shard = %self.tenure.shard, term = self.term, pods = restored.told.len(), "shard taken over");
+        if foreign && !self.feeds.is_empty() {
+            tracing::info!(shard = %self.tenure.shard, "another holder has told meanwhile, beginning anew");
+            self.forget();
+        }
         if self.feeds.is_empty() {
             self.begin_feeds(&restored);
         }
+        self.table.reached(restored.position.as_ref().filter(|_| self.knows_selection(&restored)));
         let unreadable = restored.unreadable.iter().filter_map(Unreadable::pod).collect();
         let wanted = self.table.restore(restored.told, unreadable);
         self.queue_captures(wanted);
         self.parts.kafka.ok();
         self.show("live");
+    }
+
+    /// Whether someone else has told something since the changelog was last read: whatever is told has a position beside it.
+    fn is_foreign(&self, found: Option<&Position>) -> bool {
+        let ours = |p: &Position| p.holder == self.tenure.holder && p.term == self.term;
+        found != self.told_until.as_ref() && !found.is_some_and(ours)
+    }
+
+    /// INV-7: what another holder told it may have forgotten too, and its position may be ahead of ours. What waits here
+    /// would be told again, so that everything is looked at anew, as after a start.
+    fn forget(&mut self) {
+        self.feeds.clear();
+        (self.notices_in, self.notices) = mpsc::channel(NOTICES_MAX);
+        (self.watches, self.lists, self.confirms) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        self.captures = captures(&self.parts);
+        self.refused.clear();
+        self.settling.clear();
     }
 
     fn committed(&mut self, ticket: Ticket) {
@@ -392,7 +422,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             term: Some(self.term),
             tracked_pods: u64::try_from(self.table.len()).ok(),
             lag_records: None,
-            since: Some(clock::now()),
+            since: Some(self.parts.wall.now()),
         };
         crate::replica::show(&self.parts.board, shard);
     }
@@ -409,6 +439,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         }
         Ok(())
     }
+}
+
+fn captures<J, S: LogSource>(parts: &Parts<J, S>) -> Captures<S> {
+    Captures::new(parts.capturer.clone(), parts.report, parts.metrics.clone(), parts.capture_deadline)
 }
 
 fn joined<T>(task: &'static str, result: Result<T, JoinError>) -> Result<T, Error> {

@@ -75,7 +75,8 @@ pub(super) struct Publishing<J: Journals> {
 impl<J: Journals + 'static> Publishing<J> {
     /// Begins to open.
     pub(super) fn new(journals: Arc<J>, tenure: Tenure) -> Self {
-        let mut new = Self { journals, tenure, state: None, backoff: Backoff::default(), fences: 0 };
+        let backoff = Backoff::of(&tenure.holder);
+        let mut new = Self { journals, tenure, state: None, backoff, fences: 0 };
         new.open();
         new
     }
@@ -151,7 +152,7 @@ impl<J: Journals + 'static> Publishing<J> {
         };
         match &ended {
             Ok(()) => {
-                self.backoff = Backoff::default();
+                self.backoff.reset();
                 self.fences = 0;
                 self.state = Some(State::Idle(journal));
             }
