@@ -42,6 +42,7 @@ fn first_wrong(seeds: std::ops::Range<u64>, weather: Weather, plant: Option<Plan
                     if !run::seed(seed, weather, plant, false).wrongs.is_empty() {
                         wrong.fetch_min(seed, Ordering::Relaxed);
                     }
+                    progress(seed + 1 - seeds.start, seeds.end - seeds.start);
                 }
             });
         }
@@ -49,6 +50,14 @@ fn first_wrong(seeds: std::ops::Range<u64>, weather: Weather, plant: Option<Plan
     let seed = wrong.into_inner();
     // Again, with its lines.
     (seed != u64::MAX).then(|| (seed, run::seed(seed, weather, plant, true)))
+}
+
+/// `cargo xtask sim` asks for a bar.
+fn progress(done: u64, of: u64) {
+    if std::env::var_os("SIM_PROGRESS").is_some() && (done.is_multiple_of(10) || done == of) {
+        let bar = "#".repeat((done * 40 / of) as usize);
+        eprint!("\r[{bar:<40}] {done} of {of} seeds");
+    }
 }
 
 fn show(seed: u64, outcome: &Outcome) {
@@ -89,4 +98,44 @@ fn a_seed_replays_exactly() {
         assert_eq!(first.fingerprint, again.fingerprint, "seed {seed}");
         assert!(first.events > 0, "seed {seed} told nothing");
     }
+}
+
+/// The plant is found, for one of these reasons, and the same seed is right without it.
+fn is_found(plant: Plant, reasons: &[&str]) {
+    let (seed, outcome) = first_wrong(0..SEEDS, Weather::Rough, Some(plant)).expect("the plant is found");
+    let named = outcome.wrongs.iter().any(|wrong| reasons.iter().any(|reason| wrong.starts_with(reason)));
+    eprintln!("{plant:?}: seed {seed}, {:?}", outcome.wrongs.first());
+    assert!(named, "{plant:?}, seed {seed}: {:?}", outcome.wrongs);
+    let without = run::seed(seed, Weather::Rough, None, false).wrongs;
+    assert!(without.is_empty(), "seed {seed} is wrong without the plant: {without:?}");
+}
+
+#[test]
+fn a_fence_after_the_restore_is_found() {
+    is_found(Plant::FenceAfterRestore, &["doubled", "torn", "fence", "position"]);
+}
+
+#[test]
+fn a_lease_written_without_its_version_is_found() {
+    is_found(Plant::PatchWithoutVersion, &["two permits at once"]);
+}
+
+#[test]
+fn random_event_ids_are_found() {
+    is_found(Plant::RandomIds, &["id"]);
+}
+
+#[test]
+fn events_outside_the_transaction_are_found() {
+    is_found(Plant::OutsideTransaction, &["torn"]);
+}
+
+#[test]
+fn an_unclean_producer_that_is_used_on_is_found() {
+    is_found(Plant::UncleanProducer, &["torn"]);
+}
+
+#[test]
+fn a_stale_list_that_says_it_is_new_is_found() {
+    is_found(Plant::StaleList, &["doubled", "lost", "torn", "sequence", "untrue", "unseen"]);
 }

@@ -174,7 +174,8 @@ impl Asked {
         let next = if rest.is_empty() {
             String::new()
         } else {
-            let token = etcd.version * 1000 + etcd.pages.len() as u64;
+            etcd.tokens += 1;
+            let token = etcd.tokens;
             etcd.pages.insert(token, (version, rest));
             token.to_string()
         };

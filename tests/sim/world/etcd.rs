@@ -18,6 +18,7 @@ pub struct Etcd {
     changed: Arc<Notify>,
     /// Tokens of LISTs that go on: (version, items left).
     pub pages: BTreeMap<u64, (u64, Vec<Arc<str>>)>,
+    pub tokens: u64,
     /// For the planted stale LIST: how pods stood some time ago.
     pub stale: Vec<Arc<str>>,
 }
@@ -62,6 +63,7 @@ impl Etcd {
             truth: Vec::new(),
             changed: Arc::default(),
             pages: BTreeMap::new(),
+            tokens: 0,
             stale: Vec::new(),
         }
     }
