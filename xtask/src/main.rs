@@ -8,6 +8,7 @@ mod demo;
 mod deny;
 mod image;
 mod libtest;
+mod sim;
 mod stack;
 mod suites;
 mod test;
@@ -41,6 +42,8 @@ enum Command {
     Image(image::Image),
     /// Run the test suites, those against real servers on a stack booted for the run.
     Test(test::Test),
+    /// Run more seeds of the simulation than the suite does: docs/simulation.md.
+    Sim(sim::Sim),
     /// Measure speed: the numbers of docs/benchmarks.md.
     Bench(bench::Bench),
     /// Write testkit/stack-modules anew after a change in testkit's versions.rs. Needs the Go module proxy.
@@ -66,6 +69,7 @@ fn run(command: Command) -> Result<()> {
         Command::BuildStack => stack::build(),
         Command::Image(image) => image.run(),
         Command::Test(test) => test.run(),
+        Command::Sim(sim) => sim.run(),
         Command::Bench(bench) => bench.run(),
         Command::PinStack => testkit::stack::modules::regenerate(&suites::workspace().join("testkit/stack-modules")),
     }
