@@ -14,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{chain, signals::Signals},
-    clock,
+    clock::{self, Wall},
     config::{Config, Kafka, Namespaces, Sink},
     http::{self, Board, Health, Server, health::Component, status::Shown},
     leadership::{
         election::Times,
         elector::{self, Elector, Granted},
         lease::Leases,
+        notice,
         peers::Peers,
         tenure::{ShardId, Tenure},
     },
@@ -194,7 +195,7 @@ impl Monitor {
 
     /// Waits for the servers.
     async fn start(&self, config: &Config) -> Result<Started, Error> {
-        let cluster = Cluster::find().await?;
+        let cluster = Cluster::find(&config.identity).await?;
         let cluster_id = match &config.cluster_id {
             Some(id) => id.clone(),
             None => self.cluster_id(&cluster.pods).await?,
@@ -206,7 +207,7 @@ impl Monitor {
             Sink::Kafka(kafka) => {
                 let identity = identity(config, &cluster.id);
                 let settings = settings(kafka, identity.clone(), service)?;
-                let topics = self.topics(&settings, kafka.create_topics).await?;
+                let topics = self.topics(&config.identity, &settings, kafka.create_topics).await?;
                 topics.advice.iter().for_each(|advice| tracing::warn!("{advice}"));
                 let limits = limits(config.limits, &topics);
                 let journals = KafkaJournals::start(settings, &topics).map_err(Error::Journals)?;
@@ -216,7 +217,7 @@ impl Monitor {
     }
 
     async fn cluster_id(&self, pods: &Pods) -> Result<String, Error> {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::of(pods.who());
         loop {
             match pods.cluster_uid().await {
                 Ok(uid) => return Ok(uid),
@@ -227,8 +228,8 @@ impl Monitor {
         }
     }
 
-    async fn topics(&self, settings: &Settings, create: bool) -> Result<Topics, Error> {
-        let mut backoff = Backoff::default();
+    async fn topics(&self, who: &str, settings: &Settings, create: bool) -> Result<Topics, Error> {
+        let mut backoff = Backoff::of(who);
         loop {
             match topics::ensure(settings, create).await {
                 Ok(topics) => return Ok(topics),
@@ -259,6 +260,7 @@ impl Monitor {
             capture_deadline: limits.capture_deadline,
             rules: Arc::new(rules(&config, cluster.id.clone())),
             reconcile_interval: config.reconcile_interval,
+            wall: Wall::default(),
             metrics: self.metrics.clone(),
             board: self.board.clone(),
             cluster: self.cluster.clone(),
@@ -296,7 +298,8 @@ impl Monitor {
         let leases = Leases::new(client, &config.lease_namespace, &name, me, address, times);
         let lease = self.health.component("lease");
         let watcher = Watcher::new(shard, lease, self.metrics.clone(), self.board.clone());
-        Ok(Elector::new(shard, Arc::new(leases), me, times, Arc::new(watcher), self.peers.clone()))
+        let us = notice::Attendant { me: me.into(), peers: self.peers.clone() };
+        Ok(Elector::new(shard, Arc::new(leases), me, times, Arc::new(watcher), notice::by_connection(us)))
     }
 }
 
@@ -322,12 +325,12 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn find() -> Result<Self, Error> {
+    async fn find(who: &str) -> Result<Self, Error> {
         let mut config = kube::Config::infer().await.map_err(|e| Error::Cluster(Box::new(e)))?;
         // Our own limits decide how long a call may take and how often it is tried.
         config.default_retry = false;
         let client = kube::Client::try_from(config.clone()).map_err(|e| Error::Cluster(Box::new(e)))?;
-        let pods = Pods::new(client).at(config.cluster_url.to_string().trim_end_matches('/'));
+        let pods = Pods::new(client).at(config.cluster_url.to_string().trim_end_matches('/')).by(who);
         Ok(Self { id: String::new(), config, pods })
     }
 }

@@ -22,8 +22,6 @@ use tracing::Instrument as _;
 use super::{
     election::{Answer, At, Command, Election, Ended, Input, State, Times, Why},
     lease::{Error, Leases, Seen},
-    notice,
-    peers::Peers,
     record::Record,
     takeover::{Leg, TakeOver},
     tenure::{Grant, Renewed, ShardId, Tenure, Wish},
@@ -63,15 +61,17 @@ impl Granted {
     }
 }
 
+/// Attends a holder: given its address and identity, ends when that instance is dead. Cancelled by dropping.
+pub type Attend = Arc<dyn Fn(Box<str>, Box<str>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
 /// The election of one shard, to be run beside what acts.
 pub struct Elector<O> {
     shard: ShardId,
     leases: Arc<Leases>,
     election: Election,
     observer: Arc<O>,
+    attend: Attend,
     started: Instant,
-    /// Who attends the holder: this replica.
-    us: notice::Attendant,
     grants: mpsc::Sender<Granted>,
     wishes: (mpsc::Sender<Wish>, mpsc::Receiver<Wish>),
     drained: (mpsc::Sender<()>, mpsc::Receiver<()>),
@@ -94,7 +94,7 @@ impl<O: Observer> Elector<O> {
         me: &str,
         times: Times,
         observer: Arc<O>,
-        peers: Peers,
+        attend: Attend,
     ) -> (Self, mpsc::Receiver<Granted>) {
         let (grants, granted) = mpsc::channel(1);
         let elector = Self {
@@ -102,8 +102,8 @@ impl<O: Observer> Elector<O> {
             leases,
             election: Election::new(me, times),
             observer,
+            attend,
             started: Instant::now(),
-            us: notice::Attendant { me: me.into(), peers },
             grants,
             wishes: mpsc::channel(WAITING_MAX),
             drained: mpsc::channel(1),
@@ -192,8 +192,7 @@ impl<O: Observer> Elector<O> {
         };
         let same = |(known, _): &(Record, _)| known.holder == record.holder && known.address == record.address;
         if !self.notice.as_ref().is_some_and(same) {
-            let (identity, us) = (record.holder.clone(), self.us.clone());
-            self.notice = Some((record.clone(), Box::pin(async move { notice::of(&address, &identity, &us).await })));
+            self.notice = Some((record.clone(), (self.attend)(address, record.holder.clone())));
         }
     }
 

@@ -187,10 +187,10 @@ impl Leases {
 
     /// Tells every change until nobody listens any more. `trouble` hears of each failure.
     pub async fn watch(&self, out: mpsc::Sender<Seen>, trouble: impl Fn(Error)) {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::of(&self.me);
         while !out.is_closed() {
             match self.follow(&out).await {
-                Ok(()) => backoff = Backoff::default(),
+                Ok(()) => backoff.reset(),
                 Err(error) => trouble(error),
             }
             tokio::time::sleep(backoff.pause()).await;

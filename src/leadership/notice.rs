@@ -12,14 +12,15 @@
 //! not death. Another identity is proof by itself: a container that was restarted answers at its dead self's address.
 //! A wrong notice costs a change of hands, never correctness (the fence).
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use super::peers::Peers;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
+
+use super::{elector::Attend, peers::Peers};
 
 /// The path that names the instance.
 pub const PATH: &str = "/instance";
@@ -41,6 +42,14 @@ pub struct Attendant {
     pub me: Box<str>,
     /// What we say of ourselves.
     pub peers: Peers,
+}
+
+/// Attends holders over the network.
+pub fn by_connection(us: Attendant) -> Attend {
+    Arc::new(move |address, identity| {
+        let us = us.clone();
+        Box::pin(async move { of(&address, &identity, &us).await })
+    })
 }
 
 /// Returns when the instance `identity` at `address` is dead. Cancel by dropping.

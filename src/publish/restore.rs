@@ -9,7 +9,7 @@
 //! is visible. A tail that heard nothing for 12 h starts anew, since tombstones are kept for 24 h only.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -38,7 +38,11 @@ use super::{
     rights::{Asked, to_mend},
     settings::Settings,
 };
-use crate::{leadership::tenure::ShardId, lifecycle::tracked::Tracked, watch::pod::PodUid};
+use crate::{
+    leadership::tenure::ShardId,
+    lifecycle::tracked::Tracked,
+    watch::pod::{ByUid, PodUid},
+};
 
 /// A restore that takes longer fails, and the caller opens anew while the tenure lasts.
 const RESTORE_MAX: Duration = Duration::from_secs(30);
@@ -93,7 +97,7 @@ pub struct Restored {
     /// How far the last holder had come.
     pub position: Option<Position>,
     /// What has been told, per pod that is not forgotten yet.
-    pub told: HashMap<PodUid, Tracked>,
+    pub told: ByUid<Tracked>,
     /// Records that this release cannot act on: their pods are in `told` no more, and must not be acted on.
     pub unreadable: Vec<Unreadable>,
 }

@@ -156,6 +156,7 @@ impl Scope {
 pub struct Pods {
     client: Client,
     server: std::sync::Arc<str>,
+    who: std::sync::Arc<str>,
 }
 
 impl std::fmt::Debug for Pods {
@@ -167,13 +168,24 @@ impl std::fmt::Debug for Pods {
 impl Pods {
     /// Over a client without retries.
     pub fn new(client: Client) -> Self {
-        Self { client, server: "".into() }
+        Self { client, server: "".into(), who: "".into() }
     }
 
     /// Names the server's address in errors.
     #[must_use]
     pub fn at(self, server: &str) -> Self {
         Self { server: server.into(), ..self }
+    }
+
+    /// Names the replica that asks, so that several do not try again in step.
+    #[must_use]
+    pub fn by(self, who: &str) -> Self {
+        Self { who: who.into(), ..self }
+    }
+
+    /// The replica that asks.
+    pub fn who(&self) -> &str {
+        &self.who
     }
 
     /// One page of a consistent LIST (no resourceVersion asked for: never older than when it was asked).

@@ -4,7 +4,11 @@
 //! absent or null field is its default, an unreadable time is `None`, and [`decode`] falls back to a field-by-field
 //! reading before it gives a pod up, so that one odd object never blinds the watch. Pure: no clock, no I/O.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    hash::{BuildHasherDefault, DefaultHasher},
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
@@ -19,6 +23,10 @@ impl fmt::Display for PodUid {
         f.write_str(&self.0)
     }
 }
+
+/// Something per pod. Walked in the same order by every process with the same history, so that a simulated run replays;
+/// keys that nobody outside knows are not needed, since UIDs are made up by the API server.
+pub type ByUid<T> = HashMap<PodUid, T, BuildHasherDefault<DefaultHasher>>;
 
 /// A resourceVersion. Ordered integers within one resource type since Kubernetes 1.35 (KEP-5504).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

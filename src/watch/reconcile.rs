@@ -35,7 +35,7 @@ pub struct Snapshot {
 
 /// LISTs all pages, retrying until it works. `trouble` hears of each failure. Cancel by dropping.
 pub async fn list(pods: &Pods, scope: &Scope, mut trouble: impl FnMut(Error)) -> Snapshot {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::of((pods.who(), scope.stream()));
     loop {
         match pages(pods, scope).await {
             Ok(snapshot) => return snapshot,

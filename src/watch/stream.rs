@@ -8,7 +8,10 @@
 //! ```
 //! It never stops reading for Kafka or logs: the worker always takes notices and coalesces by pod.
 
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher as _},
+    time::Duration,
+};
 
 use tokio::{
     sync::mpsc,
@@ -106,7 +109,7 @@ pub async fn run(
     out: mpsc::Sender<Notice>,
 ) {
     let teller = Teller { stream, era, out };
-    let mut trouble = Trouble::default();
+    let mut trouble = Trouble::of((pods.who(), scope.stream()));
     while let Some(from) = starts.recv().await {
         let Some(expiry) = follow(&pods, &scope, from, &teller, &mut trouble).await else { return };
         // Each asks for a LIST of everything: a server on whose LISTs no watch can follow is not to be hammered.
@@ -118,7 +121,7 @@ pub async fn run(
 }
 
 /// What keeps a stream from getting on. Pure.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Trouble {
     /// Between two connections.
     connections: Backoff,
@@ -129,11 +132,17 @@ struct Trouble {
 }
 
 impl Trouble {
+    fn of(who: impl Hash) -> Self {
+        let salt = hash(who);
+        Self { connections: Backoff::of((salt, 0)), positions: Backoff::of((salt, 1)), garbled: 0 }
+    }
+
     /// A line was understood; it may have brought the position forward.
     fn went(&mut self, forward: bool) {
-        self.connections = Backoff::default();
+        self.connections.reset();
         if forward {
-            (self.positions, self.garbled) = (Backoff::default(), 0);
+            self.positions.reset();
+            self.garbled = 0;
         }
     }
 
@@ -243,12 +252,23 @@ async fn take(frame: Frame, from: &mut ResourceVersion, teller: &Teller) -> Opti
 }
 
 /// 10 ms, doubled to 2 s, each less up to a quarter so that replicas do not fall into step.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Backoff {
+    salt: u64,
     tries: u32,
 }
 
 impl Backoff {
+    /// Of one who pauses. Two of them pause differently; the same one always alike, so that a simulated run replays.
+    pub fn of(who: impl Hash) -> Self {
+        Self { salt: hash(who), tries: 0 }
+    }
+
+    /// It worked: the next pause is the first.
+    pub fn reset(&mut self) {
+        self.tries = 0;
+    }
+
     /// No pause was asked for since the last success.
     pub fn is_fresh(&self) -> bool {
         self.tries == 0
@@ -265,10 +285,14 @@ impl Backoff {
     pub fn pause(&mut self) -> Duration {
         let full = BACKOFF_FIRST.saturating_mul(1 << self.tries.min(8)).min(BACKOFF_MAX);
         self.tries = self.tries.saturating_add(1);
-        // The hasher's keys differ per process and per call: jitter without a random number generator of our own.
-        let random = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), self.tries);
-        full - full.mul_f64((random % 256) as f64 / 1024.0)
+        full - full.mul_f64((hash((self.salt, self.tries)) % 256) as f64 / 1024.0)
     }
+}
+
+fn hash(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -277,20 +301,28 @@ mod tests {
 
     #[test]
     fn backoff_starts_in_milliseconds_and_ends_at_two_seconds() {
-        let mut backoff = Backoff::default();
+        let pauses = |who: &str| -> Vec<Duration> {
+            let mut backoff = Backoff::of(who);
+            (0..12).map(|_| backoff.pause()).collect()
+        };
+        assert_eq!(pauses("me"), pauses("me"));
+        assert_ne!(pauses("me"), pauses("another"), "replicas do not fall into step");
+        let mut backoff = Backoff::of("me");
         assert!(backoff.is_fresh());
         let pauses: Vec<Duration> = (0..12).map(|_| backoff.pause()).collect();
         assert!(pauses[0] <= BACKOFF_FIRST && pauses[0] >= BACKOFF_FIRST.mul_f64(0.75));
         assert!(pauses[11] <= BACKOFF_MAX && pauses[11] >= BACKOFF_MAX.mul_f64(0.75));
         assert!(!backoff.is_fresh());
-        let mut backoff = Backoff::default();
+        backoff.reset();
+        assert_eq!(backoff.pause(), pauses[0]);
+        let mut backoff = Backoff::of("me");
         assert_eq!(backoff.pause_unless_fresh(), Duration::ZERO);
         assert!(backoff.pause_unless_fresh() >= BACKOFF_FIRST);
     }
 
     #[test]
     fn a_position_is_given_up_after_garbled_lines_in_a_row_without_progress() {
-        let mut trouble = Trouble::default();
+        let mut trouble = Trouble::of("me");
         let tries = |trouble: &mut Trouble| (0..7).map(|_| trouble.garbled()).collect::<Vec<bool>>();
         assert_eq!(tries(&mut trouble), [false, false, true, false, false, true, false], "and once more after a LIST");
         trouble.went(false);
@@ -302,7 +334,7 @@ mod tests {
 
     #[test]
     fn only_progress_ends_the_pauses_between_useless_positions() {
-        let mut trouble = Trouble::default();
+        let mut trouble = Trouble::of("me");
         trouble.positions.pause();
         trouble.went(false);
         assert!(!trouble.positions.is_fresh());

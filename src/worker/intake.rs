@@ -1,6 +1,10 @@
 //! What comes from the API server: watch notices, LISTs, and GETs that confirm a going.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::mpsc,
@@ -41,6 +45,8 @@ pub(super) struct Feed {
     starts: mpsc::Sender<ResourceVersion>,
     watch: AbortHandle,
     suspects: Suspects,
+    /// Pods whose DELETED is being judged by a GET.
+    judged: BTreeSet<PodUid>,
     /// LISTs under way.
     listing: usize,
     held: Option<Listed>,
@@ -82,14 +88,18 @@ pub(super) struct Confirmed {
 }
 
 impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
-    /// Begins to watch from the recorded positions, with the LISTs beside it.
-    pub(super) fn begin_feeds(&mut self, restored: &Restored) {
-        // Another selection makes the recorded positions meaningless: pods may have entered it without any event.
+    /// Another selection makes the recorded positions meaningless: pods may have entered it without any event.
+    pub(super) fn knows_selection(&self, restored: &Restored) -> bool {
         let same = |ours: &crate::publish::identity::Identity| {
             let found = restored.identity.as_ref();
             found.is_some_and(|f| f.selector == ours.selector && f.namespaces == ours.namespaces)
         };
-        let valid = self.parts.identity.as_ref().is_some_and(same);
+        self.parts.identity.as_ref().is_some_and(same)
+    }
+
+    /// Begins to watch from the recorded positions, with the LISTs beside it.
+    pub(super) fn begin_feeds(&mut self, restored: &Restored) {
+        let valid = self.knows_selection(restored);
         let known = |name: &str| restored.position.as_ref().filter(|_| valid)?.streams.get(name).copied();
         let streams =
             self.parts.scopes.iter().map(|scope| Stream::new(scope.stream(), known(scope.stream()))).collect();
@@ -113,6 +123,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             starts,
             watch,
             suspects: Suspects::default(),
+            judged: BTreeSet::new(),
             listing: 0,
             held: None,
             listed: false,
@@ -302,7 +313,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     /// A DELETED event: gone for sure, or perhaps only out of the selection.
     fn deleted(&mut self, stream: usize, pod: Box<Pod>, arrived: Instant) {
         let version = pod.metadata.resource_version;
-        let gone = Gone { observed: true, version, listed: false };
+        let gone = Gone { observed: true, version, as_of: version, listed: false };
         let uid = pod.metadata.uid.clone();
         if pod.metadata.surely_deleted() {
             self.table.gone(stream, &uid, Some(pod), gone, arrived);
@@ -310,6 +321,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             // Until the GET has answered, the position stays below: a successor would have to ask again.
             self.table.streams[stream].opened(version);
             let era = self.table.streams[stream].era();
+            self.feeds[stream].judged.insert(uid.clone());
             let (namespace, name) = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
             self.confirm(
                 Confirmed { stream, era, uid, last: Some(pod), gone, holds: true, found: Found::Unknown },
@@ -324,7 +336,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         for (uid, version, reason) in self.feeds[stream].suspects.due(seen) {
             let Some(tracked) = self.table.tracked(&uid) else { continue };
             let (namespace, name) = (tracked.namespace.clone(), tracked.pod_name.clone());
-            let gone = Gone { observed: false, version, listed: reason == Reason::Periodic };
+            let gone = Gone { observed: false, version, as_of: version, listed: reason == Reason::Periodic };
             self.table.streams[stream].opened(version);
             self.confirm(
                 Confirmed { stream, era, uid, last: None, gone, holds: true, found: Found::Unknown },
@@ -338,10 +350,11 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     fn confirm(&mut self, asked: Confirmed, namespace: &str, name: &str) {
         let (pods, cluster) = (self.parts.pods.clone(), self.parts.cluster.clone());
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        let permits = Arc::clone(&self.confirm_permits);
+        let (permits, scope) = (Arc::clone(&self.confirm_permits), self.feeds[asked.stream].scope.clone());
         self.confirms.spawn(async move {
             let _permit = permits.acquire_owned().await.expect("the semaphore is never closed");
-            let found = still_there(&pods, &namespace, &name, &asked.uid, |error| cluster.not_yet(chain(&error))).await;
+            let trouble = |error| cluster.not_yet(chain(&error));
+            let found = still_there(&pods, &scope, &namespace, &name, &asked.uid, trouble).await;
             Confirmed { found, ..asked }
         });
     }
@@ -355,13 +368,22 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         if holds {
             self.table.streams[stream].settled(gone.version);
         }
+        // Who saw it go knows more than a LIST that lacks it, even if its GET is answered later.
+        let judged = if gone.observed { self.feeds[stream].judged.remove(&uid) } else { false };
+        if !judged && self.feeds[stream].judged.contains(&uid) {
+            return;
+        }
         match found {
             // Every LIST asks again about pods that left: said once.
             Found::Exists if self.table.left(&uid, gone.version, Instant::now()) => {
                 tracing::info!(pod_uid = %uid, "pod left the selection, no longer followed");
             }
             Found::Exists => {}
-            Found::Gone => self.table.gone(stream, &uid, last, gone, Instant::now()),
+            // INV-7: to be forgotten only once the watch has come as far as the GET was.
+            Found::Gone(version) => {
+                let gone = Gone { as_of: version.max(gone.version), ..gone };
+                self.table.gone(stream, &uid, last, gone, Instant::now());
+            }
             // Kept, and asked again; the position goes on without it, since a later LIST lacks it too.
             Found::Unknown => {
                 self.refused.insert(uid.clone(), Confirmed { stream, era, uid, last, gone, holds: false, found });
@@ -452,8 +474,8 @@ impl Feed {
 enum Found {
     /// A pod of this name and UID.
     Exists,
-    /// None.
-    Gone,
+    /// None, as of this version: whatever the watch has still to bring of it is older.
+    Gone(ResourceVersion),
     /// It may not be asked.
     Unknown,
 }
@@ -461,19 +483,16 @@ enum Found {
 /// Whether a pod of this name and UID exists, asked until there is an answer or a refusal.
 async fn still_there(
     pods: &Pods,
+    scope: &Scope,
     namespace: &str,
     name: &str,
     uid: &PodUid,
     mut trouble: impl FnMut(ApiError),
 ) -> Found {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::of((pods.who(), uid));
     loop {
-        match pods.get(namespace, name).await {
-            Ok(None) => return Found::Gone,
-            Ok(Some(Decoded::Whole(pod) | Decoded::Partly { pod, .. })) => {
-                return if pod.metadata.uid == *uid { Found::Exists } else { Found::Gone };
-            }
-            Ok(Some(Decoded::Unreadable { .. })) => return Found::Exists,
+        match found(pods, scope, namespace, name, uid).await {
+            Ok(found) => return found,
             Err(error) => {
                 let refused = matches!(error, ApiError::Forbidden { .. });
                 trouble(error);
@@ -483,5 +502,14 @@ async fn still_there(
             }
         }
         sleep(backoff.pause()).await;
+    }
+}
+
+async fn found(pods: &Pods, scope: &Scope, namespace: &str, name: &str, uid: &PodUid) -> Result<Found, ApiError> {
+    match pods.get(namespace, name).await? {
+        Some(Decoded::Whole(pod) | Decoded::Partly { pod, .. }) if pod.metadata.uid == *uid => Ok(Found::Exists),
+        Some(Decoded::Unreadable { .. }) => Ok(Found::Exists),
+        // A 404 does not say as of when.
+        Some(_) | None => Ok(Found::Gone(pods.version(scope).await?)),
     }
 }

@@ -19,7 +19,7 @@ mod steps;
 pub mod table;
 mod tenure;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
@@ -37,7 +37,7 @@ use self::{
 };
 use crate::{
     cli::chain,
-    clock,
+    clock::Wall,
     http::{Board, health::Component, health::Heartbeat},
     leadership::{peers::Peers, takeover::Leg, tenure::Tenure},
     lifecycle::{event::Captured, identity::OddId, rules::Rules},
@@ -53,7 +53,7 @@ use crate::{
     telemetry::metrics::{self, FenceResult, Metrics, MissingId, Role, Verdict},
     watch::{
         api::{Pods, Scope},
-        pod::PodUid,
+        pod::{ByUid, PodUid},
         stream::{NOTICES_MAX, Notice},
     },
 };
@@ -89,6 +89,8 @@ pub struct Parts<J, S> {
     pub rules: Arc<Rules>,
     /// Between two reconciliations.
     pub reconcile_interval: Duration,
+    /// What events call now; decides nothing but whether a settle grace is over.
+    pub wall: Wall,
     /// What is counted.
     pub metrics: Metrics,
     /// What the status page shows.
@@ -115,6 +117,7 @@ impl<J, S: Clone> Clone for Parts<J, S> {
             capture_deadline: self.capture_deadline,
             rules: Arc::clone(&self.rules),
             reconcile_interval: self.reconcile_interval,
+            wall: self.wall.clone(),
             metrics: self.metrics.clone(),
             board: self.board.clone(),
             cluster: self.cluster.clone(),
@@ -165,7 +168,7 @@ pub struct Worker<J: Journals, S> {
     confirms: JoinSet<Confirmed>,
     confirm_permits: Arc<Semaphore>,
     /// Goings that could not be confirmed for want of the right to ask.
-    refused: HashMap<PodUid, Confirmed>,
+    refused: ByUid<Confirmed>,
     captures: Captures<S>,
     settling: DelayQueue<PodUid>,
     reconcile: Interval,
@@ -198,7 +201,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             lists: JoinSet::new(),
             confirms: JoinSet::new(),
             confirm_permits: Arc::new(Semaphore::new(CONFIRMS_MAX)),
-            refused: HashMap::new(),
+            refused: ByUid::default(),
             captures,
             settling: DelayQueue::new(),
             reconcile: every(parts.reconcile_interval),
@@ -224,9 +227,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         loop {
             self.publish();
             tokio::select! {
+                // In this order: what may be plenty comes last, so that it holds nothing else back, and the rest is rare.
+                biased;
                 () = ended.cancelled() => return self.drain().await,
                 happened = self.publishing.next() => self.happened(happened)?,
-                Some(notice) = self.notices.recv() => self.notice(notice),
                 Some(listed) = self.lists.join_next() => self.listed(joined("LIST", listed)?),
                 Some(confirmed) = self.confirms.join_next() => self.confirmed(joined("GET", confirmed)?),
                 Some(captured) = self.captures.next() => self.captured(joined("capture", captured)?),
@@ -240,6 +244,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                     self.ask_again();
                 }
                 _ = beat.tick() => self.turned(),
+                Some(notice) = self.notices.recv() => self.notice(notice),
             }
         }
     }
@@ -268,7 +273,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         {
             return;
         }
-        let now = clock::now();
+        let now = self.parts.wall.now();
         let listing: Vec<bool> = self.feeds.iter().map(Feed::is_listing).collect();
         let formed = self.table.form(now, &self.parts.rules, &listing);
         for (until, uid) in formed.settle {
@@ -327,6 +332,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         if self.feeds.is_empty() {
             self.begin_feeds(&restored);
         }
+        self.table.reached(restored.position.as_ref().filter(|_| self.knows_selection(&restored)));
         let unreadable = restored.unreadable.iter().filter_map(Unreadable::pod).collect();
         let wanted = self.table.restore(restored.told, unreadable);
         self.queue_captures(wanted);

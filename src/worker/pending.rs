@@ -48,10 +48,11 @@ impl Pending {
         self.left = self.left.map(|_| ResourceVersion::default());
     }
 
-    /// Whether a state of this version says nothing new.
+    /// Whether a state of this version says nothing new. Also of a pod that is gone: a GET may be ahead of the watch, which
+    /// still brings its last states.
     pub(super) fn is_newer(&self, version: ResourceVersion) -> bool {
         let known = self.pod.as_ref().map(|p| p.metadata.resource_version);
-        self.gone.is_some() || known.max(self.left).is_some_and(|known| known >= version)
+        known.max(self.left).is_some_and(|known| known >= version)
     }
 }
 
@@ -71,8 +72,10 @@ pub enum Source {
 pub struct Gone {
     /// False: found missing by a LIST.
     pub observed: bool,
-    /// Of the going.
+    /// Of the going: the position stays below it until it is told.
     pub version: ResourceVersion,
+    /// Nothing of the pod is newer than this: it may be forgotten once the watch has come so far.
+    pub as_of: ResourceVersion,
     /// Found by a periodic LIST.
     pub listed: bool,
 }

@@ -6,7 +6,12 @@
 //!      └──────── Resting ◀──────────┘        (a journal whose last answer was not clean is never used again)
 //! ```
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep};
 
@@ -91,23 +96,24 @@ struct Fences {
 
 impl Fences {
     /// One more, now; gives how long to rest.
-    fn another(&mut self, now: Instant) -> Duration {
+    fn another(&mut self, who: &str, now: Instant) -> Duration {
         if self.last.is_none_or(|last| now.duration_since(last) > FENCES_APART) {
             self.in_a_row = 0;
         }
         (self.in_a_row, self.last) = (self.in_a_row + 1, Some(now));
         let full = FENCED_REST.saturating_mul(1 << (self.in_a_row - 1).min(8)).min(FENCED_REST_MAX);
         // Two that rest equally long would meet again and again.
-        let random = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), self.in_a_row);
-        full.mul_f64(0.5 + (random % 1024) as f64 / 2048.0)
+        let mut hasher = DefaultHasher::new();
+        (who, self.in_a_row).hash(&mut hasher);
+        full.mul_f64(0.5 + (hasher.finish() % 1024) as f64 / 2048.0)
     }
 }
 
 impl<J: Journals + 'static> Publishing<J> {
     /// Begins to open.
     pub(super) fn new(journals: Arc<J>, tenure: Tenure) -> Self {
-        let fences = Fences::default();
-        let mut new = Self { journals, tenure, state: None, backoff: Backoff::default(), fences, waits_since: None };
+        let (backoff, fences) = (Backoff::of(&tenure.holder), Fences::default());
+        let mut new = Self { journals, tenure, state: None, backoff, fences, waits_since: None };
         new.open();
         new
     }
@@ -207,7 +213,7 @@ impl<J: Journals + 'static> Publishing<J> {
         };
         match &ended {
             Ok(()) => {
-                self.backoff = Backoff::default();
+                self.backoff.reset();
                 self.waits_since = None;
                 self.state = Some(State::Idle(journal));
             }
@@ -227,7 +233,7 @@ impl<J: Journals + 'static> Publishing<J> {
     }
 
     fn fenced(&mut self) {
-        let rest = self.fences.another(Instant::now());
+        let rest = self.fences.another(&self.tenure.holder, Instant::now());
         self.ask_the_lease(rest);
     }
 
@@ -256,13 +262,13 @@ mod tests {
     fn fences_in_a_row_are_counted_over_commits_and_rest_longer_each_time() {
         let (mut fences, mut now) = (Fences::default(), Instant::now());
         for (n, full) in [1_u32, 2, 4, 8, 16, 16, 16].into_iter().enumerate() {
-            let (rest, full) = (fences.another(now), Duration::from_secs(full.into()));
+            let (rest, full) = (fences.another("me", now), Duration::from_secs(full.into()));
             assert!(rest >= full / 2 && rest <= full, "fence {n}: {rest:?} of {full:?}");
             assert_eq!(fences.in_a_row as usize, n + 1);
             now += rest + FENCED_REST_MAX;
         }
         now += FENCES_APART;
-        assert!(fences.another(now) <= FENCED_REST, "another story");
+        assert!(fences.another("me", now) <= FENCED_REST, "another story");
         assert_eq!(fences.in_a_row, 1);
     }
 }

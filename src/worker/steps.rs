@@ -30,7 +30,7 @@ pub(super) fn chain(
     let between = first.tracked.as_ref().or(told);
     let second = match pending {
         Some(Pending { pod: last, gone: Some(gone), .. }) => {
-            let (observed, version) = (gone.observed, gone.version);
+            let (observed, version) = (gone.observed, gone.as_of);
             step(uid, between, Input::Gone { last: last.as_deref(), observed, version, now }, rules)
         }
         Some(Pending { pod: Some(pod), .. }) => step(uid, between, Input::Observed { pod, now }, rules),

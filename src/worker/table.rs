@@ -5,7 +5,7 @@
 
 mod reset;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -24,8 +24,8 @@ use crate::{
         tracked::Tracked,
     },
     logs::Target,
-    publish::Batch,
-    watch::pod::{Pod, PodUid, ResourceVersion},
+    publish::{Batch, Position},
+    watch::pod::{ByUid, Pod, PodUid, ResourceVersion},
 };
 
 /// Pods per transaction: full batches are as fast as no transaction at all.
@@ -99,7 +99,7 @@ pub enum Drift {
 /// All pods of a shard.
 #[derive(Debug)]
 pub struct Table {
-    slots: HashMap<PodUid, Slot>,
+    slots: ByUid<Slot>,
     ready: VecDeque<PodUid>,
     /// Told as gone and not yet tombstones: (stream, version of the going, pod).
     gone: BTreeSet<(usize, ResourceVersion, PodUid)>,
@@ -117,7 +117,7 @@ impl Table {
     /// An empty table over these streams.
     pub fn new(streams: Vec<Stream>) -> Self {
         Self {
-            slots: HashMap::new(),
+            slots: ByUid::default(),
             ready: VecDeque::new(),
             gone: BTreeSet::new(),
             captures_held: 0,
@@ -142,10 +142,20 @@ impl Table {
         !self.ready.is_empty() || !self.rewrites.is_empty()
     }
 
+    /// The changelog says how far the streams were worked through, also by a commit whose answer we never had.
+    pub fn reached(&mut self, position: Option<&Position>) {
+        for stream in &mut self.streams {
+            if let Some(reached) = position.and_then(|position| position.streams.get(&stream.name)) {
+                // INV-7: tombstones rest on it.
+                stream.commit(*reached);
+            }
+        }
+    }
+
     /// Makes what the changelog holds the truth about what has been told, and gives the captures that it still wants.
     /// Observations and captures that wait stay.
     /// Nothing more is told of `unreadable` pods: a later release wrote of them, or their story would be told anew.
-    pub fn restore(&mut self, told: HashMap<PodUid, Tracked>, unreadable: HashSet<PodUid>) -> Vec<Target> {
+    pub fn restore(&mut self, told: ByUid<Tracked>, unreadable: HashSet<PodUid>) -> Vec<Target> {
         for uid in &unreadable {
             self.remove(uid);
         }
@@ -239,7 +249,9 @@ impl Table {
         let pending = slot.pending.get_or_insert_with(|| Pending::new(arrived));
         // Who saw it go knows more than a LIST that lacks it.
         if pending.gone.is_none_or(|known| !known.observed) {
-            pending.pod = last.or(pending.pod.take());
+            // Judged by a GET, it may have left, returned and ended since that last state.
+            let version = |pod: &Box<Pod>| pod.metadata.resource_version;
+            pending.pod = last.into_iter().chain(pending.pod.take()).max_by_key(version);
             (pending.gone, pending.arrived, pending.listed) = (Some(gone), arrived, gone.listed);
         }
         pending.hold(gone.version, &mut self.streams[stream]);

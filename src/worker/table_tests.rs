@@ -1,6 +1,6 @@
 //! The table without I/O: a commit, an abort and a restore at every point leave the same story.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
@@ -53,7 +53,7 @@ fn pod(version: u64) -> Box<Pod> {
 /// A monitor whose journal is a list, with a Kafka that does as it is told.
 struct Rig {
     table: Table,
-    told: HashMap<PodUid, Tracked>,
+    told: ByUid<Tracked>,
     events: Vec<Event>,
     listing: bool,
 }
@@ -61,7 +61,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let table = Table::new(vec![Stream::new("runs", None)]);
-        Self { table, told: HashMap::new(), events: Vec::new(), listing: false }
+        Self { table, told: ByUid::default(), events: Vec::new(), listing: false }
     }
 
     fn form(&mut self) -> Formed {
@@ -96,7 +96,8 @@ impl Rig {
     }
 
     fn lose(&mut self, version: u64) {
-        let gone = Gone { observed: true, version: ResourceVersion(version), listed: false };
+        let gone =
+            Gone { observed: true, version: ResourceVersion(version), as_of: ResourceVersion(version), listed: false };
         self.table.gone(0, &uid(), Some(pod(3)), gone, Instant::now());
         self.table.streams[0].progress(ResourceVersion(version));
     }
@@ -265,11 +266,61 @@ fn a_going_holds_the_position_also_beside_what_holds_nothing() {
 fn a_going_that_was_seen_stays_one_that_was_seen() {
     let mut rig = Rig::new();
     rig.lose(4);
-    let missing = Gone { observed: false, version: ResourceVersion(9), listed: true };
+    let missing = Gone { observed: false, version: ResourceVersion(9), as_of: ResourceVersion(9), listed: true };
     rig.table.gone(0, &uid(), None, missing, Instant::now());
     rig.commit_all();
     let Body::Terminated { observed, .. } = rig.events[3].body else { panic!("not a going") };
     assert!(observed);
+}
+
+/// A DELETED is judged by a GET, which takes its time and may be ahead of the watch.
+#[test]
+fn a_going_that_a_get_finds_before_the_watch_tells_the_newest_state() {
+    let going = Gone { observed: true, version: ResourceVersion(2), as_of: ResourceVersion(5), listed: false };
+    for seen_first in [false, true] {
+        let mut rig = Rig::new();
+        rig.see(1);
+        rig.commit_all();
+        if seen_first {
+            rig.see(3);
+        }
+        rig.table.gone(0, &uid(), Some(pod(2)), going, Instant::now());
+        if !seen_first {
+            rig.see(3);
+        }
+        rig.commit_all();
+        assert_eq!(rig.story(), STORY, "seen first: {seen_first}");
+    }
+}
+
+#[test]
+fn a_going_that_a_get_found_is_remembered_until_the_watch_has_come_so_far() {
+    let mut rig = Rig::new();
+    rig.see(1);
+    let going = Gone { observed: true, version: ResourceVersion(2), as_of: ResourceVersion(5), listed: false };
+    rig.table.gone(0, &uid(), Some(pod(2)), going, Instant::now());
+    rig.commit_all();
+    let told = rig.story();
+    rig.see(3);
+    rig.commit_all();
+    assert_eq!(rig.form().batch.records, [], "the watch may bring more of it");
+    assert_eq!(rig.story(), told, "INV-6: and that is told no more");
+    rig.table.streams[0].progress(ResourceVersion(5));
+    assert_eq!(rig.form().batch.records, [(uid(), None)]);
+}
+
+#[test]
+fn the_position_stays_at_what_an_unknown_commit_reached() {
+    let mut rig = Rig::new();
+    rig.see(1);
+    let formed = rig.form();
+    let position = Position { streams: rig.table.positions(), ..Position::default() };
+    rig.keep(&formed.batch);
+    rig.table.aborted(formed.in_flight);
+    assert_eq!(rig.table.positions()["runs"], ResourceVersion(0), "nobody knows yet");
+    rig.table.reached(Some(&position));
+    rig.table.restore(rig.told.clone(), HashSet::new());
+    assert_eq!(rig.table.positions()["runs"], ResourceVersion(1), "INV-7");
 }
 
 #[test]
@@ -292,7 +343,7 @@ fn a_reset_store_is_remembered_in_the_changelog() {
 #[test]
 fn nothing_is_told_of_a_pod_whose_record_cannot_be_read() {
     let mut rig = Rig::new();
-    rig.table.restore(HashMap::new(), HashSet::from([uid()]));
+    rig.table.restore(ByUid::default(), HashSet::from([uid()]));
     whole_life(&mut rig);
     assert!(rig.story().is_empty() && rig.told.is_empty());
 }

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use super::{Worker, publishing::FENCES_ALARMING};
 use crate::{
     cli::chain,
-    clock,
     http::status::ShardStatus,
     leadership::{election::GiveUp, takeover::Leg},
     logs::streams::LogSource,
@@ -84,7 +83,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             term: Some(self.term),
             tracked_pods: u64::try_from(self.table.len()).ok(),
             lag_records: None,
-            since: Some(clock::now()),
+            since: Some(self.parts.wall.now()),
         };
         crate::replica::show(&self.parts.board, shard);
     }

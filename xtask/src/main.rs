@@ -10,6 +10,7 @@ mod demo;
 mod deny;
 mod image;
 mod libtest;
+mod sim;
 mod stack;
 mod suites;
 mod test;
@@ -45,6 +46,8 @@ enum Command {
     Test(test::Test),
     /// Kill leaders while pods live and end, and judge what a consumer saw.
     Chaos(chaos::Chaos),
+    /// Run more seeds of the simulation than the suite does: docs/simulation.md.
+    Sim(sim::Sim),
     /// Measure speed: the numbers of docs/benchmarks.md.
     Bench(bench::Bench),
     /// Write testkit/stack-modules anew after a change in testkit's versions.rs. Needs the Go module proxy.
@@ -70,6 +73,7 @@ fn run(command: Command) -> Result<()> {
         Command::BuildStack => stack::build(),
         Command::Image(image) => image.run(),
         Command::Test(test) => test.run(),
+        Command::Sim(sim) => sim.run(),
         Command::Bench(bench) => bench.run(),
         Command::Chaos(chaos) => chaos.run(),
         Command::PinStack => testkit::stack::modules::regenerate(&suites::workspace().join("testkit/stack-modules")),

@@ -15,17 +15,20 @@ pub(crate) enum Suite {
     Clippy,
     Deny,
     Core,
+    /// Whole replicas under virtual time: needs no server.
+    Sim,
     Stack,
     /// A test target of the root package that needs the booted stack.
     Target(&'static str),
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Fmt,
         Self::Clippy,
         Self::Deny,
         Self::Core,
+        Self::Sim,
         Self::Stack,
         Self::Target("apiserver"),
         Self::Target("broker"),
@@ -40,6 +43,7 @@ impl Suite {
             Self::Clippy => "clippy",
             Self::Deny => "deny",
             Self::Core => "core",
+            Self::Sim => "sim",
             Self::Stack => "stack",
             Self::Target(name) => name,
         }
@@ -52,6 +56,7 @@ impl Suite {
             Self::Deny => 10,
             Self::Clippy | Self::Core | Self::Stack => 90,
             Self::Target("system") => 240,
+            Self::Sim => 240,
             // The image is built in it, too.
             Self::Target("deploy") => 240,
             // Tests that break a server of their own take turns; brokers are paused beyond the time of a transaction.
@@ -73,6 +78,7 @@ impl Suite {
     pub(crate) fn exists(self) -> bool {
         match self {
             Self::Target(name) => has_target(&workspace().join("tests"), name),
+            Self::Sim => has_target(&workspace().join("tests"), "sim"),
             Self::Stack => has_target(&workspace().join("testkit/tests"), "stack"),
             _ => true,
         }
@@ -110,6 +116,7 @@ impl Suite {
                 commands.extend(["laws", "tidy", "cli", "run"].map(|name| cargo_test(&["--test", name])));
                 commands
             }
+            Self::Sim => vec![cargo_test(&["--test", "sim"])],
             // Stacks side by side already fill the machine: one test at a time.
             Self::Stack => {
                 vec![cargo_test(&["--test", "stack", "--", "--test-threads=1"])]
@@ -163,7 +170,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 
 /// Always of the whole workspace: another choice of packages is another choice of their dependencies'
 /// features, and everything would be compiled once more.
-fn cargo_test(arguments: &[&str]) -> Command {
+pub(crate) fn cargo_test(arguments: &[&str]) -> Command {
     let mut command = cargo(&["test", "--locked", "--workspace"]);
     command.args(arguments);
     command

@@ -1,0 +1,339 @@
+//! `Journals` over the simulated broker: what the Kafka client does, step by step, each step through the network.
+//!
+//! A commit goes on beside its caller, as librdkafka's threads do: dropping the call does not stop it, death does.
+
+use std::{sync::Arc, time::Duration};
+
+use pod_monitor::{
+    leadership::tenure::{ShardId, Tenure},
+    ports::{Journal, Journals, Readiness},
+    publish::{
+        Batch, changelog,
+        error::{CommitError, OpenError},
+        fence,
+        identity::Identity,
+        record::{self, Service},
+        restore::{self, Restored},
+    },
+};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+
+use super::{
+    World, after,
+    broker::{Item, Refusal, TRANSACTION_TIMEOUT},
+    lock,
+    process::Process,
+    wire::{To, Way, Wire},
+};
+use crate::plants::Plant;
+
+const SHARD: ShardId = ShardId(0);
+/// `socket.timeout.ms`
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
+const FENCE_MAX: Duration = Duration::from_secs(20);
+const RESTORE_MAX: Duration = Duration::from_secs(10);
+/// What the client waits before it asks again after "concurrent transactions".
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// One process's clients.
+pub struct Kafka {
+    wire: Wire,
+    identity: Identity,
+    following: std::sync::Mutex<Option<Instant>>,
+}
+
+/// Told through by one producer epoch.
+pub struct Told {
+    line: Line,
+    tenure: Tenure,
+    /// Written with the first commit where the changelog is new.
+    identity: Option<Identity>,
+    spent: bool,
+}
+
+/// One producer.
+#[derive(Clone)]
+struct Line {
+    wire: Wire,
+    epoch: u32,
+    sequence: u64,
+}
+
+struct Verdict {
+    result: Result<(), CommitError>,
+    clean: bool,
+    sequence: u64,
+}
+
+impl Kafka {
+    pub fn new(world: Arc<World>, process: Arc<Process>, identity: Identity) -> Self {
+        Self { wire: Wire { world, process, to: To::Kafka }, identity, following: std::sync::Mutex::default() }
+    }
+
+    /// `init_transactions`.
+    async fn fence(&self, tenure: &Tenure) -> Result<Line, OpenError> {
+        let refused = |source| OpenError::Fence { shard: SHARD, source };
+        let begun = Instant::now();
+        loop {
+            if tenure.is_over(Instant::now()) {
+                return Err(refused(fence::Error::Ended { shard: SHARD }));
+            }
+            let world = Arc::clone(&self.wire.world);
+            let fenced = timeout(SOCKET_TIMEOUT, self.wire.call(move || world.broker().fence())).await;
+            match fenced {
+                Ok(Ok(Ok(epoch))) if !tenure.is_over(Instant::now()) => {
+                    self.wire.world.note(&self.wire.process.identity, format_args!("fenced: epoch {epoch}"));
+                    return Ok(Line { wire: self.wire.clone(), epoch, sequence: 0 });
+                }
+                _ if begun.elapsed() > FENCE_MAX => return Err(refused(fence::Error::Timeout(None))),
+                _ => after(AGAIN).await,
+            }
+        }
+    }
+
+    async fn read(&self) -> Option<Vec<(String, String)>> {
+        let world = Arc::clone(&self.wire.world);
+        let read = move || -> Vec<(String, String)> {
+            world.broker().read().iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+        };
+        timeout(SOCKET_TIMEOUT, self.wire.call(read)).await.ok()?.ok()
+    }
+
+    /// Everything up to the barrier with this nonce; where there is none, what is there.
+    async fn restore(&self, nonce: Option<&str>) -> Result<Restored, OpenError> {
+        let begun = Instant::now();
+        loop {
+            let read = self.read().await.unwrap_or_default();
+            let barrier = read.iter().find(|(key, _)| key == changelog::BARRIER);
+            if nonce.is_none_or(|nonce| barrier.is_some_and(|(_, value)| value.contains(nonce))) {
+                return Ok(decoded(&read));
+            }
+            if begun.elapsed() > RESTORE_MAX {
+                return Err(OpenError::Restore { shard: SHARD, source: restore::Error::Timeout });
+            }
+            after(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn take_over(&self, tenure: &Tenure) -> Result<(Told, Restored), OpenError> {
+        *lock(&self.following) = None;
+        let early =
+            if self.wire.world.planted(Plant::FenceAfterRestore) { Some(self.restore(None).await?) } else { None };
+        let mut line = self.fence(tenure).await?;
+        let process = &self.wire.process;
+        let nonce = format!("{}#{}", process.identity, line.epoch);
+        let barrier = changelog::Barrier { nonce: nonce.clone(), holder: process.identity.clone() };
+        let value = serde_json::to_string(&barrier).expect("JSON");
+        let verdict = line.transact(vec![vec![Item::Record(changelog::BARRIER.into(), Some(value))]]).await;
+        line.sequence = verdict.sequence;
+        verdict.result.map_err(|source| OpenError::Barrier { shard: SHARD, source })?;
+        let restored = self.restore(Some(&nonce)).await?;
+        let restored = early.unwrap_or(restored);
+        if let Some(found) = &restored.identity {
+            self.identity.fits(found).map_err(|source| OpenError::Identity { shard: SHARD, source })?;
+        }
+        let identity = (restored.identity.as_ref() != Some(&self.identity)).then(|| self.identity.clone());
+        Ok((Told { line, tenure: tenure.clone(), identity, spent: !verdict.clean }, restored))
+    }
+}
+
+fn decoded(read: &[(String, String)]) -> Restored {
+    let mut restored = Restored::default();
+    for (key, value) in read {
+        match changelog::decode(Some(key.as_bytes()), Some(value.as_bytes())) {
+            changelog::Entry::Pod(uid, Some(tracked)) => drop(restored.told.insert(uid, *tracked)),
+            changelog::Entry::Identity(identity) => restored.identity = Some(identity),
+            changelog::Entry::Position(position) => restored.position = Some(position),
+            changelog::Entry::Barrier(_) | changelog::Entry::Pod(_, None) => {}
+            changelog::Entry::Unreadable(unreadable) => restored.unreadable.push(unreadable),
+        }
+    }
+    restored
+}
+
+impl Journals for Kafka {
+    type Journal = Told;
+
+    fn stand_by(&self, _: ShardId) -> Result<(), OpenError> {
+        lock(&self.following).get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    fn readiness(&self, _: ShardId) -> Result<Readiness, OpenError> {
+        let link = self.wire.link();
+        if link.requests != Way::Open || link.answers != Way::Open {
+            return Ok(Readiness::NotYet("no producer is connected"));
+        }
+        let caught_up = lock(&self.following).is_some_and(|since| since.elapsed() > Duration::from_millis(50));
+        Ok(if caught_up { Readiness::Warm } else { Readiness::NotYet("the changelog has not been read to its end") })
+    }
+
+    async fn open(&self, tenure: &Tenure) -> Result<(Told, Restored), OpenError> {
+        self.wire.world.acts(&self.wire.process, tenure);
+        let (mut told, restored) = self.take_over(tenure).await?;
+        if restored.identity.is_some() {
+            return Ok((told, restored));
+        }
+        let claimed = told.commit(Batch::default()).await;
+        claimed.map_err(|source| OpenError::Barrier { shard: SHARD, source })?;
+        if told.spent { self.take_over(tenure).await } else { Ok((told, restored)) }
+    }
+}
+
+impl Journal for Told {
+    async fn commit(&mut self, batch: Batch) -> Result<(), CommitError> {
+        let world = Arc::clone(&self.line.wire.world);
+        world.acts(&self.line.wire.process, &self.tenure);
+        if self.spent && !world.planted(Plant::UncleanProducer) {
+            return Err(CommitError::Spent { shard: SHARD });
+        }
+        let parts = self.encode(&batch)?;
+        self.spent = true;
+        let (answer, answered) = oneshot::channel();
+        let mut line = self.line.clone();
+        let planted = world.planted(Plant::OutsideTransaction);
+        world.spawn(async move {
+            // Planted: events in one transaction, what remembers them in another.
+            let halves = if planted { parts.into_iter().map(|part| vec![part]).collect() } else { vec![parts] };
+            let mut verdict = Verdict { result: Ok(()), clean: true, sequence: line.sequence };
+            for half in halves {
+                verdict = line.transact(half).await;
+                if verdict.result.is_err() {
+                    break;
+                }
+            }
+            drop(answer.send(verdict));
+        });
+        let Ok(verdict) = answered.await else { std::future::pending().await };
+        self.line.sequence = verdict.sequence;
+        self.spent = !verdict.clean;
+        let text = verdict.result.as_ref().map_or_else(ToString::to_string, |()| "committed".to_owned());
+        let (events, records, clean) = (batch.events.len(), batch.records.len(), verdict.clean);
+        let position = batch.position.as_ref().and_then(|p| p.streams.get("")).map_or(0, |version| version.0);
+        world.note(
+            &self.line.wire.process.identity,
+            format_args!("{events} events, {records} records, up to {position}: {text}, clean {clean}"),
+        );
+        if verdict.result.is_ok() {
+            self.identity = None;
+        }
+        verdict.result
+    }
+}
+
+impl Told {
+    /// Events, then what remembers them: each part is one request.
+    fn encode(&self, batch: &Batch) -> Result<Vec<Vec<Item>>, CommitError> {
+        let world = &self.line.wire.world;
+        let limit = world.broker().record_bytes_max;
+        let service = Service { name: "pod-monitor".into(), version: "0".into(), environment: None };
+        let mut events = Vec::new();
+        for event in &batch.events {
+            let mut value = Vec::new();
+            record::write_value(&mut value, event, &service)
+                .map_err(|e| CommitError::Refused { key: event.event_id.to_string(), reason: e.to_string() })?;
+            if value.len() > limit {
+                let (pod_uid, event_id) = (event.pod_uid.clone(), Some(event.event_id));
+                return Err(CommitError::TooLarge { pod_uid, event_id });
+            }
+            let mut text = String::from_utf8(value).expect("JSON is UTF-8");
+            if world.planted(Plant::RandomIds) {
+                let random = world.draw(|random| format!("{:032x}", u128::from(random.next())));
+                let random = uuid::Uuid::parse_str(&random).expect("32 digits").to_string();
+                text = text.replace(&event.event_id.to_string(), &random);
+            }
+            events.push(Item::Event(text));
+        }
+        let mut records = Vec::new();
+        for (uid, tracked) in &batch.records {
+            let mut value = Vec::new();
+            if let Some(tracked) = tracked {
+                changelog::write_tracked(&mut value, uid, tracked)
+                    .map_err(|e| CommitError::Refused { reason: e.reason.to_string(), key: e.key })?;
+            }
+            let value = tracked.as_ref().map(|_| String::from_utf8(value).expect("JSON is UTF-8"));
+            records.push(Item::Record(changelog::pod_key(uid), value));
+        }
+        let meta = |value: serde_json::Result<String>| value.expect("JSON");
+        if let Some(identity) = &self.identity {
+            records.push(Item::Record(changelog::IDENTITY.into(), Some(meta(serde_json::to_string(identity)))));
+        }
+        if let Some(position) = &batch.position {
+            records.push(Item::Record(changelog::POSITION.into(), Some(meta(serde_json::to_string(position)))));
+        }
+        Ok([events, records].into_iter().filter(|part| !part.is_empty()).collect())
+    }
+}
+
+impl Line {
+    /// One transaction.
+    async fn transact(&mut self, parts: Vec<Vec<Item>>) -> Verdict {
+        let begun = Instant::now();
+        for part in parts {
+            self.sequence += 1;
+            if let Err(verdict) = self.produce(part, begun).await {
+                return verdict;
+            }
+        }
+        self.end(begun).await
+    }
+
+    fn verdict(&self, result: Result<(), CommitError>, clean: bool) -> Verdict {
+        Verdict { result, clean, sequence: self.sequence }
+    }
+
+    fn fenced(&self, source: Refusal) -> Verdict {
+        self.verdict(Err(CommitError::Fenced { shard: SHARD, source: source.into() }), false)
+    }
+
+    async fn produce(&self, part: Vec<Item>, begun: Instant) -> Result<(), Verdict> {
+        let (epoch, sequence) = (self.epoch, self.sequence);
+        while begun.elapsed() < TRANSACTION_TIMEOUT * 9 / 10 {
+            let (world, part) = (Arc::clone(&self.wire.world), part.clone());
+            let call = self.wire.call(move || world.broker().produce(epoch, sequence, part));
+            match timeout(SOCKET_TIMEOUT, call).await {
+                Ok(Ok(Ok(()))) => return Ok(()),
+                Ok(Ok(Err(refusal @ Refusal::Fenced))) => return Err(self.fenced(refusal)),
+                Ok(Ok(Err(Refusal::Concurrent | Refusal::State)) | Err(_)) => after(AGAIN).await,
+                Err(_) => {}
+            }
+        }
+        // Its commit was never asked for: nothing of it becomes visible, whatever becomes of the abort.
+        let world = Arc::clone(&self.wire.world);
+        let abort = self.wire.call(move || world.broker().end(epoch, false, Duration::ZERO));
+        drop(timeout(SOCKET_TIMEOUT, abort).await);
+        Err(self
+            .verdict(Err(CommitError::Aborted { shard: SHARD, source: "no acknowledgement in time".into() }), false))
+    }
+
+    async fn end(&self, begun: Instant) -> Verdict {
+        let epoch = self.epoch;
+        let mut clean = true;
+        let limit = TRANSACTION_TIMEOUT.max(begun.elapsed() + Duration::from_secs(1));
+        while begun.elapsed() < limit {
+            let world = Arc::clone(&self.wire.world);
+            let marker = world.draw(|random| random.ms(0, 6));
+            let call = self.wire.call(move || world.broker().end(epoch, true, marker));
+            match timeout(SOCKET_TIMEOUT, call).await {
+                Ok(Ok(Ok(()))) => return self.verdict(Ok(()), clean),
+                Ok(Ok(Err(refusal @ Refusal::Fenced))) => return self.fenced(refusal),
+                Ok(Ok(Err(Refusal::Concurrent))) => after(AGAIN).await,
+                Ok(Ok(Err(refusal @ Refusal::State))) => return self.unknown(refusal.into()),
+                // Perhaps it arrived, perhaps it arrives late: the client asks again.
+                Ok(Err(_)) => {
+                    clean = false;
+                    after(AGAIN).await;
+                }
+                Err(_) => clean = false,
+            }
+        }
+        self.unknown("no answer to the commit".into())
+    }
+
+    fn unknown(&self, source: pod_monitor::publish::error::Source) -> Verdict {
+        self.verdict(Err(CommitError::Unknown { shard: SHARD, source }), false)
+    }
+}

@@ -1,0 +1,132 @@
+//! A whole replica as `compose.rs` puts it together, on simulated ports.
+
+use std::{sync::Arc, time::Duration};
+
+use pod_monitor::{
+    clock::Wall,
+    http::{Board, Health, status::Shown},
+    leadership::{
+        election::Times,
+        elector::{Attend, Elector},
+        lease::Leases,
+        peers::Peers,
+        tenure::ShardId,
+    },
+    lifecycle::{identity::IdSources, rules::Rules},
+    logs::{Limits, Report, capture::Capturer},
+    publish::identity::{FORMAT, Identity},
+    replica::{Replica, Watcher},
+    telemetry::Metrics,
+    watch::api::{Pods, Scope},
+    worker::Parts,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    World,
+    api::ApiServer,
+    journal::Kafka,
+    logs::Logs,
+    process::{Process, freezable},
+    wall,
+    wire::{To, Wire},
+};
+
+/// `--cluster-id`
+pub const CLUSTER: &str = "cluster-1";
+const SHARD: ShardId = ShardId(0);
+
+/// Runs until `stop`, or until it gives up and says why.
+pub async fn run(world: Arc<World>, process: Arc<Process>, stop: CancellationToken) -> Result<(), String> {
+    let frozen = Arc::clone(&process);
+    freezable(&frozen, live(world, process, stop)).await
+}
+
+async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken) -> Result<(), String> {
+    let setting = world.setting;
+    let wire = Wire { world: Arc::clone(&world), process: Arc::clone(&process), to: To::Cluster };
+    let client = || kube::Client::new(ApiServer(wire.clone()), "monitor");
+    let me = process.identity.as_str();
+    let health = Health::default();
+    let (metrics, board) = (Metrics::new(), Board::new(Shown::default()));
+    let limits = Limits {
+        log_bytes_max: 1 << 14,
+        encoded_bytes_max: 1 << 15,
+        capture_deadline: Duration::from_secs(5),
+        captures_max: 8,
+        captures_per_node_max: 4,
+    };
+    let (began, skew) = (world.began, process.skew_ms);
+    let identity = identity();
+    let parts = Parts {
+        journals: Arc::new(Kafka::new(Arc::clone(&world), Arc::clone(&process), identity.clone())),
+        identity: Some(identity),
+        pods: Pods::new(client()).by(me),
+        scopes: vec![Scope { namespace: None, selector: "app=exec".into() }],
+        capturer: Capturer::new(Logs(wire.clone()), limits),
+        report: Report::Raw,
+        capture_deadline: limits.capture_deadline,
+        rules: Arc::new(rules()),
+        reconcile_interval: setting.reconcile_interval,
+        wall: Wall::by(move || wall(began, skew)),
+        metrics: metrics.clone(),
+        board: board.clone(),
+        cluster: health.component("kubernetes"),
+        kafka: health.component("kafka"),
+        // Nobody reports to anybody here: whoever is cut off keeps trying, until its Lease is lost.
+        peers: Peers::default(),
+        renew_deadline: Some(setting.renew_deadline),
+    };
+    let times = Times {
+        lease_duration: Duration::from_secs(setting.lease_seconds),
+        renew_deadline: setting.renew_deadline,
+        retry_period: setting.retry_period,
+    };
+    let replica = Replica { shard: SHARD, parts, health: health.clone() };
+    let leases = Leases::new(client(), "monitor", "pod-monitor-0", me, Some(me), times);
+    let watcher = Watcher::new(SHARD, health.component("lease"), metrics, board);
+    let attend = attend(Arc::clone(&process));
+    let (elector, tenures) = Elector::new(SHARD, Arc::new(leases), me, times, Arc::new(watcher), attend);
+    let Some(prepared) = stop.run_until_cancelled(replica.prepare()).await else { return Ok(()) };
+    prepared.map_err(|error| chain(&error))?;
+    let election = async { elector.run(stop).await.map_err(|error| chain(&error)) };
+    let acting = async { replica.run(tenures).await.map_err(|error| chain(&error)) };
+    tokio::try_join!(biased; election, acting).map(|_| ())
+}
+
+/// Notices of death come from the world, which knows who died, and lies at times.
+fn attend(process: Arc<Process>) -> Attend {
+    Arc::new(move |_, identity| {
+        let process = Arc::clone(&process);
+        Box::pin(async move { process.heard_of_death(&identity).await })
+    })
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn identity() -> Identity {
+    Identity {
+        cluster_id: CLUSTER.into(),
+        lease_namespace: "monitor".into(),
+        lease_name: "pod-monitor".into(),
+        generation: 1,
+        shards: 1,
+        shard_by: "uid".into(),
+        selector: "app=exec".into(),
+        namespaces: Vec::new(),
+        format: FORMAT,
+    }
+}
+
+fn rules() -> Rules {
+    let settle_grace = jiff::SignedDuration::from_secs(4);
+    Rules { cluster_id: CLUSTER.into(), ids: IdSources::default(), container: None, settle_grace }
+}

@@ -1,0 +1,32 @@
+//! `cargo xtask sim`: as many seeds of the simulation as wanted.
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use testkit::stack::Packages;
+
+use crate::suites;
+
+/// Run seeds of the simulation until one fails.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  cargo xtask sim --seeds 20000\n  cargo xtask sim --seeds 1 --from 319")]
+pub(crate) struct Sim {
+    /// How many.
+    #[arg(long, default_value_t = 2000)]
+    seeds: u64,
+    /// The first one.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+}
+
+impl Sim {
+    pub(crate) fn run(&self) -> Result<()> {
+        Packages::ensure()?;
+        let mut command = suites::cargo_test(&["--test", "sim", "--", "--nocapture", "every_story"]);
+        command.current_dir(suites::workspace()).env("CARGO_TARGET_DIR", suites::target_dir()?);
+        command.env_remove("SIM_SEED").env("SIM_PROGRESS", "1");
+        command.env("SIM_SEEDS", self.seeds.to_string()).env("SIM_FROM", self.from.to_string());
+        let status = command.status()?;
+        ensure!(status.success(), "a seed failed: {status}");
+        Ok(())
+    }
+}
