@@ -250,8 +250,8 @@ impl Table {
         // Who saw it go knows more than a LIST that lacks it.
         if pending.gone.is_none_or(|known| !known.observed) {
             // Judged by a GET, it may have left, returned and ended since that last state.
-            let version = |pod: &Box<Pod>| pod.metadata.resource_version;
-            pending.pod = last.into_iter().chain(pending.pod.take()).max_by_key(version);
+            let states = last.into_iter().chain(pending.pod.take());
+            pending.pod = states.max_by_key(|pod| pod.metadata.resource_version);
             (pending.gone, pending.arrived, pending.listed) = (Some(gone), arrived, gone.listed);
         }
         pending.hold(gone.version, &mut self.streams[stream]);

@@ -61,6 +61,8 @@ struct Story {
     /// Slot and the event, in order.
     told: Vec<(usize, Value)>,
     sequence: u64,
+    /// Its record became a tombstone.
+    forgotten: bool,
 }
 
 /// Reads transactions as they come.
@@ -134,6 +136,9 @@ impl Oracle {
         } else if story.told.iter().any(|(told, _)| *told > slot) {
             wrongs.push(format!("reordered: {} of {uid} after a later event", SLOTS[slot]));
         }
+        if story.forgotten {
+            wrongs.push(format!("doubled: {uid} is told anew after it was forgotten"));
+        }
         let sequence = event["sequence"].as_u64().unwrap_or_default();
         if sequence != story.sequence + 1 {
             wrongs.push(format!("sequence: {kind} of {uid} is {sequence} after {}", story.sequence));
@@ -158,13 +163,7 @@ impl Oracle {
                     self.wrong(what);
                 }
             }
-            None if story.is_some_and(|story| !story.told.iter().any(|(slot, _)| *slot == 3)) => {
-                // Outside the selection a pod goes without a word.
-                if !self.wrongs.iter().any(|wrong| wrong.contains(uid)) {
-                    self.stories.get_mut(uid).expect("looked up above").told.push((4, Value::Null));
-                }
-            }
-            None => {}
+            None => self.stories.entry(uid.to_owned()).or_default().forgotten = true,
         }
     }
 
@@ -270,7 +269,9 @@ impl Life<'_> {
             .collect();
         let going = self.facts.last().filter(|fact| fact.deleted);
         // Told as gone only while it was selected: how it went outside is nobody's news.
-        let goes = going.is_some_and(|going| going.selected) && !seen.is_empty();
+        // Nor is it where its return to the selection and its going fell into one gap.
+        let known = |going: &&&Fact| going.selected && (self.stayed() || self.shown(going));
+        let goes = going.filter(known).is_some() && !seen.is_empty();
         let ends = seen.iter().any(|fact| fact.terminal || fact.exit == Some(0));
         // A GET that is ahead of the watch can find a pod gone that had left and returned: its last states come too late.
         let early = going.is_some() && !self.stayed();

@@ -150,7 +150,7 @@ impl Cluster {
         let process = Arc::new(Process::new(format!("pod-{slot}_{starts}"), skew_ms));
         let stop = CancellationToken::new();
         self.world.note(&process.identity, format_args!("starts"));
-        let running = replica::run(Arc::clone(&self.world), Arc::clone(&process), stop.clone());
+        let running = Box::pin(replica::run(Arc::clone(&self.world), Arc::clone(&process), stop.clone()));
         let task = replicas.spawn(async move { (slot, running.await) });
         let started = Slot { starts, process, stop, task };
         let mut slots = lock(&self.slots);

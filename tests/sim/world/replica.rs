@@ -39,7 +39,7 @@ const SHARD: ShardId = ShardId(0);
 /// Runs until `stop`, or until it gives up and says why.
 pub async fn run(world: Arc<World>, process: Arc<Process>, stop: CancellationToken) -> Result<(), String> {
     let frozen = Arc::clone(&process);
-    freezable(&frozen, live(world, process, stop)).await
+    Box::pin(freezable(&frozen, live(world, process, stop))).await
 }
 
 async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken) -> Result<(), String> {
