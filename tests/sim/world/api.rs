@@ -109,6 +109,11 @@ impl Asked {
         match (&self.method, parts.as_slice()) {
             (&Method::GET, ["api", "v1", "pods"]) if watch => self.watch(wire, Which::Pods),
             (&Method::GET, ["api", "v1", "pods"]) => self.list_pods(wire),
+            // The question for the store's version selects no pod.
+            (&Method::GET, ["api", "v1", "namespaces", _, "pods"]) if self.parameter("fieldSelector").is_some() => {
+                let version = wire.world.etcd().version.to_string();
+                Answer::Whole(200, json!({ "metadata": { "resourceVersion": version }, "items": [] }).to_string())
+            }
             (&Method::GET, ["api", "v1", "namespaces", _, "pods", name]) => get(&wire.world, Which::Pods, name),
             (&Method::GET, ["api", "v1", "namespaces", "kube-system"]) => {
                 Answer::Whole(200, json!({ "metadata": { "name": "kube-system", "uid": "cluster" } }).to_string())
