@@ -71,6 +71,18 @@ impl History {
     /// # Errors
     /// When the broker does not answer or a topic is missing.
     pub fn open(bootstrap: &str, topics: &[&str]) -> Result<Self> {
+        Self::open_at(bootstrap, topics, Offset::Beginning)
+    }
+
+    /// Opens the topics at their present end; they must exist.
+    ///
+    /// # Errors
+    /// When the broker does not answer or a topic is missing.
+    pub fn from_now(bootstrap: &str, topics: &[&str]) -> Result<Self> {
+        Self::open_at(bootstrap, topics, Offset::End)
+    }
+
+    fn open_at(bootstrap: &str, topics: &[&str], offset: Offset) -> Result<Self> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("group.id", "testkit")
@@ -88,7 +100,7 @@ impl History {
                 bail!("topic {topic} does not exist");
             }
             for partition in partitions {
-                assignment.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
+                assignment.add_partition_offset(topic, partition.id(), offset)?;
             }
         }
         consumer.assign(&assignment)?;
