@@ -202,6 +202,7 @@ impl<O: Observer> Elector<O> {
         let leases = Arc::clone(&self.leases);
         match command {
             Command::Take(record, why) => {
+                tracing::debug!(shard = %self.shard, ?why, "taking the lease");
                 self.taking = Some(why);
                 self.write = Some(Box::pin(async move { leases.take(record.as_ref()).await }));
             }
