@@ -1,6 +1,9 @@
 //! Three replicas of one installation, as processes, and what can be done to their leader.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -9,6 +12,7 @@ use testkit::{
     clients::{
         history::create_topic,
         monitor::{Launch, Monitor},
+        proxy::Proxy,
         until,
     },
     stack::{Endpoints, Signal, baseline},
@@ -17,7 +21,6 @@ use testkit::{
 use crate::{
     cases::{Fault, Plan, Who},
     field::Field,
-    proxy::Proxy,
 };
 
 const REPLICAS: usize = 3;
@@ -53,9 +56,10 @@ pub(crate) struct Programs {
 
 impl Programs {
     /// Ours is copied: another build must not change what is measured halfway.
-    pub(crate) fn find(endpoints: &Endpoints) -> Result<Self> {
+    pub(crate) fn find(endpoints: &Endpoints, program: Option<&Path>) -> Result<Self> {
         let ours = endpoints.run_dir.join("pod-monitor");
-        std::fs::copy(env!("CARGO_BIN_EXE_pod-monitor"), &ours).context("copy the monitor")?;
+        let built = Path::new(env!("CARGO_BIN_EXE_pod-monitor"));
+        std::fs::copy(program.unwrap_or(built), &ours).context("copy the monitor")?;
         Ok(Self { ours, kube_leader_election: std::env::current_exe()?, client_go: baseline::client_go()? })
     }
 
@@ -74,7 +78,9 @@ impl Crew {
         let app = field.app();
         let mut slots = Vec::new();
         for number in 0..REPLICAS {
-            let proxy = (plan.fault == Fault::Partition).then(|| Proxy::open(endpoints)).transpose()?;
+            let api_server = endpoints.api_server.trim_start_matches("https://");
+            let through = plan.fault == Fault::Partition;
+            let proxy = through.then(|| Proxy::open("127.0.0.1:0", api_server)).transpose()?;
             slots.push(Slot::new(endpoints, programs.of(plan.who), plan, app, number, proxy)?);
         }
         let topic = format!("{app}.events");
@@ -161,7 +167,7 @@ impl Crew {
                 slot.monitor = Some(monitor);
             }
             Fault::Partition => {
-                slot.proxy.as_ref().context("a proxy")?.mend();
+                slot.proxy.as_ref().context("a proxy")?.heal();
                 slot.monitor = Some(monitor);
             }
         }
@@ -205,7 +211,7 @@ impl Crew {
 impl Slot {
     fn new(
         endpoints: &Endpoints,
-        program: &std::path::Path,
+        program: &Path,
         plan: &Plan,
         app: &str,
         number: usize,
@@ -221,9 +227,8 @@ impl Slot {
             launch.arguments = baseline_arguments(&launch.arguments);
         }
         if let Some(proxy) = &proxy {
-            let file = endpoints.run_dir.join(format!("bench-{app}-{number}.kubeconfig"));
-            proxy.kubeconfig(endpoints, &file)?;
-            launch.variables = vec![("KUBECONFIG".into(), file.display().to_string())];
+            let file = proxy.kubeconfig(endpoints, &format!("bench-{app}-{number}"))?;
+            launch.variables = vec![("KUBECONFIG".into(), file)];
         }
         launch.log = endpoints.run_dir.join(format!("bench-{app}-{number}.log"));
         // Lines of earlier blocks are not looked at again.

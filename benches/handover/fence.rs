@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cases::Case,
-    results::{Trial, commit},
+    results::{Trial, commit, load},
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -102,6 +102,7 @@ impl Fences {
             lost: 0,
             doubled: 0,
             legs: BTreeMap::new(),
+            load: load(),
         })
     }
 

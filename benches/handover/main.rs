@@ -17,14 +17,17 @@ mod field;
 mod kle;
 mod legs;
 mod plot;
-mod proxy;
 mod report;
 mod results;
 mod seen;
 mod steady;
 mod trial;
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum as _};
@@ -58,6 +61,9 @@ struct Arguments {
     /// Instead: three replicas for so long beside busy loops, none of which may be declared dead
     #[arg(long, value_name = "MINUTES")]
     steady: Option<u64>,
+    /// Measure this build of the monitor, not the one of the working tree
+    #[arg(long, value_name = "PROGRAM")]
+    program: Option<PathBuf>,
     /// What `cargo bench` says
     #[arg(long, hide = true)]
     bench: bool,
@@ -80,7 +86,7 @@ async fn main() -> Result<()> {
         }
     }
     let endpoints = stack.endpoints().clone();
-    let programs = Programs::find(&endpoints)?;
+    let programs = Programs::find(&endpoints, arguments.program.as_deref())?;
     let mut bench = Bench {
         endpoints,
         programs,

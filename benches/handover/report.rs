@@ -12,11 +12,15 @@ use crate::{
 
 /// Markdown: what was measured where, changes of hands, and the legs of ours.
 pub(crate) fn markdown(results: &Results) -> String {
+    let loads: Vec<f64> = results.trials.iter().map(|trial| trial.load).collect();
     let mut text = format!(
-        "Measured {}, commit {}, {}; release build, everything on the same cores.\n\n",
+        "Measured {}, commit {}, {}; release build, everything on the same cores. Load average of the machine: p50 {:.1}, \
+         p90 {:.1}.\n\n",
         dates(results),
         results.commits().join(", "),
-        machine()
+        machine(),
+        percentile(&loads, 0.5),
+        percentile(&loads, 0.9)
     );
     text.push_str("| case | N | gap p50 | p90 | p99 | max | first new event p50 | p99 | target |\n");
     text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");

@@ -26,6 +26,8 @@ pub(crate) struct Trial {
     pub(crate) lost: usize,
     pub(crate) doubled: usize,
     pub(crate) legs: Legs,
+    /// The machine's load average of the last minute: who else was at work.
+    pub(crate) load: f64,
 }
 
 /// All trials so far.
@@ -75,6 +77,12 @@ pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
     sorted.sort_by(f64::total_cmp);
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
+}
+
+/// The load average of the last minute; 0 where the system does not say.
+pub(crate) fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default()
 }
 
 /// The commit of the working tree.

@@ -17,7 +17,7 @@ use crate::{
     crew::Crew,
     field::{Field, Written, lock},
     legs,
-    results::Trial,
+    results::{self, Trial},
     seen::{Seen, gap},
 };
 
@@ -58,6 +58,7 @@ pub(crate) async fn run(
     // Any moment between two renewals, and between two looks of a standby, is as likely as any other.
     sleep(random.between(Duration::ZERO, plan.who.period())).await;
     let leader = crew.leader().await?;
+    let load = results::load();
     let (written, stop) = (Written::default(), CancellationToken::new());
     let striking = async {
         let struck = strike(plan, crew, leader, (&written, seen), random).await;
@@ -79,13 +80,14 @@ pub(crate) async fn run(
     Ok(Trial {
         case,
         at: struck.wall.to_string(),
-        commit: crate::results::commit(),
+        commit: results::commit(),
         gap_ms: largest.saturating_sub(steady).as_secs_f64() * 1000.0,
         first_ms,
         steady_ms: steady.as_secs_f64() * 1000.0,
         lost,
         doubled,
         legs: found.unwrap_or_default(),
+        load,
     })
 }
 

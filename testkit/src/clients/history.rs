@@ -156,11 +156,13 @@ impl History {
                     Some(Err(error)) => Err(error.into()),
                 };
                 let at = Instant::now();
-                match read.map(|record| arrived.blocking_send((at, record))) {
-                    Ok(Ok(())) => {}
-                    // Nobody measures any more; or they learn of the error by the end of the arrivals.
-                    Ok(Err(_)) => return,
+                let record = match read {
+                    Ok(record) => record,
                     Err(error) => return eprintln!("read the events topic: {error:#}"),
+                };
+                if arrived.blocking_send((at, record)).is_err() {
+                    // Nobody measures any more.
+                    return;
                 }
             }
         };
