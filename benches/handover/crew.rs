@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -151,6 +151,13 @@ impl Crew {
                 Ok(())
             }
         }
+    }
+
+    /// When the process that was asked to stop has ended.
+    pub(crate) async fn ended(&mut self, slot: usize) -> Result<Instant> {
+        let monitor = self.slots[slot].monitor.as_mut().context("the leader runs")?;
+        monitor.ended(END_MAX).await?;
+        Ok(Instant::now())
     }
 
     /// Brings back who was struck, and waits until all three are ready.

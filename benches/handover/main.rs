@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use testkit::{
@@ -45,6 +45,9 @@ use crate::{
     results::{Results, commit},
     seen::Seen,
 };
+
+/// Tries for each trial, where the machine is too busy.
+const TRIES_MAX: usize = 3;
 
 /// Measure changes of hands.
 #[derive(Parser)]
@@ -151,8 +154,14 @@ impl Bench {
         field.refill().await?;
         let mut crew = Crew::start(&self.endpoints, &self.programs, &plan, &field).await?;
         let seen = Seen::open(&self.endpoints.kafka, &crew.topic)?;
-        for _ in 0..trials {
-            let trial = trial::run(case, &plan, &mut crew, &mut field, &seen, &mut self.random).await?;
+        let mut left = trials;
+        for _ in 0..trials * TRIES_MAX {
+            if left == 0 {
+                break;
+            }
+            let measured = trial::run(case, &plan, &mut crew, &mut field, &seen, &mut self.random).await?;
+            let Some(trial) = measured else { continue };
+            left -= 1;
             if !bar.is_hidden() {
                 bar.inc(1);
             } else {
@@ -160,6 +169,7 @@ impl Bench {
             }
             results.add(trial)?;
         }
+        ensure!(left < trials, "the machine is too busy for a steady stream of events");
         crew.stop().await?;
         self.fields.insert((plan.who, plan.pods), field);
         Ok(())

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use testkit::clients::{history::History, until};
 use tokio::task::JoinSet;
 
@@ -16,6 +16,9 @@ use crate::field::lock;
 const QUIET: Duration = Duration::from_millis(400);
 /// Events closer together were one transaction: one visible moment.
 const MOMENT: Duration = Duration::from_millis(1);
+
+/// Visible moments before the fault by which a stream is steady.
+const STEADY_MIN: usize = 10;
 
 /// One visible event that a status write led to.
 #[derive(Debug, Clone)]
@@ -97,15 +100,25 @@ fn distances(arrivals: &[Arrival]) -> Vec<(Instant, Duration)> {
     pairs.filter(|(_, distance)| *distance > MOMENT).collect()
 }
 
-/// The gap around a fault: the largest distance between visible events, and the usual one before the fault.
-pub(crate) fn gap(arrivals: &[Arrival], fault: Instant, first: Instant) -> Result<(Duration, Duration)> {
+/// What a fault did to the stream of events.
+pub(crate) struct Gap {
+    /// The largest distance between visible events around the fault.
+    pub(crate) largest: Duration,
+    /// When it ended.
+    pub(crate) ended: Instant,
+    /// The usual distance before the fault.
+    pub(crate) steady: Duration,
+}
+
+/// The gap between a fault and the first event of a status that was written after it; `None` where no stream came before.
+pub(crate) fn gap(arrivals: &[Arrival], fault: Instant, first: Instant) -> Option<Gap> {
     let distances = distances(arrivals);
     let mut steady: Vec<Duration> = distances.iter().filter(|(at, _)| *at < fault).map(|d| d.1).collect();
-    if steady.len() < 10 {
-        bail!("only {} events before the fault", steady.len());
+    if steady.len() < STEADY_MIN {
+        return None;
     }
     steady.sort_unstable();
     let around = distances.iter().filter(|(at, distance)| *at >= fault && *at - *distance <= first);
-    let largest = around.map(|d| d.1).max().unwrap_or_default();
-    Ok((largest, steady[steady.len() / 2]))
+    let (ended, largest) = around.max_by_key(|(_, distance)| *distance)?;
+    Some(Gap { largest: *largest, ended: *ended, steady: steady[steady.len() / 2] })
 }

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cases::{Case, Plan},
+    cases::{Case, Fault, Plan},
     crew::Crew,
     field::{Field, Written, lock},
     legs,
@@ -38,10 +38,12 @@ struct Struck {
     fault: Instant,
     /// The same moment on the wall clock, which log lines carry.
     wall: Timestamp,
+    /// The first event of a status that was written when the leader was gone.
     first: Instant,
 }
 
-/// Measures one, and leaves three replicas that are ready for the next.
+/// Measures one, and leaves three replicas that are ready for the next. `None`: the machine was too busy for a steady
+/// stream before the fault.
 pub(crate) async fn run(
     case: Case,
     plan: &Plan,
@@ -49,7 +51,7 @@ pub(crate) async fn run(
     field: &mut Field,
     seen: &Seen,
     random: &mut Random,
-) -> Result<Trial> {
+) -> Result<Option<Trial>> {
     field.refill().await?;
     seen.quiet(QUIET_MAX).await?;
     let canary = field.write_one().await?;
@@ -73,27 +75,29 @@ pub(crate) async fn run(
     // Where nothing is remembered, what is missing stays so.
     let rest = if case.is_exact() { REST_MAX } else { Duration::ZERO };
     let (lost, doubled) = seen.complete(&told, rest).await;
-    let (largest, steady) = gap(&seen.all(), struck.fault, struck.first)?;
-    let first_ms = (struck.first - struck.fault).as_secs_f64() * 1000.0;
     crew.mend(leader, plan.fault).await?;
+    let Some(gap) = gap(&seen.all(), struck.fault, struck.first) else { return Ok(None) };
+    // Who is asked to stop may tell a little more first.
+    let first = if plan.fault == Fault::Term { gap.ended } else { struck.first };
+    let first_ms = (first - struck.fault).as_secs_f64() * 1000.0;
     let found = if case.is_exact() { legs::of(&crew.logs_but(leader)?, struck.wall, first_ms)? } else { None };
-    Ok(Trial {
+    Ok(Some(Trial {
         case,
         at: struck.wall.to_string(),
         commit: results::commit(),
-        gap_ms: largest.saturating_sub(steady).as_secs_f64() * 1000.0,
+        gap_ms: gap.largest.saturating_sub(gap.steady).as_secs_f64() * 1000.0,
         first_ms,
-        steady_ms: steady.as_secs_f64() * 1000.0,
+        steady_ms: gap.steady.as_secs_f64() * 1000.0,
         lost,
         doubled,
         legs: found.unwrap_or_default(),
         load,
-    })
+    }))
 }
 
 async fn strike(
     plan: &Plan,
-    crew: &Crew,
+    crew: &mut Crew,
     leader: usize,
     (written, seen): (&Written, &Seen),
     random: &mut Random,
@@ -101,7 +105,8 @@ async fn strike(
     sleep(plan.every * u32::try_from(STEADY)? + random.between(Duration::ZERO, FAULT_WITHIN)).await;
     let (fault, wall) = (Instant::now(), Timestamp::now());
     crew.strike(leader, plan.fault)?;
-    let new = |uid: &String| lock(written).get(uid).is_some_and(|sent| *sent > fault);
+    let gone = if plan.fault == Fault::Term { crew.ended(leader).await? } else { fault };
+    let new = |uid: &String| lock(written).get(uid).is_some_and(|sent| *sent > gone);
     let first = seen.first_of(GAP_MAX, |arrival| new(&arrival.uid)).await?;
     sleep(AFTER).await;
     Ok(Struck { fault, wall, first })
