@@ -134,8 +134,10 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
     }
 }
 
+/// Twice at once: a take-over opens a watch and asks for a LIST at the same time, each on a connection of its own.
 async fn probe(pods: &Pods, scope: &Scope, cluster: &Component) {
-    match pods.probe(scope).await {
+    let (one, other) = tokio::join!(pods.probe(scope), pods.probe(scope));
+    match one.and(other) {
         Ok(()) => cluster.ok(),
         Err(error) => cluster.not_yet(chain(&error)),
     }
