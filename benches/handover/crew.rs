@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -35,7 +36,6 @@ pub(crate) struct Crew {
     slots: Vec<Slot>,
     leases: Api<Lease>,
     lease: String,
-    starts: usize,
     /// Where the consumer reads.
     pub(crate) topic: String,
 }
@@ -57,7 +57,7 @@ pub(crate) struct Programs {
 impl Programs {
     /// Ours is copied: another build must not change what is measured halfway.
     pub(crate) fn find(endpoints: &Endpoints, program: Option<&Path>) -> Result<Self> {
-        let ours = endpoints.run_dir.join("pod-monitor");
+        let ours = endpoints.run_dir.join(format!("pod-monitor-{}", std::process::id()));
         let built = Path::new(env!("CARGO_BIN_EXE_pod-monitor"));
         std::fs::copy(program.unwrap_or(built), &ours).context("copy the monitor")?;
         Ok(Self { ours, kube_leader_election: std::env::current_exe()?, client_go: baseline::client_go()? })
@@ -90,7 +90,7 @@ impl Crew {
             drop(create_topic(&endpoints.kafka, &topic, 1, &[]).await);
         }
         let leases = Api::namespaced(field.cluster.client(), field.cluster.namespace());
-        let mut crew = Self { slots, leases, lease, starts: 0, topic };
+        let mut crew = Self { slots, leases, lease, topic };
         for slot in 0..REPLICAS {
             crew.begin(slot)?;
         }
@@ -103,9 +103,11 @@ impl Crew {
     }
 
     fn begin(&mut self, slot: usize) -> Result<()> {
-        self.starts += 1;
+        // Never the same twice, in no crew: the barrier of an earlier process would be taken for that of a later one.
+        static STARTS: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTS.fetch_add(1, Ordering::Relaxed);
         let slot = &mut self.slots[slot];
-        slot.identity = format!("{}-{}-{}", self.lease, std::process::id(), self.starts);
+        slot.identity = format!("{}-{}-{number}", self.lease, std::process::id());
         let launch = slot.launch.clone().with(&["--identity", &slot.identity]);
         slot.monitor = Some(launch.start()?);
         Ok(())

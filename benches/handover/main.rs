@@ -29,12 +29,16 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use testkit::{
     clients::{cluster::Cluster, fault::Random},
     stack::{Component, Endpoints, Signal, Stack},
+};
+use tokio::signal::{
+    ctrl_c,
+    unix::{SignalKind, signal},
 };
 
 use crate::{
@@ -97,9 +101,12 @@ async fn main() -> Result<()> {
         fences: None,
         random: Random::from_variable("BENCH_SEED")?,
     };
-    match arguments.steady {
-        Some(minutes) => bench.steady(minutes).await,
-        None => bench.handovers(&arguments).await,
+    let mut terminated = signal(SignalKind::terminate())?;
+    // Broken off: replicas end by being dropped, in process groups of their own they hear of no Ctrl-C.
+    tokio::select! {
+        measured = bench.measure(&arguments) => measured,
+        _ = terminated.recv() => bail!("broken off by SIGTERM"),
+        interrupted = ctrl_c() => interrupted.map_err(Into::into).and_then(|()| bail!("broken off")),
     }
 }
 
@@ -112,6 +119,13 @@ struct Bench {
 }
 
 impl Bench {
+    async fn measure(&mut self, arguments: &Arguments) -> Result<()> {
+        match arguments.steady {
+            Some(minutes) => self.steady(minutes).await,
+            None => self.handovers(arguments).await,
+        }
+    }
+
     async fn handovers(&mut self, arguments: &Arguments) -> Result<()> {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("handover.jsonl");
         let mut results = Results::open(&file, arguments.fresh)?;
