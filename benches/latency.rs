@@ -1,5 +1,5 @@
 //! Measures status write -> visible event, without logs, on an otherwise idle stack:
-//! `cargo xtask bench --only latency` (needs the stack of POD_MONITOR_TEST_STACK).
+//! `cargo xtask bench latency` (needs the stack of POD_MONITOR_TEST_STACK).
 //!
 //! A pod is bound by hand to a node that does not exist and its status patched to Running; the clock runs from just
 //! before the PATCH is sent until a read_committed consumer in this process has the event, so the API server's own

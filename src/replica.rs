@@ -137,8 +137,10 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
     }
 }
 
+/// Twice at once: a take-over opens a watch and asks for a LIST at the same time, each on a connection of its own.
 async fn probe(pods: &Pods, scope: &Scope, cluster: &Component) {
-    match pods.version(scope).await {
+    let (one, other) = tokio::join!(pods.version(scope), pods.version(scope));
+    match one.and(other) {
         Ok(_) => cluster.ok(),
         Err(error) => cluster.not_yet(chain(&error)),
     }

@@ -209,6 +209,7 @@ impl<O: Observer> Elector<O> {
         let leases = Arc::clone(&self.leases);
         match command {
             Command::Take(record, why) => {
+                tracing::debug!(shard = %self.shard, ?why, "taking the lease");
                 let take_over = TakeOver::begin(self.shard, &self.election.me, why);
                 let span = tracing::info_span!(parent: &take_over.span(), "acquire");
                 self.taking = Some((why, take_over));

@@ -207,6 +207,9 @@ impl Leases {
         let (api, from) = (self.api(), version.0.to_string());
         let opened = timeout(self.call_max, api.watch(&params, &from)).await.map_err(|_| self.late("watch"))?;
         let mut events = opened.map_err(|error| self.error("watch", Box::new(error)))?.boxed();
+        // The watch took the connection of the look before it. This one opens another, which a write then finds open
+        // instead of waiting for a TLS handshake; what it brings, or why it fails, the watch tells as well.
+        drop(self.look().await);
         loop {
             let next = timeout(SILENCE_MAX, events.try_next()).await.map_err(|_| self.late("watch"))?;
             let seen = match next.map_err(|error| self.error("watch", Box::new(error)))? {

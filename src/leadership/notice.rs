@@ -32,6 +32,11 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Between two connections to a holder that lives: something on the way cuts them.
 const PAUSE_ALIVE: Duration = Duration::from_millis(100);
+/// A dying process's connections are closed one after the other, its listening socket perhaps later than ours: it is
+/// asked again so often without that pause.
+const DYING_LOOKS: u32 = 50;
+/// Between these.
+const PAUSE_DYING: Duration = Duration::from_millis(2);
 /// Longest answer that is read before the identity must have come.
 const ANSWER_BYTES_MAX: usize = 4096;
 
@@ -64,6 +69,7 @@ pub async fn of(address: &str, identity: &str, us: &Attendant) {
     }
 }
 
+#[derive(Debug, PartialEq)]
 enum Outcome {
     /// Nobody, or somebody else, listens where it did.
     Dead,
@@ -89,13 +95,26 @@ async fn attend(address: &str, identity: &str, us: &Attendant, stood: &mut bool)
     }
     keep(stream, us).await;
     // At once: the answer to this one is the notice.
-    match timeout(ANSWER_MAX, TcpStream::connect(address)).await {
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Outcome::Dead,
-        Ok(Ok(mut stream)) => match timeout(ANSWER_MAX, ask(&mut stream, address)).await {
-            Ok(Ok(answered)) if answered != identity => Outcome::Dead,
-            _ => Outcome::Cut,
-        },
-        Ok(Err(_)) | Err(_) => Outcome::Silent,
+    for _ in 0..DYING_LOOKS {
+        match look_again(address, identity).await {
+            Some(outcome) => return outcome,
+            None => sleep(PAUSE_DYING).await,
+        }
+    }
+    Outcome::Cut
+}
+
+/// Who listens after the connection was closed; `None`: we were taken in, and the connection ended before an answer.
+async fn look_again(address: &str, identity: &str) -> Option<Outcome> {
+    let mut stream = match timeout(ANSWER_MAX, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Some(Outcome::Dead),
+        Ok(Err(_)) | Err(_) => return Some(Outcome::Silent),
+    };
+    match timeout(ANSWER_MAX, ask(&mut stream, address)).await {
+        Ok(Ok(answered)) if answered != identity => Some(Outcome::Dead),
+        Ok(Err(_)) => None,
+        Ok(Ok(_)) | Err(_) => Some(Outcome::Cut),
     }
 }
 

@@ -51,6 +51,23 @@ async fn a_holder_whose_port_is_closed_after_it_answered_is_dead() {
     noticed.expect("a notice");
 }
 
+/// The kernel closes a dying process's connections one after the other.
+#[tokio::test]
+async fn a_holder_that_is_still_dying_when_it_is_asked_again_is_dead_at_once() {
+    let us = &us();
+    let holder = Holder::new().await;
+    let address = holder.address();
+    let dies = async {
+        drop(holder.answer(&answer("me_1")).await);
+        // Taken in, and closed without an answer; then the listening socket goes.
+        drop(holder.listener.accept().await.expect("it is asked again"));
+        drop(holder);
+    };
+    let mut stood = false;
+    let (outcome, ()) = tokio::join!(attend(&address, "me_1", us, &mut stood), dies);
+    assert_eq!(outcome, Outcome::Dead);
+}
+
 #[tokio::test]
 async fn a_holder_whose_address_another_answers_is_dead() {
     let us = &us();

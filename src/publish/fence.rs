@@ -14,8 +14,9 @@
 //! so a journal can only be had through [`Fenced`] → `Barrier` → `restore`.
 
 use std::{
+    collections::hash_map::RandomState,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -56,6 +57,8 @@ const ANSWERED_MAX: Duration = Duration::from_millis(2500);
 /// Longest look at the metadata while keeping warm: below librdkafka's 500 ms timer, see [`producer::discard`].
 const METADATA_MAX: Duration = Duration::from_millis(250);
 
+/// Differs between any two starts of a process: hash keys are the one source of randomness at hand.
+static PROCESS: LazyLock<u64> = LazyLock::new(|| std::hash::BuildHasher::hash_one(&RandomState::new(), 0));
 /// Fences of this process so far.
 static FENCES: AtomicU64 = AtomicU64::new(0);
 
@@ -179,7 +182,7 @@ impl Warm {
         result.map(|()| Fenced {
             line: Line::new(self.shard, commands),
             settings: Arc::clone(&self.settings),
-            nonce: format!("{}#{}", tenure.holder, FENCES.fetch_add(1, Ordering::Relaxed)),
+            nonce: format!("{}#{:x}#{}", tenure.holder, *PROCESS, FENCES.fetch_add(1, Ordering::Relaxed)),
             holder: tenure.holder.clone(),
         })
     }
@@ -251,7 +254,8 @@ pub struct Fenced {
     pub(super) line: Line,
     pub(super) settings: Arc<Settings>,
     pub(super) holder: String,
-    /// Unique per fence: the holder is unique per process start, the number within the process.
+    /// Unique per fence, whatever `--identity` says: a restore that took an older barrier for its own would know too
+    /// little.
     pub(super) nonce: String,
 }
 

@@ -71,6 +71,18 @@ impl History {
     /// # Errors
     /// When the broker does not answer or a topic is missing.
     pub fn open(bootstrap: &str, topics: &[&str]) -> Result<Self> {
+        Self::open_at(bootstrap, topics, Offset::Beginning)
+    }
+
+    /// Opens the topics at their present end; they must exist.
+    ///
+    /// # Errors
+    /// When the broker does not answer or a topic is missing.
+    pub fn from_now(bootstrap: &str, topics: &[&str]) -> Result<Self> {
+        Self::open_at(bootstrap, topics, Offset::End)
+    }
+
+    fn open_at(bootstrap: &str, topics: &[&str], offset: Offset) -> Result<Self> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("group.id", "testkit")
@@ -88,7 +100,7 @@ impl History {
                 bail!("topic {topic} does not exist");
             }
             for partition in partitions {
-                assignment.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
+                assignment.add_partition_offset(topic, partition.id(), offset)?;
             }
         }
         consumer.assign(&assignment)?;
@@ -146,11 +158,13 @@ impl History {
                     Some(Err(error)) => Err(error.into()),
                 };
                 let at = Instant::now();
-                match read.map(|record| arrived.blocking_send((at, record)).is_ok()) {
-                    Ok(true) => {}
-                    // Nobody measures any more; or they learn of the error by the end of the arrivals.
-                    Ok(false) => return,
+                let record = match read {
+                    Ok(record) => record,
                     Err(error) => return eprintln!("read the events topic: {error:#}"),
+                };
+                if arrived.blocking_send((at, record)).is_err() {
+                    // Nobody measures any more.
+                    return;
                 }
             }
         };
