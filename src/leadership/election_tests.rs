@@ -288,7 +288,9 @@ impl World {
         let lost = faulty && self.number(5) == 0;
         self.count += 1;
         if lost || late > answer_by {
-            self.agenda.insert((answer_by, self.count), Happening::Input(replica, Input::Answered(Answer::Failed)));
+            // A write that arrives after its time was up was given up before: time does not run backwards.
+            let given_up = answer_by.max(self.now);
+            self.agenda.insert((given_up, self.count), Happening::Input(replica, Input::Answered(Answer::Failed)));
         } else {
             self.agenda.insert((late, self.count), answer);
         }
