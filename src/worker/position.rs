@@ -101,9 +101,10 @@ impl Stream {
     }
 }
 
-/// All streams' positions, for the changelog.
+/// All streams' positions, for the changelog. A stream that was never listed has none: version 0 is no place to watch from.
 pub fn positions(streams: &[Stream]) -> BTreeMap<String, ResourceVersion> {
-    streams.iter().map(|s| (s.name.clone(), s.after_commit())).collect()
+    let known = streams.iter().map(|s| (s.name.clone(), s.after_commit()));
+    known.filter(|(_, position)| *position > ResourceVersion::default()).collect()
 }
 
 #[cfg(test)]
@@ -129,6 +130,12 @@ mod tests {
         s.commit(rv(14));
         s.settled(rv(15));
         assert_eq!((s.after_commit(), s.committed()), (rv(15), rv(14)));
+    }
+
+    #[test]
+    fn a_stream_that_was_never_listed_has_no_position() {
+        let streams = [Stream::new("a", Some(rv(7))), Stream::new("b", None)];
+        assert_eq!(positions(&streams), BTreeMap::from([("a".to_owned(), rv(7))]));
     }
 
     #[test]

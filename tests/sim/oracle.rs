@@ -184,7 +184,10 @@ impl Oracle {
         }
         self.term = self.term.max(term);
         self.position = self.position.max(position);
-        self.first_position.get_or_insert(position);
+        // One that names no version covers nothing: its writer has not listed yet.
+        if position > 0 {
+            self.first_position.get_or_insert(position);
+        }
     }
 
     /// Events that were told.
