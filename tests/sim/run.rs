@@ -61,6 +61,9 @@ pub fn seed(seed: u64, weather: Weather, plant: Option<Plant>, lines: bool) -> O
     runtime.block_on(Box::pin(play(seed, weather, plant, lines)))
 }
 
+/// Late ends of transactions, in rough weather.
+const STRAGGLING_PERCENT: u64 = 4;
+
 fn setting(random: &mut Random) -> Setting {
     let (lease_seconds, deadline_ms, retry_ms) = random.pick(&[(3, 2000, 500), (5, 3000, 1000), (2, 1500, 250)]);
     Setting {
@@ -71,13 +74,15 @@ fn setting(random: &mut Random) -> Setting {
         page_pods: random.pick(&[1, 3, 1000]),
         pods: 5 + random.below(15),
         chaos: random.ms(5000, 40_000),
+        straggling_percent: 0,
         record_bytes_max: random.pick(&[2000, 1 << 20]),
     }
 }
 
 async fn play(seed: u64, weather: Weather, plant: Option<Plant>, lines: bool) -> Outcome {
     let random = Random::new(seed);
-    let setting = setting(&mut random.fork(2));
+    let straggling_percent = if weather == Weather::Rough { STRAGGLING_PERCENT } else { 0 };
+    let setting = Setting { straggling_percent, ..setting(&mut random.fork(2)) };
     let trace = if lines { Trace::with_lines() } else { Trace::default() };
     let world = World::new(seed, setting, plant, trace);
     if plant == Some(Plant::StaleList) {

@@ -316,6 +316,12 @@ impl Line {
         while begun.elapsed() < limit {
             let world = Arc::clone(&self.wire.world);
             let marker = world.draw(|random| random.ms(0, 6));
+            if self.straggles(marker) {
+                // The connection broke: the client asks again, and does not know that the first one is still on its way.
+                clean = false;
+                after(AGAIN).await;
+                continue;
+            }
             let call = self.wire.call(move || world.broker().end(epoch, true, marker));
             match timeout(SOCKET_TIMEOUT, call).await {
                 Ok(Ok(Ok(()))) => return self.verdict(Ok(()), clean),
@@ -331,6 +337,21 @@ impl Line {
             }
         }
         self.unknown("no answer to the commit".into())
+    }
+
+    /// Whether this end of the transaction arrives late, in which case it is on its way now.
+    fn straggles(&self, marker: Duration) -> bool {
+        let world = &self.wire.world;
+        let percent = world.setting.straggling_percent;
+        let late = world.draw(|random| random.percent(percent).then(|| random.ms(20, 3000)));
+        let Some(late) = late.filter(|_| world.began.elapsed() < world.setting.chaos) else { return false };
+        let (epoch, at) = (self.epoch, Arc::clone(world));
+        world.spawn(async move {
+            after(late).await;
+            // Nobody hears the answer.
+            drop(at.broker().end(epoch, true, marker));
+        });
+        true
     }
 
     fn unknown(&self, source: pod_monitor::publish::error::Source) -> Verdict {

@@ -50,6 +50,8 @@ pub struct Setting {
     pub page_pods: usize,
     pub pods: u64,
     pub chaos: Duration,
+    /// How many of a hundred ends of transactions break off and arrive late, on a connection that the client has left.
+    pub straggling_percent: u64,
     /// Largest record that the broker takes, in bytes.
     pub record_bytes_max: usize,
 }
