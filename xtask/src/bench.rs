@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use testkit::stack::{Options, Packages, Profile, Stack};
 
-use crate::suites;
+use crate::{claim, suites};
 
 /// Measure, on this machine, with a stack booted for it.
 #[derive(Args)]
@@ -77,6 +77,7 @@ impl Which {
 impl Bench {
     pub(crate) fn run(&self) -> Result<()> {
         Packages::ensure()?;
+        claim::target_dir()?;
         let named: Vec<Which> = self.names.iter().copied().chain(self.only).collect();
         let wanted = |which: &Which| if named.is_empty() { !which.is_long() } else { named.contains(which) };
         for which in Which::ALL.into_iter().filter(wanted) {

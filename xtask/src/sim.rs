@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use testkit::stack::Packages;
 
-use crate::suites;
+use crate::{claim, suites};
 
 /// Run seeds of the simulation until one fails.
 #[derive(Args)]
@@ -21,6 +21,7 @@ pub(crate) struct Sim {
 impl Sim {
     pub(crate) fn run(&self) -> Result<()> {
         Packages::ensure()?;
+        claim::target_dir()?;
         let mut command = suites::cargo_test(&["--test", "sim", "--", "--nocapture", "every_story"]);
         command.current_dir(suites::workspace()).env("CARGO_TARGET_DIR", suites::target_dir()?);
         command.env_remove("SIM_SEED").env("SIM_PROGRESS", "1");

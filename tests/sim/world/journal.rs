@@ -348,8 +348,9 @@ impl Line {
         let (epoch, at) = (self.epoch, Arc::clone(world));
         world.spawn(async move {
             after(late).await;
-            // Nobody hears the answer.
-            drop(at.broker().end(epoch, true, marker));
+            // Nobody who asked hears the answer.
+            let answer = at.broker().end(epoch, true, marker);
+            at.note("broker", format_args!("a straggling end: {answer:?}"));
         });
         true
     }
