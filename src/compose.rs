@@ -270,6 +270,11 @@ impl Monitor {
         };
         let replica = Replica { shard, parts, health: self.health.clone() };
         let Some(times) = config.lease_times else {
+            if matches!(config.sink, Sink::Kafka(_)) {
+                tracing::warn!(
+                    "acting without holding the Lease (no-election): two of these fence one another again and again"
+                );
+            }
             let tenure = Tenure::unconditional(shard, &config.identity, self.stop.clone());
             return replica.run(elector::alone(tenure)).await.map_err(Error::Worker);
         };

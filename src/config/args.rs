@@ -166,7 +166,8 @@ pub struct RunArgs {
     #[arg(long, hide = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value = "false", default_missing_value = "true")]
     pub no_election: bool,
-    /// This process among the replicas; never the same twice [default: pod or host name + random part]
+    /// This process among the replicas; a random part is added, so that it is never the same twice [default: pod or host
+    /// name]
     #[arg(long, value_name = "ID", help_heading = "Installation", value_parser = checked(names::id))]
     pub identity: Option<String>,
 
@@ -176,7 +177,7 @@ pub struct RunArgs {
     pub listen: SocketAddr,
     /// Address by which the other replicas reach --listen; without it they notice a dead leader only when its Lease runs
     /// out [default: $POD_IP and the port of --listen, or --listen where that names an address]
-    #[arg(long, value_name = "HOST:PORT", help_heading = "Watching the monitor", value_parser = bootstrap)]
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Watching the monitor", value_parser = advertise)]
     pub advertise: Option<String>,
     /// How log lines look [default: pretty on a terminal, else json]
     #[arg(long, value_name = "FORMAT", help_heading = "Watching the monitor")]
@@ -205,6 +206,18 @@ fn bootstrap(text: &str) -> Result<String, String> {
             server.escape_debug()
         )),
     }
+}
+
+fn advertise(text: &str) -> Result<String, String> {
+    let port =
+        text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+    if port.is_some_and(|port| port > 0) && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "'{}' is not host:port: write the address by which the other replicas reach this one, for instance 10.1.2.3:8080",
+        text.escape_debug()
+    ))
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {

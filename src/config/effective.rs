@@ -192,7 +192,7 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
         environment: args.environment,
         lease_name: args.lease_name,
         lease_namespace: args.lease_namespace.unwrap_or(own_namespace),
-        identity: args.identity.unwrap_or_else(|| identity(around)),
+        identity: identity(args.identity.as_deref().or(around.host_name.as_deref()), around.random),
         lease_times: elects.then_some(lease_times),
         advertise: args.advertise.or_else(|| advertise(args.listen, around.pod_ip.as_deref())),
         listen: args.listen,
@@ -210,11 +210,12 @@ fn advertise(listen: SocketAddr, pod_ip: Option<&str>) -> Option<String> {
     Some(SocketAddr::new(ip, listen.port()).to_string())
 }
 
-fn identity(around: &Surroundings) -> String {
-    let host = around.host_name.as_deref().unwrap_or("pod-monitor");
+/// Unique per start of the process: with the identity of its dead self a restarted replica would walk into its Lease.
+fn identity(name: Option<&str>, random: u64) -> String {
+    let host = name.unwrap_or("pod-monitor");
     // Host names are not ours: only what an id may contain is taken over.
     let host: String = host.chars().filter(char::is_ascii_graphic).take(63).collect();
-    format!("{host}_{:08x}", around.random & 0xffff_ffff)
+    format!("{host}_{:08x}", random & 0xffff_ffff)
 }
 
 fn namespaces(args: &RunArgs, origins: &Origins, own: &str) -> Result<Namespaces, Error> {
@@ -241,7 +242,19 @@ fn sink(args: &RunArgs, origins: &Origins) -> Result<Sink, Error> {
     if args.sink == SinkKind::Stdout {
         // In a file or variable the Kafka settings may stay while somebody tries stdout; on the same command line
         // they are a mistake.
-        let kafka = ["kafka", "kafka-config", "kafka-config-file", "events-topic", "changelog-topic", "create-topics"];
+        let kafka = [
+            "kafka",
+            "kafka-config",
+            "kafka-config-file",
+            "events-topic",
+            "changelog-topic",
+            "create-topics",
+            "lease-duration",
+            "renew-deadline",
+            "retry-period",
+            "advertise",
+            "no-election",
+        ];
         if let Some(key) = kafka.iter().find(|key| origins.get(**key) == Some(&Origin::Flag)) {
             return Err(Error::Conflict {
                 why: format!("--{key} has no effect with the sink stdout: leave it out, or use --sink kafka"),

@@ -147,6 +147,11 @@ impl<S: LogSource> Capturer<S> {
 
     /// Captures what the container printed. Never fails, ends within the capture deadline counted from now.
     pub async fn capture(&self, target: &Target, report: Report) -> Captured {
+        self.capture_asked_at(target, report, Instant::now()).await
+    }
+
+    /// The same, with the deadline counted from when it was asked for: it may have waited for its turn.
+    pub async fn capture_asked_at(&self, target: &Target, report: Report, asked_at: Instant) -> Captured {
         let span = info_span!(
             "capture",
             pod_uid = %target.uid,
@@ -155,15 +160,15 @@ impl<S: LogSource> Capturer<S> {
             container = %target.container,
             node = target.node_name.as_deref().unwrap_or_default(),
         );
-        self.shared.capture(target, report).instrument(span).await
+        self.shared.capture(target, report, asked_at).instrument(span).await
     }
 }
 
 impl<S: LogSource> Shared<S> {
-    async fn capture(&self, target: &Target, report: Report) -> Captured {
+    async fn capture(&self, target: &Target, report: Report, asked_at: Instant) -> Captured {
         let limits = &self.limits;
-        let patience = limits.capture_deadline.min(PATIENCE_MAX);
-        let deadline = Instant::now() + patience;
+        let deadline = asked_at + limits.capture_deadline.min(PATIENCE_MAX);
+        let patience = deadline.saturating_duration_since(Instant::now());
         let read_until = deadline - (patience / CHECK_SHARE).min(CHECK_MAX);
         let mut progress = Progress { best: None, current: None };
         let mut failure = match timeout_at(read_until, self.read_with_retries(target, report, &mut progress)).await {

@@ -59,12 +59,12 @@ impl<S: LogSource> Captures<S> {
                 self.per_node.get(&target.node_name).copied().unwrap_or(0) < OUTSTANDING_PER_NODE_MAX
             };
             let Some(at) = self.queue.iter().take(LOOK_AHEAD_MAX).position(room) else { return };
-            let Some((target, _)) = self.queue.remove(at) else { return };
+            let Some((target, asked_at)) = self.queue.remove(at) else { return };
             *self.per_node.entry(target.node_name.clone()).or_default() += 1;
             let (capturer, report, metrics) = (self.capturer.clone(), self.report, self.metrics.clone());
             self.running.spawn(async move {
                 let begun = Instant::now();
-                let captured = capturer.capture(&target, report).await;
+                let captured = capturer.capture_asked_at(&target, report, asked_at).await;
                 metrics.capture_ended(status(captured.logs.status), begun.elapsed());
                 (target.uid, target.node_name, captured)
             });
@@ -145,6 +145,28 @@ mod tests {
             container: "main".into(),
             termination_message: None,
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_capture_that_waited_for_its_turn_has_only_the_rest_of_its_time() {
+        let deadline = Duration::from_secs(30);
+        let limits = Limits {
+            log_bytes_max: 1024,
+            encoded_bytes_max: 4096,
+            capture_deadline: deadline,
+            captures_max: 32,
+            captures_per_node_max: 8,
+        };
+        let mut captures = Captures::new(Capturer::new(Hung, limits), Report::Raw, Metrics::new(), deadline);
+        let asked_at = Instant::now();
+        captures.ask(vec![target(0, "hung", "bad")]);
+        // No room until now: what is held for Kafka leaves none.
+        captures.begin(OUTSTANDING_MAX);
+        tokio::time::advance(Duration::from_secs(20)).await;
+        captures.begin(0);
+        let (_, captured) = captures.next().await.expect("one is under way").expect("it does not panic");
+        assert_eq!(captured.logs.reason.as_deref(), Some(reason::DEADLINE));
+        assert!(asked_at.elapsed() <= deadline, "told after {:?}", asked_at.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@
 //! opened (fenced, restored), and nothing outside Kafka happens before the commit that remembers it.
 
 mod captures;
+mod confirm;
 mod intake;
 pub mod pending;
 pub mod position;
@@ -31,7 +32,8 @@ use tokio_util::time::DelayQueue;
 
 use self::{
     captures::Captures,
-    intake::{Confirmed, Feed, Listed},
+    confirm::Confirmed,
+    intake::{Feed, Listed},
     publishing::{Happened, Publishing, Ticket},
     table::{Drift, Table},
 };

@@ -79,6 +79,11 @@ pub fn judge(truth: &[Truth], records: &[Record]) -> Vec<Fault> {
     for (pod, records) in &by_pod {
         faults.extend(out_of_order(pod, records));
     }
+    let known_pods: BTreeSet<&str> = truth.iter().map(|known| known.uid.as_str()).collect();
+    for (pod, records) in by_pod.iter().filter(|(pod, _)| !known_pods.contains(**pod)) {
+        let stranger = |r: &&Record| Fault::Unexpected { pod: (*pod).to_owned(), event: r.event_type().to_owned() };
+        faults.extend(records.iter().map(stranger));
+    }
     for known in truth {
         let seen = by_pod.get(known.uid.as_str()).map(Vec::as_slice).unwrap_or_default();
         faults.extend(against(known, seen));
@@ -141,7 +146,8 @@ fn out_of_order(pod: &str, records: &[&Record]) -> Option<Fault> {
 }
 
 fn against(known: &Truth, seen: &[&Record]) -> Vec<Fault> {
-    let mut rest: Vec<&str> = seen.iter().map(|r| r.event_type()).collect();
+    let told: Vec<&str> = seen.iter().map(|r| r.event_type()).collect();
+    let mut rest = told.clone();
     let mut faults = Vec::new();
     for expected in &known.expected {
         match rest.iter().position(|event| event == expected) {
@@ -150,6 +156,12 @@ fn against(known: &Truth, seen: &[&Record]) -> Vec<Fault> {
         }
     }
     faults.extend(rest.iter().map(|event| Fault::Unexpected { pod: known.uid.clone(), event: (*event).to_owned() }));
+    // By what was done to the pod, not by the numbers that the monitor gave its events.
+    let one_place = seen.iter().map(|r| (&r.topic, r.partition)).collect::<BTreeSet<_>>().len() <= 1;
+    if faults.is_empty() && one_place && told != known.expected {
+        let sequences = seen.iter().map(|r| r.value["sequence"].as_u64().unwrap_or(0)).collect();
+        faults.push(Fault::OutOfOrder { pod: known.uid.clone(), sequences });
+    }
     faults
 }
 
@@ -190,7 +202,21 @@ mod tests {
     #[test]
     fn every_planted_fault_is_found() {
         type Plant = fn(&mut Vec<Record>);
-        let cases: [(&str, Plant); 7] = [
+        let swapped: Plant = |h| {
+            // Numbered as they were told: only the truth knows that the end came first.
+            let (first, last) = (h[0].value["event_type"].clone(), h[2].value["event_type"].clone());
+            (h[0].value["event_type"], h[2].value["event_type"]) = (last, first);
+        };
+        let stranger: Plant = |h| {
+            let mut other = record(9, 1, "pod_scheduled");
+            other.value["pod_uid"] = json!("nobody");
+            other.value["event_id"] = json!("other");
+            other.headers.insert("ce_id".into(), "other".into());
+            h.push(other);
+        };
+        let cases: [(&str, Plant); 9] = [
+            ("out of order", swapped),
+            ("unexpected", stranger),
             ("lost", |h| drop(h.pop())),
             ("lost", |h| drop(h.remove(0))),
             ("doubled", |h| h.push(h[1].clone())),

@@ -79,6 +79,9 @@ impl Demo {
         let (told, killed) = drive::run(&self.app, &cluster, &mut replicas, &mut history).await?;
         let good = self.report(&cluster, &told, &history, began).await?;
         let took_over = replicas.said("took over")?;
+        anyhow::ensure!(!killed.is_empty(), "the stories were over before the leader was killed: too few events came");
+        // Of the first leader, and of its successor.
+        anyhow::ensure!(took_over.len() >= 2, "nobody says that it took over from {killed}");
         print(&show::change_of_hands(Style::of_stdout(), &killed, took_over.last()))?;
         if self.keep {
             self.leave(endpoints, replicas)?;
