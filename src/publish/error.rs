@@ -82,6 +82,11 @@ pub enum CommitError {
 }
 
 impl CommitError {
+    /// Whether nothing is wrong but an earlier answer that was not clean.
+    pub fn is_spent(&self) -> bool {
+        matches!(self, Self::Spent { .. })
+    }
+
     /// What the caller may do.
     pub fn class(&self) -> Class {
         match self {
@@ -136,6 +141,11 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether nothing is wrong but an answer to the barrier that was not clean.
+    pub fn is_spent(&self) -> bool {
+        matches!(self, Self::Barrier { source, .. } if source.is_spent())
+    }
+
     /// What the caller may do.
     pub fn class(&self) -> Class {
         match self {

@@ -310,7 +310,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 if error.class() == Class::Fenced {
                     self.fenced(&error);
                 }
-                self.parts.kafka.not_yet(chain(&error));
+                // Spent by a late answer: ours to open anew, and no word about Kafka, which did answer.
+                if !error.is_spent() {
+                    self.parts.kafka.not_yet(chain(&error));
+                }
             }
             Happened::Ended(ticket, Ok(())) => self.committed(ticket),
             Happened::Ended(ticket, Err(error)) => self.not_committed(ticket, error)?,
@@ -402,7 +405,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 tracing::warn!(error = %chain(&error), "transaction not committed, taking over anew")
             }
         }
-        self.parts.kafka.not_yet(chain(&error));
+        if !error.is_spent() {
+            self.parts.kafka.not_yet(chain(&error));
+        }
         Ok(())
     }
 
