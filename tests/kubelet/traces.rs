@@ -62,6 +62,12 @@ fn trace_id(traceparent: &str) -> Result<Vec<u8>> {
     (0..hex.len()).step_by(2).map(|at| Ok(u8::from_str_radix(&hex[at..at + 2], 16)?)).collect()
 }
 
+/// A span's name as OTLP has it: field 5 of a Span, a string. The bare word would also stand in the paths of source files.
+fn span_name(name: &str) -> Vec<u8> {
+    let length = u8::try_from(name.len()).expect("short names");
+    [&[0x2a, length], name.as_bytes()].concat()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publication_and_a_capture_are_spans_and_events_name_their_trace() -> Result<()> {
     let (receiver, endpoint) = Receiver::start()?;
@@ -71,11 +77,15 @@ async fn a_publication_and_a_capture_are_spans_and_events_name_their_trace() -> 
     let end = watched.end(&uid).await?;
     let trace = trace_id(&end.headers["traceparent"])?;
     assert_eq!(trace.len(), 16);
-    for (what, bytes) in
-        [("the span publish", &b"publish"[..]), ("the span capture", b"capture"), ("the trace", &trace)]
-    {
-        let look = async || Ok(receiver.has(bytes).then_some(()));
-        until(LIMIT, &format!("{what} of the end event has arrived"), look).await?;
+    for name in ["publish", "capture"] {
+        let look = async || Ok(receiver.has(&span_name(name)).then_some(()));
+        until(LIMIT, &format!("the span {name} of the end event has arrived"), look).await?;
+    }
+    until(LIMIT, "the event's trace has arrived", async || Ok(receiver.has(&trace).then_some(()))).await?;
+    // It took its shard over: one trace, a span for each leg.
+    for name in ["take over", "acquire", "fence", "barrier", "restore", "list"] {
+        let look = async || Ok(receiver.has(&span_name(name)).then_some(()));
+        until(LIMIT, &format!("the span {name} of the take-over has arrived"), look).await?;
     }
     // Bodies of logs never reach a span.
     until(Duration::from_secs(5), "the pod's uid has arrived", async || Ok(receiver.has(uid.as_bytes()).then_some(())))

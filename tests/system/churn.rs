@@ -70,6 +70,10 @@ async fn killed_at_random_moments_it_tells_the_same_story() {
     let (kills, truth) = (kills.unwrap(), truth.unwrap());
     println!("{PODS} pods lived within {:?}; {kills} kills", begun.elapsed());
     assert!(kills >= 20, "only {kills} kills: the test would show nothing");
+    let log = std::fs::read_to_string(&killed.log).unwrap();
+    let took_over = log.matches("\"shard taken over\"").count();
+    println!("{took_over} of them had taken over");
+    assert!(took_over >= 10, "only {took_over} had taken over: the survivor alone would have told the rest");
 
     // Left alone, it must catch up with everything.
     let mut survivor = killed.start().unwrap();

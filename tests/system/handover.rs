@@ -71,8 +71,24 @@ async fn sixty_changes_of_hands_lose_nothing_and_double_nothing() {
     let history = complete(&endpoints, &format!("{app}.events"), &truth).await.unwrap();
     let wrong = faults(&truth, &history);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    by_the_fast_ways(&replicas);
     replicas.stop(LIMIT).await.unwrap();
     cluster.remove_namespace().await.unwrap();
+}
+
+/// Most killed leaders are noticed by their closed connection, and all stopped ones release: only the rest may be found by
+/// their silence. Who is killed while nobody attends it yet (its standbys have only just begun) is found so, too.
+fn by_the_fast_ways(replicas: &Replicas) {
+    let count = |message: &str, why: &str| {
+        let lines = replicas.said(message).unwrap();
+        lines.iter().filter(|line| line["why"] == why).count()
+    };
+    let taken = ["Dead", "Released", "Silent"].map(|why| count("lease acquired", why));
+    let gave_up = count("tenure ended", "GaveUp(Kafka)");
+    println!("Leases taken from the dead, released, silent: {taken:?}; given up for want of Kafka: {gave_up}");
+    assert!(taken[0] >= 20, "24 were killed, {} were noticed by their death", taken[0]);
+    assert!(taken[1] >= 24, "24 were stopped, {} Leases were taken released", taken[1]);
+    assert!(gave_up >= 3, "4 were cut off from Kafka, {gave_up} gave up");
 }
 
 /// All faults, in an order that the seed decides.
