@@ -94,7 +94,12 @@ async fn pods_of_several_containers_end_by_their_main_one() -> Result<()> {
     // Its main container failed while another one runs: told after the settle grace.
     let end = w.end(&annotated).await?.value;
     ensure!(end["exit_code"] == 5 && end["stdout"] == "second\n" && end["cause"] == "exit_code", "{end}");
-    let truths = [truth(&sidecar, &COMPLETED), truth(&two, &COMPLETED), truth(&annotated, &FAILED)];
+    let truths = [
+        truth(&init, &["pod_scheduled", "execution_failed"]),
+        truth(&sidecar, &COMPLETED),
+        truth(&two, &COMPLETED),
+        truth(&annotated, &FAILED),
+    ];
     faultless(&w.history, &truths)?;
     w.close().await
 }
