@@ -147,9 +147,7 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_capture_that_waited_for_its_turn_has_only_the_rest_of_its_time() {
-        let deadline = Duration::from_secs(30);
+    fn captures(deadline: Duration) -> Captures<Hung> {
         let limits = Limits {
             log_bytes_max: 1024,
             encoded_bytes_max: 4096,
@@ -157,7 +155,13 @@ mod tests {
             captures_max: 32,
             captures_per_node_max: 8,
         };
-        let mut captures = Captures::new(Capturer::new(Hung, limits), Report::Raw, Metrics::new(), deadline);
+        Captures::new(Capturer::new(Hung, limits), Report::Raw, Metrics::new(), deadline)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_capture_that_waited_for_its_turn_has_only_the_rest_of_its_time() {
+        let deadline = Duration::from_secs(30);
+        let mut captures = captures(deadline);
         let asked_at = Instant::now();
         captures.ask(vec![target(0, "hung", "bad")]);
         // No room until now: what is held for Kafka leaves none.
@@ -172,14 +176,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_hung_node_holds_back_neither_other_nodes_nor_its_own_ends_beyond_the_deadline() {
         let deadline = Duration::from_secs(30);
-        let limits = Limits {
-            log_bytes_max: 1024,
-            encoded_bytes_max: 4096,
-            capture_deadline: deadline,
-            captures_max: 32,
-            captures_per_node_max: 8,
-        };
-        let mut captures = Captures::new(Capturer::new(Hung, limits), Report::Raw, Metrics::new(), deadline);
+        let mut captures = captures(deadline);
         captures.ask((0..500).map(|n| target(n, "hung", "bad")).collect());
         captures.ask(vec![target(500, "healthy", "good")]);
         let begun = Instant::now();
