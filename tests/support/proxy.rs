@@ -1,14 +1,13 @@
-//! A TCP proxy on loopback that can be opened later: a server that is not there yet.
+//! A way to a server that is not there yet, over testkit's proxy, and kubeconfigs for tests.
 
-use std::{
-    io::copy,
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    thread,
-};
+use std::net::{SocketAddr, TcpListener};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use kube::config::Kubeconfig;
-use testkit::stack::Endpoints;
+use testkit::{
+    clients::proxy::{self, kubeconfig_through},
+    stack::Endpoints,
+};
 
 /// An address where nothing listens yet.
 #[derive(Debug)]
@@ -25,27 +24,12 @@ impl Proxy {
 
     /// Listens from now on and passes everything on to `target`, until the process ends.
     pub(crate) fn open(&self, target: &str) -> Result<()> {
-        let listener = TcpListener::bind(self.address).context("open the proxy")?;
-        let target = target.to_owned();
-        thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                if let Ok(server) = TcpStream::connect(&target) {
-                    pass(&client, &server);
-                    pass(&server, &client);
-                }
-            }
-        });
-        Ok(())
+        proxy::Proxy::open(self.address, target).map(drop)
     }
 
     /// A kubeconfig by which the stack's API server is reached through here, as a file of this name.
     pub(crate) fn kubeconfig(&self, endpoints: &Endpoints, name: &str) -> Result<String> {
-        let mut config = Kubeconfig::read_from(&endpoints.kubeconfig)?;
-        for cluster in config.clusters.iter_mut().filter_map(|c| c.cluster.as_mut()) {
-            cluster.server = Some(format!("https://{}", self.address));
-            cluster.tls_server_name = Some(endpoints.address.clone());
-        }
-        write(endpoints, name, &config)
+        kubeconfig_through(self.address, endpoints, name)
     }
 }
 
@@ -63,13 +47,4 @@ pub(super) fn write(endpoints: &Endpoints, name: &str, config: &Kubeconfig) -> R
     // Read back with the token in clear: kube hides secrets in Debug, not in its serialisation.
     std::fs::write(&path, serde_json::to_vec(config)?)?;
     Ok(path.display().to_string())
-}
-
-fn pass(from: &TcpStream, to: &TcpStream) {
-    let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
-    thread::spawn(move || {
-        // Either end closing is the normal end of a connection.
-        drop(copy(&mut from, &mut to));
-        drop(to.shutdown(Shutdown::Write));
-    });
 }

@@ -61,19 +61,12 @@ impl Proxy {
         Ok(Self { address, link })
     }
 
-    /// A kubeconfig by which the stack's API server is reached through here, as a file of this name; gives its path.
+    /// As [`kubeconfig_through`] this proxy.
     ///
     /// # Errors
     /// When the stack's own cannot be read or the file not be written.
     pub fn kubeconfig(&self, endpoints: &Endpoints, name: &str) -> Result<String> {
-        let mut config = Kubeconfig::read_from(&endpoints.kubeconfig)?;
-        for cluster in config.clusters.iter_mut().filter_map(|c| c.cluster.as_mut()) {
-            cluster.server = Some(format!("https://{}", self.address));
-            cluster.tls_server_name = Some(endpoints.address.clone());
-        }
-        let path = endpoints.run_dir.join(format!("{name}.kubeconfig"));
-        std::fs::write(&path, serde_json::to_vec(&config)?)?;
-        Ok(path.display().to_string())
+        kubeconfig_through(self.address, endpoints, name)
     }
 
     /// From now on nothing passes, in either direction; connections stay open, and new ones are taken.
@@ -101,6 +94,21 @@ impl Proxy {
         *self.link.cut.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.link.healed.notify_all();
     }
+}
+
+/// A kubeconfig by which the stack's API server is reached at this address, as a file of this name; gives its path.
+///
+/// # Errors
+/// When the stack's own cannot be read or the file not be written.
+pub fn kubeconfig_through(address: SocketAddr, endpoints: &Endpoints, name: &str) -> Result<String> {
+    let mut config = Kubeconfig::read_from(&endpoints.kubeconfig)?;
+    for cluster in config.clusters.iter_mut().filter_map(|c| c.cluster.as_mut()) {
+        cluster.server = Some(format!("https://{address}"));
+        cluster.tls_server_name = Some(endpoints.address.clone());
+    }
+    let path = endpoints.run_dir.join(format!("{name}.kubeconfig"));
+    std::fs::write(&path, serde_json::to_vec(&config)?)?;
+    Ok(path.display().to_string())
 }
 
 /// A connection on threads of its own: a cut link holds them up.
