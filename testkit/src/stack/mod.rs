@@ -20,6 +20,7 @@ pub mod cleanup;
 pub mod companions;
 pub mod component;
 mod files;
+pub mod helm;
 pub mod image;
 pub mod modules;
 mod namespace;
@@ -28,6 +29,7 @@ pub mod process;
 pub mod progress;
 pub mod readiness;
 mod state;
+mod tool;
 pub mod versions;
 mod warm;
 
