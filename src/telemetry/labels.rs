@@ -9,7 +9,7 @@ use crate::{
         election::{Ended, GiveUp, Why},
         takeover::Leg,
     },
-    lifecycle::event::EventType,
+    lifecycle::event::{Cause, EventType},
 };
 
 /// An enum of label values: `Name { Variant = "text" }`.
@@ -206,6 +206,7 @@ macro_rules! label_sets {
 
 label_sets! {
     ByEventType { event_type: EventLabel }
+    ByCause { cause: CauseLabel }
     ByVerdict { verdict: Verdict }
     ByStatus { status: CaptureStatus }
     ByReason { reason: WatchRestart }
@@ -226,6 +227,16 @@ label_sets! {
 pub(super) struct EventLabel(pub(super) EventType);
 
 impl EncodeLabelValue for EventLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        EncodeLabelValue::encode(&self.0.as_str(), encoder)
+    }
+}
+
+/// [`Cause`] as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct CauseLabel(pub(super) Cause);
+
+impl EncodeLabelValue for CauseLabel {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         EncodeLabelValue::encode(&self.0.as_str(), encoder)
     }

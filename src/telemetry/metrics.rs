@@ -9,11 +9,14 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{leadership::takeover::Leg, lifecycle::event::EventType};
+use crate::{
+    leadership::takeover::Leg,
+    lifecycle::event::{Cause, EventType},
+};
 
 use super::labels::{
-    ByDrift, ByEventType, ByFenceResult, ById, ByLeg, ByListResult, ByPart, ByReason, ByRole, ByStatus, ByTaken,
-    ByTenureEnd, ByVerdict, ByWatchEvent, EventLabel, LegLabel,
+    ByCause, ByDrift, ByEventType, ByFenceResult, ById, ByLeg, ByListResult, ByPart, ByReason, ByRole, ByStatus,
+    ByTaken, ByTenureEnd, ByVerdict, ByWatchEvent, CauseLabel, EventLabel, LegLabel,
 };
 pub use super::labels::{
     CaptureStatus, Drift, FenceResult, ListResult, MissingId, PodPart, Role, Taken, TenureEnd, Verdict, WatchEvent,
@@ -30,6 +33,7 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     registry: Registry,
     events: Family<ByEventType, Counter>,
+    failures: Family<ByCause, Counter>,
     transactions: Family<ByVerdict, Counter>,
     transaction_duration: Histogram,
     captures: Family<ByStatus, Counter>,
@@ -63,6 +67,7 @@ impl Metrics {
         let mut inner = Inner {
             registry: Registry::with_prefix("pod_monitor"),
             events: Family::default(),
+            failures: Family::default(),
             transactions: Family::default(),
             transaction_duration: Histogram::new(SECONDS),
             captures: Family::default(),
@@ -101,6 +106,11 @@ impl Metrics {
     /// Events of one type became visible.
     pub fn events_committed(&self, event_type: EventType, count: u64) {
         self.0.events.get_or_create(&ByEventType { event_type: EventLabel(event_type) }).inc_by(count);
+    }
+
+    /// An end became visible that was no success.
+    pub fn failure_committed(&self, cause: Cause) {
+        self.0.failures.get_or_create(&ByCause { cause: CauseLabel(cause) }).inc();
     }
 
     /// A transaction ended after `took`.
@@ -229,6 +239,7 @@ impl Inner {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("events", "Events that became visible", self.events.clone());
+        r.register("failures", "Ends that were no success, by cause", self.failures.clone());
         r.register("transactions", "Transactions by how they ended", self.transactions.clone());
         r.register("transaction_duration_seconds", "From begin to verdict", self.transaction_duration.clone());
         r.register("captures", "Captures of output by how much was had", self.captures.clone());
@@ -267,6 +278,9 @@ impl Inner {
         for event_type in EventType::ALL {
             drop(self.events.get_or_create(&ByEventType { event_type: EventLabel(event_type) }));
         }
+        for cause in Cause::ALL {
+            drop(self.failures.get_or_create(&ByCause { cause: CauseLabel(cause) }));
+        }
         Verdict::ALL.iter().for_each(|&verdict| drop(self.transactions.get_or_create(&ByVerdict { verdict })));
         CaptureStatus::ALL.iter().for_each(|&status| drop(self.captures.get_or_create(&ByStatus { status })));
         WatchRestart::ALL.iter().for_each(|&reason| drop(self.watch_restarts.get_or_create(&ByReason { reason })));
@@ -291,6 +305,7 @@ mod tests {
         let text = Metrics::new().text().expect("metrics can be written");
         for series in [
             "pod_monitor_events_total{event_type=\"pod_scheduled\"} 0",
+            "pod_monitor_failures_total{cause=\"oom_killed\"} 0",
             "pod_monitor_transactions_total{verdict=\"committed\"} 0",
             "pod_monitor_transaction_duration_seconds_bucket{le=\"0.005\"} 0",
             "pod_monitor_captures_total{status=\"complete\"} 0",
@@ -319,6 +334,7 @@ mod tests {
         let metrics = Metrics::new();
         let clone = metrics.clone();
         clone.events_committed(EventType::PodTerminated, 3);
+        clone.failure_committed(Cause::NodeLost);
         clone.transaction_ended(Verdict::Fenced, Duration::from_millis(4));
         clone.capture_ended(CaptureStatus::Partial, Duration::from_secs(60));
         clone.set_tracked_pods(7);
@@ -326,6 +342,7 @@ mod tests {
         let text = metrics.text().expect("metrics can be written");
         for series in [
             "pod_monitor_events_total{event_type=\"pod_terminated\"} 3",
+            "pod_monitor_failures_total{cause=\"node_lost\"} 1",
             "pod_monitor_transactions_total{verdict=\"fenced\"} 1",
             "pod_monitor_transaction_duration_seconds_bucket{le=\"0.0025\"} 0",
             "pod_monitor_transaction_duration_seconds_bucket{le=\"0.005\"} 1",

@@ -56,6 +56,8 @@ pub(super) struct Ticket {
     pub(super) in_flight: InFlight,
     /// Events by type, for counting.
     pub(super) told: Vec<crate::lifecycle::event::EventType>,
+    /// Causes of the failures among them, for counting.
+    pub(super) causes: Vec<crate::lifecycle::event::Cause>,
     /// When the oldest observation in it was read.
     pub(super) oldest: Option<Instant>,
     /// When the commit was asked for.
