@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use testkit::stack::{Options as StackOptions, Packages, Profile, Stack, build};
+use testkit::stack::{Options as StackOptions, Packages, Profile, Stack, build, helm, promtool};
 
 use crate::claim;
 use crate::libtest::Counts;
@@ -52,6 +52,11 @@ impl Test {
         claim::target_dir()?;
         if chosen.iter().any(|suite| suite.needs_stack() || *suite == Suite::Stack) {
             build::ensure()?;
+        }
+        if chosen.contains(&Suite::Target("deploy")) {
+            // Before the stack is up and the clock of the suite runs.
+            helm::ensure()?;
+            promtool::ensure()?;
         }
         let mut stack = None;
         let mut outcomes = Vec::new();

@@ -27,6 +27,7 @@ mod namespace;
 mod packages;
 pub mod process;
 pub mod progress;
+pub mod promtool;
 pub mod readiness;
 mod state;
 mod tool;

@@ -91,7 +91,7 @@ fn missing(packages: &[(&'static str, &str)]) -> Result<Vec<&'static str>> {
     Ok(packages.iter().map(|(name, _)| *name).filter(|name| !installed.contains(name) && !has_program(name)).collect())
 }
 
-fn apt_get() -> Command {
+pub(crate) fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive").arg("--quiet=2");
     command
