@@ -14,7 +14,7 @@ pub(crate) fn chart() -> PathBuf {
 /// The values that have no default.
 pub(crate) const REQUIRED: [&str; 2] = ["--set=config.selector=app=executor", "--set=config.kafka=kafka:9092"];
 
-/// The APIs that the stack's cluster lacks, so that nothing but the template is asked.
+/// Everything for Prometheus and Grafana; `helm template` asks no cluster which APIs there are.
 pub(crate) const OPERATOR: [&str; 4] = [
     "--api-versions=monitoring.coreos.com/v1",
     "--set=monitoring.podMonitor.enabled=true",

@@ -1,6 +1,6 @@
 //! The chart on a real cluster: a release is admitted, works, is tested, upgraded and removed.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command, sync::OnceLock};
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use testkit::{
         history::{History, Record},
         until,
     },
-    stack::helm,
+    stack::{crds, helm},
 };
 
 use crate::{
@@ -21,9 +21,9 @@ use crate::{
 
 /// Executions that may begin while the release is upgraded.
 const DURING_MAX: usize = 30;
-/// Every kind of object that the chart makes and the stack knows.
+/// Every kind of object that the chart makes, and what the Deployment makes of it.
 const KINDS: &str = "deployment,replicaset,pod,service,configmap,serviceaccount,role,rolebinding,clusterrole,\
-    clusterrolebinding,networkpolicy,poddisruptionbudget";
+    clusterrolebinding,networkpolicy,poddisruptionbudget,podmonitor,prometheusrule";
 
 /// A release in a namespace of its own that enforces Pod Security `restricted`; taken away when dropped.
 struct Release {
@@ -37,6 +37,7 @@ impl Release {
     /// Makes its namespaces and its values.
     async fn prepare(test: &str) -> Self {
         let endpoints = stack().endpoints();
+        operator_kinds();
         let name = format!("helm-{test}-{}", std::process::id());
         let values = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
         apply(&name, &restricted_namespace(&name), &[]);
@@ -49,6 +50,9 @@ impl Release {
                 "selector": format!("app={name}"), "namespace": [watched.namespace()], "kafka": endpoints.kafka,
                 "create-topics": true,
                 "events-topic": format!("{name}.events"), "changelog-topic": format!("{name}.changelog"),
+            },
+            "monitoring": {
+                "podMonitor": { "enabled": true }, "prometheusRule": { "enabled": true }, "dashboard": { "enabled": true },
             },
             "test": { "image": "localhost/busybox:1", "url": format!("http://$({host}):8080/readyz?verbose") },
         });
@@ -131,6 +135,19 @@ impl Drop for Release {
     }
 }
 
+/// Teaches the API server PodMonitor and PrometheusRule as the Prometheus Operator defines them.
+fn operator_kinds() {
+    static TAUGHT: OnceLock<()> = OnceLock::new();
+    TAUGHT.get_or_init(|| {
+        let ask = |arguments: &[&str]| kubectl(stack().endpoints(), arguments).unwrap();
+        for file in crds::prometheus_operator().unwrap() {
+            ask(&["apply", "--server-side", "--filename", &file.display().to_string()]);
+        }
+        let [one, other] = ["podmonitors", "prometheusrules"].map(|kind| format!("crd/{kind}.monitoring.coreos.com"));
+        ask(&["wait", "--for=condition=Established", &one, &other, "--timeout=60s"]);
+    });
+}
+
 /// Applies something, and fails on a warning.
 fn apply(name: &str, what: &impl ToString, arguments: &[&str]) {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-apply.yaml"));
@@ -156,8 +173,12 @@ async fn a_release_works_and_is_tested_upgraded_and_removed_without_losing_an_ev
     let mut truths = vec![release.execute("before").await];
     let old = release.pods();
     truths.extend(upgrade_meanwhile(&release, &[&chart, "--values", &values]).await);
-    let new = release.pods();
-    assert!(new.iter().all(|pod| !old.contains(pod)) && new.len() == 3, "{old:?} became {new:?}");
+    // The last of them still has its grace when helm says that it is done.
+    let look = async || {
+        let now = release.pods();
+        Ok((now.len() == 3 && now.iter().all(|pod| !old.contains(pod))).then_some(()))
+    };
+    until(LIMIT, "three new pods in place of the old ones", look).await.unwrap();
     assert_eq!(release.kubectl(&["get", "configmap", &release.object(), "--output", "yaml"]).matches("77s").count(), 1);
     truths.push(release.execute("after").await);
 
@@ -194,6 +215,7 @@ async fn upgrade_meanwhile(release: &Release, arguments: &[&str]) -> Vec<Truth> 
 /// What the API server makes of objects that the installations above do not use.
 #[test]
 fn every_form_of_the_chart_is_taken_by_the_api_server_without_a_warning() {
+    operator_kinds();
     let ha = format!("--values={}", chart().join("values-ha.yaml").display());
     let name = format!("helm-dry-{}", std::process::id());
     let namespaces = ["pod-monitor".to_owned(), name.clone()].map(|name| restricted_namespace(&name));
@@ -207,12 +229,12 @@ fn every_form_of_the_chart_is_taken_by_the_api_server_without_a_warning() {
     let extra: Value = json!([{ "to": [{ "podSelector": {} }], "ports": [{ "port": 4318 }] }]);
     let egress = format!("--set-json=networkPolicy.extraEgress={extra}");
     let other = format!("--set=config.namespace={{{name}}}");
+    let monitored = [&OPERATOR[..], &[&other, "--set=networkPolicy.kafkaTo[0].ipBlock.cidr=10.0.0.0/8"]].concat();
     let forms: [&[&str]; 4] = [
         &[&ha, "--set=imagePullSecrets[0].name=pull", "--set=priorityClassName=system-node-critical"],
         &["--set=config.all-namespaces=true", "--set=serviceAccount.annotations.a=b", "--set=podLabels.team=x"],
         &["--set=kafkaSecret.name=kafka", "--set=env[0].name=OTEL_SERVICE_NAME", "--set=env[0].value=x", &egress],
-        // The stack has not the Operator's CRDs: the dashboard alone.
-        &[OPERATOR[3], &other, "--set=networkPolicy.kafkaTo[0].ipBlock.cidr=10.0.0.0/8"],
+        &monitored,
     ];
     for (number, form) in forms.into_iter().enumerate() {
         let rendered = template(&[&REQUIRED[..], form].concat()).unwrap();

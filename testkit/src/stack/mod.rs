@@ -19,6 +19,7 @@ mod cgroup;
 pub mod cleanup;
 pub mod companions;
 pub mod component;
+pub mod crds;
 mod files;
 pub mod helm;
 pub mod image;
