@@ -17,7 +17,8 @@ use serde_json::Value;
 const FOREIGN: [&str; 6] = ["namespace", "job", "instance", "pod", "le", "version"];
 
 fn read(path: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+        .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 fn yaml(path: &str) -> Value {
@@ -31,7 +32,8 @@ fn json(path: &str) -> Value {
 /// The values that each label of each series may have. Take-overs have series only once there was one.
 fn series() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
     let metrics = Metrics::new();
-    let legs = [Leg::Acquired, Leg::Fenced, Leg::Barrier, Leg::Restored, Leg::Watching, Leg::Reconciled, Leg::FirstCommit];
+    let legs =
+        [Leg::Acquired, Leg::Fenced, Leg::Barrier, Leg::Restored, Leg::Watching, Leg::Reconciled, Leg::FirstCommit];
     legs.into_iter().for_each(|leg| metrics.taken_over(leg, Duration::ZERO));
     let mut found: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
     let text = metrics.text().unwrap();
@@ -108,7 +110,10 @@ fn a_series_or_a_label_value_that_is_not_ours_is_found() {
         ("rate(pod_monitor_event_total[5m])", "pod_monitor_event_total"),
         ("pod_monitor_role{role=~\"live|leader\"}", "pod_monitor_role{role=leader}"),
         ("pod_monitor_term{reason!=\"x\"}", "pod_monitor_term{reason=x}"),
-        ("pod_monitor_takeover_duration_seconds_sum{leg=\"reconcile\"}", "pod_monitor_takeover_duration_seconds_sum{leg=reconcile}"),
+        (
+            "pod_monitor_takeover_duration_seconds_sum{leg=\"reconcile\"}",
+            "pod_monitor_takeover_duration_seconds_sum{leg=reconcile}",
+        ),
     ] {
         assert_eq!(strangers(expression, &series).1, [expected]);
     }
@@ -152,8 +157,12 @@ fn every_alert_says_what_it_means_and_has_a_runbook() {
 #[test]
 fn every_alert_is_seen_to_fire_and_not_to_fire() {
     let tests = yaml("deploy/alerts/tests.yaml");
-    let checks: Vec<&Value> =
-        tests["tests"].as_array().unwrap().iter().flat_map(|test| test["promql_expr_test"].as_array().unwrap()).collect();
+    let checks: Vec<&Value> = tests["tests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|test| test["promql_expr_test"].as_array().unwrap())
+        .collect();
     let alerts = alerts();
     assert!(alerts.len() > 20, "only {} alerts found", alerts.len());
     for alert in alerts {
@@ -185,7 +194,8 @@ fn the_charts_schema_knows_every_flag_and_no_other() {
         let begins = line.trim_start().starts_with('-') && line.starts_with("  ");
         begins.then(|| name.split([' ', '[', '=']).next().unwrap_or_default().to_owned())
     };
-    let mut flags: BTreeSet<String> = help.lines().take_while(|line| !line.starts_with("Every flag")).filter_map(flag).collect();
+    let mut flags: BTreeSet<String> =
+        help.lines().take_while(|line| !line.starts_with("Every flag")).filter_map(flag).collect();
     for name in NO_SETTINGS {
         assert!(flags.remove(name), "there is no flag --{name} any more: adjust the list");
     }
@@ -193,7 +203,10 @@ fn the_charts_schema_knows_every_flag_and_no_other() {
     let config = &schema["properties"]["config"];
     let known: BTreeSet<String> = config["properties"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(known, flags, "values.schema.json and pod-monitor run --help differ");
-    assert_eq!((&schema["additionalProperties"], &config["additionalProperties"]), (&Value::Bool(false), &Value::Bool(false)));
+    assert_eq!(
+        (&schema["additionalProperties"], &config["additionalProperties"]),
+        (&Value::Bool(false), &Value::Bool(false))
+    );
 }
 
 #[test]

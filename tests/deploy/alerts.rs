@@ -20,7 +20,8 @@ fn alerts_fire_when_they_should_and_only_then() {
 #[test]
 fn the_dashboards_expressions_can_be_read() {
     let dashboards = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/dashboards");
-    let dashboard: Value = serde_json::from_str(&fs::read_to_string(dashboards.join("pod-monitor.json")).unwrap()).unwrap();
+    let dashboard: Value =
+        serde_json::from_str(&fs::read_to_string(dashboards.join("pod-monitor.json")).unwrap()).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
     // Grafana fills its variables in before it asks.

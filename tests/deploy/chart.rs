@@ -58,8 +58,7 @@ fn names(arguments: &[&str]) -> Vec<String> {
 #[test]
 fn the_chart_is_linted_without_a_remark() {
     let ha = format!("--values={}", chart().join("values-ha.yaml").display());
-    let forms: [&[&str]; 4] =
-        [&[], &[&ha], &["--set=config.all-namespaces=true"], &["--set=kafkaSecret.name=kafka"]];
+    let forms: [&[&str]; 4] = [&[], &[&ha], &["--set=config.all-namespaces=true"], &["--set=kafkaSecret.name=kafka"]];
     for values in forms {
         let mut command = helm::command().unwrap();
         command.args(["lint", "--strict", "--quiet"]).arg(chart()).args(REQUIRED).args(values);
@@ -79,7 +78,10 @@ fn wrong_values_are_refused_by_their_names() {
         (&[REQUIRED[0], REQUIRED[1], "--set=replicas=three"], &["/replicas", "want integer"]),
         (&[REQUIRED[0], "--set=config.kafka=kafka"], &["/config/kafka", "'kafka' does not match pattern"]),
         (&[REQUIRED[0], REQUIRED[1], "--set-string=config.lease-duration=5"], &["/config/lease-duration", "pattern"]),
-        (&[REQUIRED[0], REQUIRED[1], "--set=terminationGracePeriodSeconds=10"], &["/terminationGracePeriodSeconds", "25"]),
+        (
+            &[REQUIRED[0], REQUIRED[1], "--set=terminationGracePeriodSeconds=10"],
+            &["/terminationGracePeriodSeconds", "25"],
+        ),
         (
             &[REQUIRED[0], REQUIRED[1], "--set=monitoring.podMonitor.enabled=true"],
             &["monitoring.podMonitor.enabled", "no monitoring.coreos.com/v1", "Prometheus Operator"],
@@ -100,13 +102,16 @@ fn roles_follow_the_watched_namespaces() {
     let own = names(&[]);
     assert!(own.contains(&"Role pod-monitor/pod-monitor".to_owned()) && own.contains(&cluster_id), "{own:?}");
     let two = names(&["--set=config.namespace={one,two}"]);
-    for role in ["Role one/pod-monitor", "RoleBinding one/pod-monitor", "Role two/pod-monitor", "RoleBinding two/pod-monitor"] {
+    for role in
+        ["Role one/pod-monitor", "RoleBinding one/pod-monitor", "Role two/pod-monitor", "RoleBinding two/pod-monitor"]
+    {
         assert!(two.contains(&role.to_owned()), "{role} in {two:?}");
     }
     assert!(!two.contains(&"Role pod-monitor/pod-monitor".to_owned()), "{two:?}");
     let all = names(&["--set=config.all-namespaces=true", "--set=config.cluster-id=c"]);
     assert!(all.contains(&"ClusterRole /pod-monitor-pod-monitor".to_owned()) && !all.contains(&cluster_id), "{all:?}");
-    let none = names(&["--set=rbac.create=false", "--set=serviceAccount.create=false", "--set=serviceAccount.name=theirs"]);
+    let none =
+        names(&["--set=rbac.create=false", "--set=serviceAccount.create=false", "--set=serviceAccount.name=theirs"]);
     assert!(!none.iter().any(|name| name.contains("Role") || name.contains("ServiceAccount")), "{none:?}");
 }
 
@@ -117,14 +122,17 @@ fn two_releases_in_a_namespace_do_not_share_a_lease() {
     let (rendered, _) = run(&mut command).unwrap();
     let config = objects(&rendered).into_iter().find(|object| object["kind"] == "ConfigMap").unwrap();
     let settings: Value = serde_saphyr::from_str(config["data"]["config.yaml"].as_str().unwrap()).unwrap();
-    assert_eq!((&config["metadata"]["name"], &settings["lease-name"]), (&"second-pod-monitor".into(), &"second-pod-monitor".into()));
+    assert_eq!(
+        (&config["metadata"]["name"], &settings["lease-name"]),
+        (&"second-pod-monitor".into(), &"second-pod-monitor".into())
+    );
 }
 
 #[test]
 fn the_network_policy_lets_the_named_ones_through() {
     let values = [
         REQUIRED[0],
-        "--set=config.kafka=one:9094\\,two:9095",
+        "--set=config.kafka=one:9094\\,[fd00::1]:9095",
         "--set=networkPolicy.scraperNamespaces={metrics}",
         "--show-only=templates/network-policy.yaml",
     ];

@@ -89,7 +89,10 @@ impl Release {
     fn pods(&self) -> Vec<String> {
         let selector = format!("app.kubernetes.io/name=pod-monitor,app.kubernetes.io/instance={}", self.name);
         let names = "jsonpath={.items[*].metadata.name}";
-        self.kubectl(&["get", "pods", "--selector", &selector, "--output", names]).split_whitespace().map(Into::into).collect()
+        self.kubectl(&["get", "pods", "--selector", &selector, "--output", names])
+            .split_whitespace()
+            .map(Into::into)
+            .collect()
     }
 
     /// The stack has no kube-proxy: its work is done here, for the one Service that a pod calls.
@@ -163,7 +166,8 @@ async fn a_release_works_and_is_tested_upgraded_and_removed_without_losing_an_ev
     let (chart, values) = (chart().display().to_string(), release.values.display().to_string());
     let notes = release.helm("install", &[&chart, "--values", &values, "--wait", "--timeout", "60s"]);
     assert!(notes.contains(&format!("get lease {}-0", release.object())), "{notes}");
-    let ready = release.kubectl(&["get", "deployment", &release.object(), "--output", "jsonpath={.status.readyReplicas}"]);
+    let ready =
+        release.kubectl(&["get", "deployment", &release.object(), "--output", "jsonpath={.status.readyReplicas}"]);
     assert_eq!(ready, "3", "three replicas");
 
     release.route_service();
@@ -183,7 +187,8 @@ async fn a_release_works_and_is_tested_upgraded_and_removed_without_losing_an_ev
     truths.push(release.execute("after").await);
 
     let mut history = History::open(&stack().endpoints().kafka, &[&format!("{}.events", release.name)]).unwrap();
-    let ends = |records: &[Record]| (records.iter().filter(|record| record.is_end()).count() >= truths.len()).then_some(());
+    let ends =
+        |records: &[Record]| (records.iter().filter(|record| record.is_end()).count() >= truths.len()).then_some(());
     history.until(LIMIT, "all executions have ended", ends).await.unwrap();
     history.read(std::time::Duration::from_millis(300)).unwrap();
     assert_eq!(judge(&truths, &history.records), []);

@@ -74,7 +74,10 @@ fn kustomize() -> BTreeMap<String, Value> {
         }),
     );
     write("monitor/config.yaml", config());
-    write("watched/kustomization.yaml", json!({ "namespace": "executions", "resources": [from("watched", "watched")] }));
+    write(
+        "watched/kustomization.yaml",
+        json!({ "namespace": "executions", "resources": [from("watched", "watched")] }),
+    );
     let (rendered, _) = kubectl(stack().endpoints(), &["kustomize", &dir.display().to_string()]).unwrap();
     let hashed = objects(&rendered).into_iter().find(|object| object["data"]["config.yaml"].is_string()).unwrap();
     by_name(&rendered.replace(hashed["metadata"]["name"].as_str().unwrap(), "pod-monitor"))

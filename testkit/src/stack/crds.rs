@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use super::process::checked;
 
 const MODULE: &str = "github.com/prometheus-operator/prometheus-operator";
-const VERSION: &str = "VERSION";
+const VERSION: &str = "0.85.0";
 /// As a go.sum has it.
-const SUM: &str = "SUM";
+const SUM: &str = "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=";
 
 /// The files with the definitions. Some seconds the first time.
 ///

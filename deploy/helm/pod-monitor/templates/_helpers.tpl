@@ -65,8 +65,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "pod-monitor.kafkaPorts" -}}
 {{- $ports := .Values.networkPolicy.kafkaPorts -}}
 {{- if not $ports -}}
-{{- range regexFindAll ":[0-9]+" (default "" .Values.config.kafka) -1 -}}
-{{- $ports = append $ports (. | trimPrefix ":" | int) -}}
+{{- range compact (splitList "," (default "" .Values.config.kafka)) -}}
+{{- $ports = append $ports (regexFind "[0-9]+$" . | int) -}}
 {{- end -}}
 {{- end -}}
 {{- default (list 9092) $ports | uniq | toJson -}}
