@@ -19,5 +19,6 @@ pub mod ports;
 pub mod publish;
 pub mod replica;
 pub mod telemetry;
+pub mod verify;
 pub mod watch;
 pub mod worker;

@@ -14,8 +14,11 @@ use crate::{
 /// How warm a standby is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// Producers are connected and the changelog was read to its end.
-    Warm,
+    /// Producers are connected and the changelog was read to its end once.
+    Warm {
+        /// Records of it that came since and have not been read yet; marks of transactions count.
+        lag_records: u64,
+    },
     /// Not yet, or no longer.
     NotYet(&'static str),
 }

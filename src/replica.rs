@@ -37,6 +37,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_LOOKS: u32 = 5;
 /// While it prepares: how often it looks whether it may contend.
 const PREPARE_INTERVAL: Duration = Duration::from_millis(20);
+const STANDBY: &str = Role::Standby.as_str();
 /// The worker's loop turns every second; longer than this it is stuck.
 const BEAT_AGE_MAX: Duration = Duration::from_secs(30);
 
@@ -70,10 +71,11 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
     fn warm(&self) -> Result<bool, OpenError> {
         self.parts.journals.stand_by(self.shard)?;
         let readiness = self.parts.journals.readiness(self.shard)?;
-        self.parts.peers.reach_kafka(readiness == Readiness::Warm);
+        self.parts.peers.reach_kafka(matches!(readiness, Readiness::Warm { .. }));
         match readiness {
-            Readiness::Warm => {
+            Readiness::Warm { lag_records } => {
                 self.parts.kafka.ok();
+                self.show_lag(lag_records);
                 Ok(true)
             }
             Readiness::NotYet(why) => {
@@ -129,11 +131,21 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
         }
     }
 
+    fn show_lag(&self, lag_records: u64) {
+        self.parts.metrics.set_standby_lag(lag_records);
+        self.parts.board.update(|shown| {
+            let standby = |known: &&mut ShardStatus| known.shard == self.shard.0 && known.role == STANDBY;
+            if let Some(known) = shown.shards.iter_mut().find(standby) {
+                known.lag_records = Some(lag_records);
+            }
+        });
+    }
+
     fn show(&self) {
         self.parts.metrics.set_role(Role::Standby);
         // Only who leads is told.
         self.parts.metrics.set_standbys(0);
-        show(&self.parts.board, ShardStatus { shard: self.shard.0, role: "standby", ..ShardStatus::default() });
+        show(&self.parts.board, ShardStatus { shard: self.shard.0, role: STANDBY, ..ShardStatus::default() });
     }
 }
 

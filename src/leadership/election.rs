@@ -55,6 +55,8 @@ pub enum State {
         seen: Sighting,
         /// When it was sent.
         asked_at: At,
+        /// Something newer than what it was decided on was seen since.
+        news: bool,
     },
     /// We are the holder, until the deadline.
     Holding(Hold),
@@ -223,7 +225,7 @@ impl Election {
         let commands;
         (next.state, commands) = match state {
             State::Standby { seen, rest_until } => next.standby(seen, rest_until, input, now),
-            State::Taking { seen, asked_at } => next.taking(seen, asked_at, input, now),
+            State::Taking { seen, asked_at, news } => next.taking(seen, (asked_at, news), input, now),
             State::Holding(hold) => next.holding(hold, input, now),
             State::Draining { hold, lost, drained } => next.draining(hold, (lost, drained), input, now),
             State::Releasing => next.releasing(input),
@@ -281,10 +283,10 @@ impl Election {
 
     fn take(&self, seen: Sighting, why: Why, now: At) -> (State, Vec<Command>) {
         let command = Command::Take(seen.record.clone(), why);
-        (State::Taking { seen, asked_at: now }, vec![command])
+        (State::Taking { seen, asked_at: now, news: false }, vec![command])
     }
 
-    fn taking(&self, seen: Sighting, asked_at: At, input: Input, now: At) -> (State, Vec<Command>) {
+    fn taking(&self, seen: Sighting, (asked_at, news): (At, bool), input: Input, now: At) -> (State, Vec<Command>) {
         let deadline = asked_at + self.times.renew_deadline;
         let standby = |seen, rest_until| State::Standby { seen: Some(seen), rest_until };
         match input {
@@ -298,16 +300,19 @@ impl Election {
             // Answered so late that others may have begun to count us out: what is seen next decides.
             Input::Answered(Answer::Ours(_)) => (standby(seen, now), vec![Command::Look]),
             Input::Answered(_) if self.stopping => (State::Stopped, vec![Command::Done]),
+            // The conflict is explained: a holder that ends is noticed before its release is seen, for instance.
+            Input::Answered(Answer::Conflict) if news => self.try_to_take(Some(seen), At::ZERO, now),
             // What we saw is out of date; the watch or the look brings what is true now.
             Input::Answered(Answer::Conflict) => (standby(seen, now + self.times.retry_period), vec![Command::Look]),
             Input::Answered(Answer::Failed) => (standby(seen, now + self.times.retry_period), vec![]),
             Input::Seen(record, version) => {
-                let seen = sighting(Some(&seen), record, version, now).unwrap_or(seen);
-                (State::Taking { seen, asked_at }, vec![])
+                let newer = sighting(Some(&seen), record, version, now);
+                let news = news || newer.is_some();
+                (State::Taking { seen: newer.unwrap_or(seen), asked_at, news }, vec![])
             }
             // Stop: the answer is waited for, since what it may have written must be released.
             Input::Stop | Input::Dead(_) | Input::Wake | Input::Doubted | Input::GiveUp(_) | Input::Drained => {
-                (State::Taking { seen, asked_at }, vec![])
+                (State::Taking { seen, asked_at, news }, vec![])
             }
         }
     }

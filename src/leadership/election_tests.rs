@@ -98,6 +98,21 @@ fn a_standby_takes_what_is_absent_released_silent_dead_or_its_own() {
             vec![],
         ),
         (
+            "unless what was written on is known to be out of date: a death is often noticed before the release is seen",
+            vec![
+                (0, seen(1, "a")),
+                (1, Input::Dead("a".into())),
+                (3, seen(2, "")),
+                (9, Input::Answered(Answer::Conflict)),
+            ],
+            vec![take(2, "", Why::Released)],
+        ),
+        (
+            "or another has it by then",
+            vec![(0, seen(1, "")), (3, seen(2, "b")), (9, Input::Answered(Answer::Conflict))],
+            vec![],
+        ),
+        (
             "a death survives a failed write",
             vec![
                 (0, seen(1, "a")),

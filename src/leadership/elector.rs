@@ -210,7 +210,10 @@ impl<O: Observer> Elector<O> {
         match command {
             Command::Take(record, why) => {
                 tracing::debug!(shard = %self.shard, ?why, "taking the lease");
-                let take_over = TakeOver::begin(self.shard, &self.election.me, why);
+                // Nobody is called silent before the duration that its Lease names has passed.
+                let silent = record.as_ref().filter(|_| why == Why::Silent).map(|record| record.lease_duration);
+                let silence = silent.unwrap_or_default();
+                let take_over = TakeOver::begin(self.shard, &self.election.me, why, silence);
                 let span = tracing::info_span!(parent: &take_over.span(), "acquire");
                 self.taking = Some((why, take_over));
                 self.write = Some(Box::pin(async move { leases.take(record.as_ref()).await }.instrument(span)));

@@ -147,7 +147,7 @@ impl Journals for KafkaJournals {
         Ok(match (standby.warm.is_answered(), tail.has_caught_up()) {
             (false, _) => Readiness::NotYet("kafka does not answer"),
             (true, false) => Readiness::NotYet("the changelog has not been read to its end"),
-            (true, true) => Readiness::Warm,
+            (true, true) => Readiness::Warm { lag_records: tail.lag_records() },
         })
     }
 

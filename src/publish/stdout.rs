@@ -42,7 +42,7 @@ impl<W: Write + Send + 'static> Journals for Stdout<W> {
     }
 
     fn readiness(&self, _: ShardId) -> Result<Readiness, OpenError> {
-        Ok(Readiness::Warm)
+        Ok(Readiness::Warm { lag_records: 0 })
     }
 
     async fn open(&self, _: &Tenure) -> Result<(Self, Restored), OpenError> {

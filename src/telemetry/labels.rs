@@ -24,7 +24,7 @@ macro_rules! label_values {
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// As it stands in the label.
-            pub fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
         }
