@@ -11,6 +11,7 @@ pub mod cli;
 pub mod clock;
 pub mod compose;
 pub mod config;
+pub mod failpoint;
 pub mod http;
 pub mod leadership;
 pub mod lifecycle;

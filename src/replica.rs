@@ -5,7 +5,8 @@
 //!   standby ──Tenure──▶ worker (fence, restore, reconcile, live, drain) ──drained──▶ standby
 //!      warm: producers, tail of the changelog, connection to the API server
 //! ```
-//! INV-14: a replica that does not fit the changelog, or has not read it, does not contend.
+//! INV-14: a replica that does not fit the changelog does not contend; one that has not read it leaves a free Lease to
+//! others for a retry period.
 
 use std::time::Duration;
 
@@ -16,11 +17,13 @@ use tokio::{
 
 use crate::{
     cli::chain,
+    failpoint,
     http::{Board, Health, health::Component, status::ShardStatus},
     leadership::{
         election::{Ended, Why},
         elector::{Granted, Observer},
         lease,
+        peers::Peers,
         tenure::ShardId,
     },
     logs::streams::LogSource,
@@ -71,11 +74,11 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
     fn warm(&self) -> Result<bool, OpenError> {
         self.parts.journals.stand_by(self.shard)?;
         let readiness = self.parts.journals.readiness(self.shard)?;
-        self.parts.peers.reach_kafka(matches!(readiness, Readiness::Warm { .. }));
+        self.parts.peers.reach_kafka(readiness == Readiness::Warm);
+        self.show_lag(self.parts.journals.lag_records(self.shard));
         match readiness {
-            Readiness::Warm { lag_records } => {
+            Readiness::Warm => {
                 self.parts.kafka.ok();
-                self.show_lag(lag_records);
                 Ok(true)
             }
             Readiness::NotYet(why) => {
@@ -95,6 +98,7 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
             let beat = self.health.heartbeat("worker", BEAT_AGE_MAX);
             let worker = Worker::new(self.parts.clone(), granted.tenure.clone(), beat);
             worker.run().await?;
+            failpoint::reached("drained");
             // At once: a successor waits for nothing else.
             granted.drained().await;
         }
@@ -131,12 +135,12 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
         }
     }
 
-    fn show_lag(&self, lag_records: u64) {
-        self.parts.metrics.set_standby_lag(lag_records);
+    fn show_lag(&self, lag_records: Option<u64>) {
+        lag_records.iter().for_each(|records| self.parts.metrics.set_standby_lag(*records));
         self.parts.board.update(|shown| {
             let standby = |known: &&mut ShardStatus| known.shard == self.shard.0 && known.role == STANDBY;
             if let Some(known) = shown.shards.iter_mut().find(standby) {
-                known.lag_records = Some(lag_records);
+                known.lag_records = lag_records;
             }
         });
     }
@@ -178,12 +182,13 @@ pub struct Watcher {
     lease: Component,
     metrics: Metrics,
     board: Board,
+    peers: Peers,
 }
 
 impl Watcher {
     /// For one shard.
-    pub fn new(shard: ShardId, lease: Component, metrics: Metrics, board: Board) -> Self {
-        Self { shard, lease, metrics, board }
+    pub fn new(shard: ShardId, lease: Component, metrics: Metrics, board: Board, peers: Peers) -> Self {
+        Self { shard, lease, metrics, board, peers }
     }
 }
 
@@ -201,6 +206,10 @@ impl Observer for Watcher {
     fn taken(&self, why: Why) {
         tracing::info!(shard = %self.shard, ?why, "lease acquired");
         self.metrics.lease_taken(why.into());
+    }
+
+    fn is_warm(&self) -> bool {
+        self.peers.reaches_kafka()
     }
 
     fn ended(&self, why: Ended) {

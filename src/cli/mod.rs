@@ -107,7 +107,10 @@ pub fn run(config: Config, telemetry: &Telemetry) -> ExitCode {
             return ExitCode::from(EXIT_FAILED);
         }
     };
-    match runtime.block_on(compose::run(config, telemetry, Health::default())) {
+    let outcome = runtime.block_on(compose::run(config, telemetry, Health::default()));
+    // Its deadline is over where something hangs: waiting for that here would have none.
+    runtime.shutdown_background();
+    match outcome {
         Ok(()) => {
             tracing::info!("stopped as asked");
             ExitCode::SUCCESS

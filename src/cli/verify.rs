@@ -31,7 +31,7 @@ const SHOWN_MAX: usize = 20;
 
 pub(super) const EXAMPLES: &str = "\
 Reads committed records only and joins no consumer group: it may be run beside a monitor, at any time.
-Needs the rights to read and describe both topics. Settings may also come from the variables and the file of 'run'.
+Needs the rights to read and describe the topics, and memory: about 100 bytes an event. Settings may also come from the variables and the file of 'run'.
 
 lost          a number of a pod's sequence stands nowhere, or the changelog says it was told and it is not there
 doubled       an event stands there twice, or a pod has two ends
@@ -41,7 +41,8 @@ schema        a record is not as the contract says
 Examples:
   pod-monitor verify --kafka kafka:9092
   pod-monitor verify --config /etc/pod-monitor/config.yaml --output json
-  kubectl exec deploy/pod-monitor -- pod-monitor verify --config /etc/pod-monitor/config.yaml
+  In a cluster, as a pod of its own (inside a monitor's container it would share its memory limit):
+    kubectl run verify --rm -i --restart=Never --image=<the monitor's image> -- verify --kafka kafka:9092
 
 Exit codes: 0 all is well, 1 something is wrong or could not be read, 2 configuration.";
 
@@ -124,7 +125,7 @@ fn judge(verify: &Verify, reader: &ClientConfig) -> Result<Report, Error> {
     for name in &names {
         let extent = Extent::of(reader, name, "--events-topic")?;
         let topic =
-            judge.begin(Topic { name: name.clone(), partitions: extent.partitions, cut: extent.cut, records: 0 });
+            judge.begin(Topic { name: name.clone(), partitions: extent.partitions, cut: extent.cut.clone(), records: 0 });
         with_progress(extent, name, |message| {
             let mut wrong = Vec::new();
             let told = schema::read(message.key(), message.payload(), ce_id(message), &mut wrong);
@@ -175,15 +176,21 @@ fn text(report: &Report) -> String {
         text.push('\n');
     };
     for topic in &report.topics {
-        let cut = if topic.cut { ", its beginning taken by retention" } else { "" };
+        let cut = match topic.cut.len() {
+            0 => String::new(),
+            n => format!(", of {n} partitions the beginning taken by retention"),
+        };
         line(format_args!("{}: {} partitions, {} records{cut}", topic.name, topic.partitions, topic.records));
     }
     line(format_args!(
         "{} events of {} pods in {} executions; {} pods have no end yet",
         report.events, report.pods, report.executions, report.open
     ));
-    if report.cut > 0 {
-        line(format_args!("{} pods begin before what retention kept: their first events are not judged", report.cut));
+    if report.unjudged > 0 {
+        line(format_args!(
+            "{} pods are not judged whole: what is missing of them may be what retention has taken",
+            report.unjudged
+        ));
     }
     if !report.changelog {
         line(format_args!("not compared with the changelog: what is missing at the end of a story is not noticed"));

@@ -28,6 +28,9 @@ pub struct Times {
     pub retry_period: Duration,
 }
 
+/// The longest duration that we believe of another holder: whoever edits a Lease by hand may write a year.
+const FOREIGN_DURATION_MAX: Duration = Duration::from_secs(60);
+
 /// The Lease as we know it. `record` is `None` where there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {
@@ -35,8 +38,10 @@ pub struct Sighting {
     pub record: Option<Record>,
     /// Since when we saw no change of it.
     pub since: At,
-    /// Its holder is known to be dead.
-    pub dead: bool,
+    /// Since when its holder is known to be dead.
+    pub dead: Option<At>,
+    /// Its holder has written since, once: that may have been on its way when it died. Twice, and it lives.
+    pub straggled: bool,
 }
 
 /// Where we stand.
@@ -190,6 +195,10 @@ pub struct Election {
     pub state: State,
     /// After giving up: others first.
     pub after_others: At,
+    /// Who was last heard to be dead, and when: whatever we were doing then.
+    pub died: Option<(Box<str>, At)>,
+    /// Taking over would be short. One that is cold, or does not reach Kafka, leaves a free Lease to others for a while.
+    pub warm: bool,
     /// The process was asked to end.
     pub stopping: bool,
 }
@@ -198,7 +207,7 @@ impl Election {
     /// Knows nothing yet.
     pub fn new(me: &str, times: Times) -> Self {
         let state = State::Standby { seen: None, rest_until: At::ZERO };
-        Self { me: me.into(), times, state, after_others: At::ZERO, stopping: false }
+        Self { me: me.into(), times, state, after_others: At::ZERO, died: None, warm: true, stopping: false }
     }
 
     /// When [`Input::Wake`] is due next.
@@ -218,8 +227,10 @@ impl Election {
     /// Takes one input in.
     pub fn step(self, input: Input, now: At) -> (Self, Vec<Command>) {
         let mut next = self;
-        if input == Input::Stop {
-            next.stopping = true;
+        match &input {
+            Input::Stop => next.stopping = true,
+            Input::Dead(who) => next.died = Some((who.clone(), now)),
+            _ => {}
         }
         let state = std::mem::replace(&mut next.state, State::Stopped);
         let commands;
@@ -236,30 +247,76 @@ impl Election {
 
     /// From when on the Lease may be taken, and why.
     fn ripe_at(&self, seen: &Sighting) -> (At, Why) {
-        match &seen.record {
-            None => (self.after_others, Why::Absent),
-            Some(record) if record.holder.is_empty() => (self.after_others, Why::Released),
+        let handicap = if self.warm { At::ZERO } else { self.times.retry_period };
+        let free_at = self.after_others.max(seen.since + handicap);
+        match (&seen.record, seen.dead) {
+            (None, _) => (free_at, Why::Absent),
+            (Some(record), _) if record.holder.is_empty() => (free_at, Why::Released),
             // An answer that we never heard, or a tenure that ran out: nobody else can renew it.
-            Some(record) if record.holder == self.me => (self.after_others, Why::Ours),
-            Some(_) if seen.dead => (At::ZERO, Why::Dead),
-            // The holder goes by what it wrote; in a roll-out with other durations that may be longer than ours.
-            Some(record) => (seen.since + self.times.lease_duration.max(record.lease_duration), Why::Silent),
+            (Some(record), _) if record.holder == self.me => (self.after_others, Why::Ours),
+            (Some(_), Some(died_at)) => (died_at + handicap, Why::Dead),
+            // The holder goes by what it wrote; in a roll-out with other durations that may be longer than ours. Written
+            // by hand it may be anything.
+            (Some(record), None) => {
+                let theirs = record.lease_duration.min(FOREIGN_DURATION_MAX);
+                (seen.since + self.times.lease_duration.max(theirs) + handicap, Why::Silent)
+            }
         }
     }
 
-    fn standby(&self, seen: Option<Sighting>, rest_until: At, input: Input, now: At) -> (State, Vec<Command>) {
+    /// How long nobody has given a sign of holding the Lease that is being taken.
+    pub fn vacant_for(&self, why: Why, now: At) -> Duration {
+        let State::Taking { seen, .. } = &self.state else { return Duration::ZERO };
+        let since = seen.dead.filter(|_| why == Why::Dead).unwrap_or(seen.since);
+        now.saturating_sub(since)
+    }
+
+    /// What is news about the Lease: an older version is not, and the same one does not begin its silence anew, however
+    /// much newer the answer is that shows it.
+    fn sight(
+        &mut self,
+        known: Option<&Sighting>,
+        record: Option<Record>,
+        version: Version,
+        now: At,
+    ) -> Option<Sighting> {
+        let changed_at = record.as_ref().map_or(version, |record| record.version);
+        let news = match known.map(|known| &known.record) {
+            Some(Some(known)) => changed_at > known.version,
+            Some(None) => record.is_some(),
+            None => true,
+        };
+        if !news {
+            return None;
+        }
+        let holder = record.as_ref().map(|record| record.holder.clone()).filter(|holder| !holder.is_empty());
+        let same = |known: &&Sighting| known.record.as_ref().map(|record| &record.holder) == holder.as_ref();
+        let (dead, straggled) = match known {
+            // After something else than standing by: what was heard meanwhile counts.
+            None => (self.died.as_ref().filter(|(who, _)| Some(who) == holder.as_ref()).map(|(_, at)| *at), false),
+            Some(known) if same(&known) => (known.dead.filter(|_| !known.straggled), known.dead.is_some()),
+            Some(_) => (None, false),
+        };
+        if dead.is_none() {
+            // It lives, or another holds the Lease.
+            self.died.take_if(|(who, _)| Some(&*who) == holder.as_ref());
+        }
+        Some(Sighting { record, since: now, dead, straggled })
+    }
+
+    fn standby(&mut self, seen: Option<Sighting>, rest_until: At, input: Input, now: At) -> (State, Vec<Command>) {
         let standby = |seen| State::Standby { seen, rest_until };
         match (seen, input) {
             (_, Input::Stop) => (State::Stopped, vec![Command::Done]),
             (seen, Input::Seen(record, version)) => {
-                let news = sighting(seen.as_ref(), record, version, now);
+                let news = self.sight(seen.as_ref(), record, version, now);
                 // A conflict was about the older one.
                 let rest_until = if news.is_some() { At::ZERO } else { rest_until };
                 self.try_to_take(news.or(seen), rest_until, now)
             }
             (seen, Input::Wake) => self.try_to_take(seen, rest_until, now),
             (Some(mut seen), Input::Dead(who)) => {
-                seen.dead |= seen.record.as_ref().is_some_and(|record| record.holder == who);
+                seen.hear_of_death(&who, now);
                 self.try_to_take(Some(seen), rest_until, now)
             }
             (None, Input::Dead(_)) => (standby(None), vec![]),
@@ -286,7 +343,13 @@ impl Election {
         (State::Taking { seen, asked_at: now, news: false }, vec![command])
     }
 
-    fn taking(&self, seen: Sighting, (asked_at, news): (At, bool), input: Input, now: At) -> (State, Vec<Command>) {
+    fn taking(
+        &mut self,
+        mut seen: Sighting,
+        (asked_at, news): (At, bool),
+        input: Input,
+        now: At,
+    ) -> (State, Vec<Command>) {
         let deadline = asked_at + self.times.renew_deadline;
         let standby = |seen, rest_until| State::Standby { seen: Some(seen), rest_until };
         match input {
@@ -294,6 +357,7 @@ impl Election {
                 (State::Releasing, vec![Command::Release(version)])
             }
             Input::Answered(Answer::Ours(version)) if now < deadline => {
+                self.died = None;
                 let hold = Hold { version, deadline, renew_at: asked_at + self.times.retry_period, asked_at: None };
                 (State::Holding(hold), vec![Command::Grant(asked_at, deadline)])
             }
@@ -306,12 +370,16 @@ impl Election {
             Input::Answered(Answer::Conflict) => (standby(seen, now + self.times.retry_period), vec![Command::Look]),
             Input::Answered(Answer::Failed) => (standby(seen, now + self.times.retry_period), vec![]),
             Input::Seen(record, version) => {
-                let newer = sighting(Some(&seen), record, version, now);
+                let newer = self.sight(Some(&seen), record, version, now);
                 let news = news || newer.is_some();
                 (State::Taking { seen: newer.unwrap_or(seen), asked_at, news }, vec![])
             }
+            Input::Dead(who) => {
+                seen.hear_of_death(&who, now);
+                (State::Taking { seen, asked_at, news }, vec![])
+            }
             // Stop: the answer is waited for, since what it may have written must be released.
-            Input::Stop | Input::Dead(_) | Input::Wake | Input::Doubted | Input::GiveUp(_) | Input::Drained => {
+            Input::Stop | Input::Wake | Input::Doubted | Input::GiveUp(_) | Input::Drained => {
                 (State::Taking { seen, asked_at, news }, vec![])
             }
         }
@@ -416,16 +484,12 @@ impl Election {
     }
 }
 
-/// What is news about the Lease: an older version is not, and the same one does not begin its silence anew, however much
-/// newer the answer is that shows it.
-fn sighting(known: Option<&Sighting>, record: Option<Record>, version: Version, now: At) -> Option<Sighting> {
-    let changed_at = record.as_ref().map_or(version, |record| record.version);
-    let news = match known.map(|known| &known.record) {
-        Some(Some(known)) => changed_at > known.version,
-        Some(None) => record.is_some(),
-        None => true,
-    };
-    news.then_some(Sighting { record, since: now, dead: false })
+impl Sighting {
+    fn hear_of_death(&mut self, who: &str, now: At) {
+        if self.record.as_ref().is_some_and(|record| *record.holder == *who) {
+            self.dead.get_or_insert(now);
+        }
+    }
 }
 
 impl Hold {

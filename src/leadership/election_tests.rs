@@ -113,6 +113,43 @@ fn a_standby_takes_what_is_absent_released_silent_dead_or_its_own() {
             vec![],
         ),
         (
+            "a renewal that was on its way when its writer died does not bring it back",
+            vec![
+                (0, seen(1, "a")),
+                (50, Input::Dead("a".into())),
+                (55, seen(2, "a")),
+                (60, Input::Answered(Answer::Conflict)),
+            ],
+            vec![take(2, "a", Why::Dead)],
+        ),
+        (
+            "a second one does: the notice was wrong",
+            vec![
+                (0, seen(1, "a")),
+                (50, Input::Dead("a".into())),
+                (55, seen(2, "a")),
+                (60, Input::Answered(Answer::Conflict)),
+                (65, seen(3, "a")),
+                (70, Input::Answered(Answer::Conflict)),
+            ],
+            vec![],
+        ),
+        (
+            "a death that is heard while taking counts for who was quicker",
+            vec![
+                (0, seen(1, "")),
+                (3, seen(2, "b")),
+                (5, Input::Dead("b".into())),
+                (9, Input::Answered(Answer::Conflict)),
+            ],
+            vec![take(2, "b", Why::Dead)],
+        ),
+        (
+            "one that is heard before anything is seen counts as well",
+            vec![(0, Input::Dead("a".into())), (5, seen(1, "a"))],
+            vec![take(1, "a", Why::Dead)],
+        ),
+        (
             "a death survives a failed write",
             vec![
                 (0, seen(1, "a")),
@@ -123,6 +160,44 @@ fn a_standby_takes_what_is_absent_released_silent_dead_or_its_own() {
             vec![take(1, "a", Why::Dead)],
         ),
     ]);
+}
+
+#[test]
+fn a_death_heard_while_draining_counts_afterwards() {
+    use Command as C;
+    let story =
+        held(&[(100, seen(3, "b")), (150, Input::Dead("b".into())), (200, Input::Drained), (210, seen(3, "b"))]);
+    let (_, told) = play(&story);
+    assert_eq!(told[2], [C::Revoke(Ended::Lost)]);
+    assert_eq!(told[4], [C::Look], "it rests, and looks");
+    assert_eq!(told[5], [C::Take(Some(record(3, "b")), Why::Dead)]);
+}
+
+#[test]
+fn who_is_cold_leaves_a_free_lease_to_others_for_a_retry_period() {
+    let cold = Election { warm: false, ..Election::new("me", TIMES) };
+    let (cold, commands) = cold.step(seen(1, ""), ms(100));
+    assert_eq!((commands, cold.wake_at()), (vec![], Some(ms(1100))));
+    let (_, commands) = cold.step(Input::Wake, ms(1100));
+    assert_eq!(commands, [Command::Take(Some(record(1, "")), Why::Released)], "nobody else came");
+}
+
+#[test]
+fn a_duration_written_by_hand_is_not_believed_beyond_a_minute() {
+    let edited = Record { lease_duration: Duration::from_secs(86_400), ..record(1, "somebody") };
+    let (election, _) = Election::new("me", TIMES).step(Input::Seen(Some(edited), Version(1)), ms(0));
+    assert_eq!(election.wake_at(), Some(Duration::from_secs(60)));
+}
+
+#[test]
+fn the_vacancy_counts_from_the_last_sign_of_the_holder() {
+    let vacant = |inputs: &[(u64, Input)], why, now| play(inputs).0.vacant_for(why, ms(now));
+    let dead = [(0, seen(1, "a")), (900, Input::Dead("a".into()))];
+    assert_eq!(vacant(&dead, Why::Dead, 904), ms(4));
+    let straggler = [&dead[..], &[(903, seen(2, "a")), (905, Input::Answered(Answer::Conflict))]].concat();
+    assert_eq!(vacant(&straggler, Why::Dead, 910), ms(10), "over all tries");
+    assert_eq!(vacant(&[(0, seen(1, "a")), (5000, Input::Wake)], Why::Silent, 5000), ms(5000));
+    assert_eq!(vacant(&[(0, seen(1, "a")), (50, seen(2, ""))], Why::Released, 53), ms(3));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::{Span, info_span};
 
 use super::{election::Why, tenure::ShardId};
+use crate::failpoint;
 
 /// A leg, named by what is reached at its end. Each counts from the beginning of the take-over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +31,21 @@ pub enum Leg {
     FirstCommit,
 }
 
+impl Leg {
+    /// Its name in metrics, and among the steps of `failpoint.rs`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Acquired => "acquired",
+            Self::Fenced => "fenced",
+            Self::Barrier => "barrier",
+            Self::Restored => "restored",
+            Self::Watching => "watching",
+            Self::Reconciled => "reconciled",
+            Self::FirstCommit => "first_commit",
+        }
+    }
+}
+
 /// A take-over under way. Clones are the same one.
 #[derive(Debug, Clone)]
 pub struct TakeOver(Arc<Mutex<Inner>>);
@@ -41,6 +57,8 @@ struct Inner {
     silence: Duration,
     begun: Instant,
     legs: Vec<(Leg, Duration)>,
+    /// Spans of the legs that nobody else measures, until they are reached.
+    open: Vec<(Leg, Span)>,
     /// Ends with the take-over, not with the tenure.
     span: Option<Span>,
 }
@@ -60,7 +78,10 @@ impl TakeOver {
     /// Begins: the Lease can be had, and is being taken. `silence`: how long its last holder has given no sign.
     pub fn begin(shard: ShardId, holder: &str, why: Why, silence: Duration) -> Self {
         let span = info_span!("take over", %shard, holder, ?why);
-        Self(Arc::new(Mutex::new(Inner { why, silence, begun: Instant::now(), legs: Vec::new(), span: Some(span) })))
+        // What noticing took lies before it, and is no time of ours.
+        drop(info_span!(parent: &span, "noticed", ?why, silence_ms = millis(silence)));
+        let begun = Instant::now();
+        Self(Arc::new(Mutex::new(Inner { why, silence, begun, legs: vec![], open: vec![], span: Some(span) })))
     }
 
     /// The parent of the legs' spans; none where it is over.
@@ -70,10 +91,19 @@ impl TakeOver {
 
     /// This leg is reached; said again, it says nothing.
     pub fn reached(&self, leg: Leg) {
+        failpoint::reached(leg.as_str());
         let mut inner = self.inner();
-        if inner.span.is_some() && !inner.legs.iter().any(|(known, _)| *known == leg) {
-            let took = inner.begun.elapsed();
-            inner.legs.push((leg, took));
+        let Some(span) = inner.span.clone() else { return };
+        if inner.legs.iter().any(|(known, _)| *known == leg) {
+            return;
+        }
+        let took = inner.begun.elapsed();
+        inner.legs.push((leg, took));
+        inner.open.retain(|(awaited, _)| *awaited != leg);
+        if leg == Leg::Restored {
+            // Both begin here, beside one another.
+            inner.open.push((Leg::Reconciled, info_span!(parent: &span, "reconcile")));
+            inner.open.push((Leg::FirstCommit, info_span!(parent: &span, "first commit")));
         }
     }
 
@@ -92,10 +122,11 @@ impl TakeOver {
 }
 
 impl Report {
-    /// From the last sign of the holder until its successor had told something, or had compared everything.
+    /// From the last sign of the holder until its successor's first commit: of events, or of the position where there is
+    /// nothing to tell.
     pub fn gap(&self) -> Duration {
-        let told = self.legs.iter().filter(|(leg, _)| matches!(leg, Leg::FirstCommit | Leg::Reconciled));
-        self.silence + told.map(|(_, took)| *took).min().unwrap_or_default()
+        let told = self.legs.iter().find(|(leg, _)| *leg == Leg::FirstCommit);
+        self.silence + told.map(|(_, took)| *took).unwrap_or_default()
     }
 
     /// When a leg was reached, in milliseconds from the beginning; `None` if it was not.

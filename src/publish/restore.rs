@@ -223,9 +223,9 @@ impl Tail {
         self.wish.lock().unwrap_or_else(PoisonError::into_inner).caught_up
     }
 
-    /// Records that are written and not read yet, as of a second ago; marks of transactions count.
-    pub fn lag_records(&self) -> u64 {
-        self.behind.records.load(Ordering::Relaxed)
+    /// Records that are written and not read yet, as of a second ago; marks of transactions count. `None`: not known yet.
+    pub fn lag_records(&self) -> Option<u64> {
+        Some(self.behind.records.load(Ordering::Relaxed)).filter(|records| *records != UNKNOWN)
     }
 
     /// Whether it ended by an error that reading on does not mend.
@@ -251,12 +251,20 @@ impl Drop for Tail {
     }
 }
 
+/// No number of records.
+const UNKNOWN: u64 = u64::MAX;
+
 /// How far a tail is behind.
-#[derive(Default)]
 struct Behind {
     /// Nothing has come since the end of the partition was told.
     at_end: AtomicBool,
     records: AtomicU64,
+}
+
+impl Default for Behind {
+    fn default() -> Self {
+        Self { at_end: AtomicBool::new(false), records: AtomicU64::new(UNKNOWN) }
+    }
 }
 
 /// What librdkafka tells beside records.

@@ -302,8 +302,8 @@ pub fn reader(bootstrap_servers: &str, properties: &BTreeMap<String, String>) ->
     let mut config = common(bootstrap_servers, "pod-monitor-verify");
     // The end of a partition is told by the fetch after the last record.
     config.set("fetch.wait.max.ms", "20");
-    config.set("fetch.message.max.bytes", "8388608");
-    config.set("queued.max.messages.kbytes", "131072");
+    // It may run beside a monitor, in the same container: what waits to be read is bounded, per partition too.
+    config.set("queued.max.messages.kbytes", "16384");
     for (key, value) in properties {
         config.set(key, value);
     }

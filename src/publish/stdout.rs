@@ -42,7 +42,11 @@ impl<W: Write + Send + 'static> Journals for Stdout<W> {
     }
 
     fn readiness(&self, _: ShardId) -> Result<Readiness, OpenError> {
-        Ok(Readiness::Warm { lag_records: 0 })
+        Ok(Readiness::Warm)
+    }
+
+    fn lag_records(&self, _: ShardId) -> Option<u64> {
+        None
     }
 
     async fn open(&self, _: &Tenure) -> Result<(Self, Restored), OpenError> {

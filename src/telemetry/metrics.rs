@@ -274,7 +274,7 @@ impl Inner {
         );
         r.register(
             "takeover_gap_seconds",
-            "From the last sign of a holder until its successor told, or knew that there was nothing to tell",
+            "From the last sign of a holder until its successor's first commit",
             self.takeover_gap.clone(),
         );
         r.register(

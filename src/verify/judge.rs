@@ -7,8 +7,9 @@
 //! | out of order | in one partition a lower `sequence` comes after a higher one; an end before a beginning |
 //! | schema | a record is not as contract.md says (`schema.rs`) |
 //!
-//! What retention has already taken from the beginning of a topic is no loss, and is counted by itself. Memory: about
-//! 50 bytes an event and 200 a pod.
+//! What retention may have taken from the beginning of a partition is no loss, and such pods are counted as not judged
+//! whole: the first events of a pod whose partition is cut; with a topic for each type any events of it; pods that only
+//! the changelog knows. Memory: about 100 bytes an event and 200 a pod.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -72,8 +73,8 @@ pub struct Topic {
     pub name: String,
     /// How many partitions it has.
     pub partitions: usize,
-    /// Retention has taken records from its beginning.
-    pub cut: bool,
+    /// Partitions from whose beginning retention has taken records.
+    pub cut: Vec<i32>,
     /// Committed records that were read.
     pub records: u64,
 }
@@ -104,8 +105,8 @@ pub struct Report {
     pub pods: u64,
     /// Pods whose end is not told yet.
     pub open: u64,
-    /// Pods whose beginning retention has taken.
-    pub cut: u64,
+    /// Pods that are not judged whole: what is missing of them may be what retention has taken.
+    pub unjudged: u64,
     /// How often each fault was found.
     pub faults: BTreeMap<Fault, u64>,
     /// The first [`FINDINGS_MAX`] of them, by execution.
@@ -192,19 +193,21 @@ impl Judge {
 
     /// The verdict. `told`: what the changelog says was told, as read before the events.
     pub fn finish(mut self, told: Option<&ByUid<Tracked>>) -> Report {
-        let (mut open, mut cut) = (0, 0);
+        let (mut open, mut unjudged) = (0, 0);
         for (uid, pod) in &mut self.pods {
             let promised = told.and_then(|told| told.get(&PodUid(uid.clone()))).map_or(0, |tracked| tracked.sequence);
             let once = once(uid, pod, &self.topics, &mut self.found);
             in_order(uid, pod, &once, &self.topics, &mut self.found);
-            cut += u64::from(complete(uid, pod, &once, promised, &self.topics, &mut self.found));
+            unjudged += u64::from(complete(uid, pod, &once, promised, &self.topics, &mut self.found));
             open += u64::from(!once.iter().any(|index| stage(pod.events[*index].event_type) == END));
         }
-        let missing = told.into_iter().flatten().filter(|(uid, tracked)| {
-            // After a cut nobody can tell what stood there.
-            tracked.sequence > 0 && !self.pods.contains_key(&uid.0) && !is_cut(&self.topics)
-        });
-        for (uid, tracked) in missing {
+        let missing = |(uid, tracked): &(&PodUid, &Tracked)| tracked.sequence > 0 && !self.pods.contains_key(&uid.0);
+        for (uid, tracked) in told.into_iter().flatten().filter(missing) {
+            // Nobody knows in which partition it stood.
+            if is_cut(&self.topics) {
+                unjudged += 1;
+                continue;
+            }
             let what = format!("all of its {} events, which the changelog says were told", tracked.sequence);
             self.found.add(Fault::Lost, &tracked.execution_id, &uid.0, what);
         }
@@ -215,7 +218,7 @@ impl Judge {
             executions: self.pods.values().map(|pod| &pod.execution).collect::<HashSet<_>>().len() as u64,
             pods: self.pods.len() as u64,
             open,
-            cut,
+            unjudged,
             faults: self.found.counts,
             findings: self.found.findings,
             topics: self.topics,
@@ -224,7 +227,7 @@ impl Judge {
 }
 
 fn is_cut(topics: &[Topic]) -> bool {
-    topics.iter().any(|topic| topic.cut)
+    topics.iter().any(|topic| !topic.cut.is_empty())
 }
 
 fn at(topics: &[Topic], place: Place) -> String {
@@ -294,8 +297,12 @@ fn in_order(uid: &str, pod: &Pod, once: &[usize], topics: &[Topic], found: &mut 
 fn complete(uid: &str, pod: &Pod, once: &[usize], promised: u32, topics: &[Topic], found: &mut Found) -> bool {
     let seen: Vec<u32> = once.iter().map(|index| pod.events[*index].sequence).collect();
     let (lowest, highest) = (seen.first().copied().unwrap_or(1), seen.last().copied().unwrap_or(0));
-    // Each type in a topic of its own: retention may have taken any of them.
-    let taken = |number: u32| is_cut(topics) && (topics.len() > 1 || number < lowest);
+    let taken = |number: u32| match topics {
+        // All of a pod's events have one key, and so one partition.
+        [topic] => number < lowest && pod.events.iter().any(|event| topic.cut.contains(&event.place.partition)),
+        // Each type in a topic of its own: retention may have taken any of them.
+        several => is_cut(several),
+    };
     // Numbers are not believed beyond reason: a forged one must not make millions of findings.
     let missing: Vec<u32> = (1..=highest.max(promised)).filter(|n| seen.binary_search(n).is_err()).take(1000).collect();
     let lost: Vec<String> = missing.iter().filter(|n| !taken(**n)).map(u32::to_string).collect();

@@ -87,8 +87,8 @@ pub struct Extent {
     topic: String,
     /// Partitions that it has.
     pub partitions: usize,
-    /// Retention has taken records from its beginning.
-    pub cut: bool,
+    /// Partitions from whose beginning retention has taken records.
+    pub cut: Vec<i32>,
     /// Per partition: the next offset, and the one to stop at.
     left: BTreeMap<i32, (i64, i64)>,
 }
@@ -126,10 +126,12 @@ impl Extent {
         let Some(partitions) = partitions.filter(|partitions| !partitions.is_empty()) else {
             return Err(Error::NoTopic { topic: topic.to_owned(), flag });
         };
-        let (mut left, mut assigned, mut cut) = (BTreeMap::new(), TopicPartitionList::new(), false);
+        let (mut left, mut assigned, mut cut) = (BTreeMap::new(), TopicPartitionList::new(), Vec::new());
         for partition in partitions {
             let (low, high) = uncommitted.fetch_watermarks(topic, partition.id(), ASK_MAX).map_err(ask)?;
-            cut |= low > 0;
+            if low > 0 {
+                cut.push(partition.id());
+            }
             if low < high {
                 settled(&consumer, topic, partition.id(), high)?;
                 left.insert(partition.id(), (low, high));
@@ -162,7 +164,9 @@ impl Extent {
                 }
                 None => continue,
                 Some(Ok(message)) => {
+                    // What comes from a partition that is done with says nothing about the others.
                     if let Some((next, end)) = self.left.get_mut(&message.partition()) {
+                        heard = clock::monotonic();
                         // What came after the look is not taken: it is not known whether all that belongs to it is here.
                         if message.offset() < *end {
                             each(&message);
@@ -174,14 +178,17 @@ impl Extent {
                     }
                 }
                 // The last offsets are markers of transactions; none was open below them.
-                Some(Err(KafkaError::PartitionEOF(partition))) => drop(self.left.remove(&partition)),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    if self.left.remove(&partition).is_some() {
+                        heard = clock::monotonic();
+                    }
+                }
                 Some(Err(source)) if is_refused(&source) => return Err(Error::Read { topic: self.topic, source }),
                 Some(Err(error)) => {
                     last = format!("; the last error of a connection: {error}");
                     continue;
                 }
             }
-            heard = clock::monotonic();
             records += 1;
             if records.is_multiple_of(PROGRESS_EVERY) {
                 progress(self.left());
@@ -208,7 +215,7 @@ fn settled(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32, end: i64
     }
 }
 
-/// Errors that waiting does not mend.
+/// Errors that waiting does not mend. A missing right on the group is none: no group is joined.
 fn is_refused(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
@@ -217,7 +224,6 @@ fn is_refused(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownPartition
                 | RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::GroupAuthorizationFailed
                 | RDKafkaErrorCode::Authentication
         )
     )
