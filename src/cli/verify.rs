@@ -124,8 +124,12 @@ fn judge(verify: &Verify, reader: &ClientConfig) -> Result<Report, Error> {
     let mut judge = Judge::default();
     for name in &names {
         let extent = Extent::of(reader, name, "--events-topic")?;
-        let topic =
-            judge.begin(Topic { name: name.clone(), partitions: extent.partitions, cut: extent.cut.clone(), records: 0 });
+        let topic = judge.begin(Topic {
+            name: name.clone(),
+            partitions: extent.partitions,
+            cut: extent.cut.clone(),
+            records: 0,
+        });
         with_progress(extent, name, |message| {
             let mut wrong = Vec::new();
             let told = schema::read(message.key(), message.payload(), ce_id(message), &mut wrong);

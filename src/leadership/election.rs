@@ -12,10 +12,16 @@
 
 use std::time::Duration;
 
-use super::record::{Record, Version};
+use super::{
+    record::{Record, Version},
+    sighting::{Died, Sighting, sight},
+};
 
 /// A moment: since the start of the process, on the monotonic clock.
 pub type At = Duration;
+
+/// The longest duration that we believe of another holder: whoever edits a Lease by hand may write a year.
+const FOREIGN_DURATION_MAX: Duration = Duration::from_secs(60);
 
 /// How a Lease is held and contended for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,22 +32,6 @@ pub struct Times {
     pub renew_deadline: Duration,
     /// Between two renewals, and between two tries.
     pub retry_period: Duration,
-}
-
-/// The longest duration that we believe of another holder: whoever edits a Lease by hand may write a year.
-const FOREIGN_DURATION_MAX: Duration = Duration::from_secs(60);
-
-/// The Lease as we know it. `record` is `None` where there is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sighting {
-    /// What it says.
-    pub record: Option<Record>,
-    /// Since when we saw no change of it.
-    pub since: At,
-    /// Since when its holder is known to be dead.
-    pub dead: Option<At>,
-    /// Its holder has written since, once: that may have been on its way when it died. Twice, and it lives.
-    pub straggled: bool,
 }
 
 /// Where we stand.
@@ -196,7 +186,7 @@ pub struct Election {
     /// After giving up: others first.
     pub after_others: At,
     /// Who was last heard to be dead, and when: whatever we were doing then.
-    pub died: Option<(Box<str>, At)>,
+    pub died: Option<Died>,
     /// Taking over would be short. One that is cold, or does not reach Kafka, leaves a free Lease to others for a while.
     pub warm: bool,
     /// The process was asked to end.
@@ -271,45 +261,12 @@ impl Election {
         now.saturating_sub(since)
     }
 
-    /// What is news about the Lease: an older version is not, and the same one does not begin its silence anew, however
-    /// much newer the answer is that shows it.
-    fn sight(
-        &mut self,
-        known: Option<&Sighting>,
-        record: Option<Record>,
-        version: Version,
-        now: At,
-    ) -> Option<Sighting> {
-        let changed_at = record.as_ref().map_or(version, |record| record.version);
-        let news = match known.map(|known| &known.record) {
-            Some(Some(known)) => changed_at > known.version,
-            Some(None) => record.is_some(),
-            None => true,
-        };
-        if !news {
-            return None;
-        }
-        let holder = record.as_ref().map(|record| record.holder.clone()).filter(|holder| !holder.is_empty());
-        let same = |known: &&Sighting| known.record.as_ref().map(|record| &record.holder) == holder.as_ref();
-        let (dead, straggled) = match known {
-            // After something else than standing by: what was heard meanwhile counts.
-            None => (self.died.as_ref().filter(|(who, _)| Some(who) == holder.as_ref()).map(|(_, at)| *at), false),
-            Some(known) if same(&known) => (known.dead.filter(|_| !known.straggled), known.dead.is_some()),
-            Some(_) => (None, false),
-        };
-        if dead.is_none() {
-            // It lives, or another holds the Lease.
-            self.died.take_if(|(who, _)| Some(&*who) == holder.as_ref());
-        }
-        Some(Sighting { record, since: now, dead, straggled })
-    }
-
     fn standby(&mut self, seen: Option<Sighting>, rest_until: At, input: Input, now: At) -> (State, Vec<Command>) {
         let standby = |seen| State::Standby { seen, rest_until };
         match (seen, input) {
             (_, Input::Stop) => (State::Stopped, vec![Command::Done]),
             (seen, Input::Seen(record, version)) => {
-                let news = self.sight(seen.as_ref(), record, version, now);
+                let news = sight(&mut self.died, seen.as_ref(), record, version, now);
                 // A conflict was about the older one.
                 let rest_until = if news.is_some() { At::ZERO } else { rest_until };
                 self.try_to_take(news.or(seen), rest_until, now)
@@ -370,7 +327,7 @@ impl Election {
             Input::Answered(Answer::Conflict) => (standby(seen, now + self.times.retry_period), vec![Command::Look]),
             Input::Answered(Answer::Failed) => (standby(seen, now + self.times.retry_period), vec![]),
             Input::Seen(record, version) => {
-                let newer = self.sight(Some(&seen), record, version, now);
+                let newer = sight(&mut self.died, Some(&seen), record, version, now);
                 let news = news || newer.is_some();
                 (State::Taking { seen: newer.unwrap_or(seen), asked_at, news }, vec![])
             }
@@ -481,14 +438,6 @@ impl Election {
             return (State::Stopped, vec![Command::Done]);
         }
         (State::Standby { seen: None, rest_until: At::ZERO }, vec![Command::Look])
-    }
-}
-
-impl Sighting {
-    fn hear_of_death(&mut self, who: &str, now: At) {
-        if self.record.as_ref().is_some_and(|record| *record.holder == *who) {
-            self.dead.get_or_insert(now);
-        }
     }
 }
 
