@@ -90,6 +90,12 @@ pub(crate) fn remarks(outcome: &Outcome) -> Vec<String> {
             verdict.unseen
         ));
     }
+    if verdict.lost_by_node > 0 {
+        lines.push(format!(
+            "Of {} pods the node itself has kept less than they printed: told as the node has it.",
+            verdict.lost_by_node
+        ));
+    }
     lines.push(match &outcome.second_opinion {
         Ok(_) => "pod-monitor verify, a second opinion: all is well.".to_owned(),
         Err(said) => format!("pod-monitor verify, a second opinion, disagrees: {said}"),
@@ -180,7 +186,7 @@ pub(crate) mod tests {
             kills: 1,
             timeline,
             take_overs: vec![take_over(1.0), take_over(3.0)],
-            verdict: Verdict { planted: 5, unseen: 1, faults: vec![] },
+            verdict: Verdict { planted: 5, unseen: 1, ..Verdict::default() },
             second_opinion: Ok(String::new()),
         }
     }

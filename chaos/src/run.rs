@@ -14,7 +14,7 @@ use testkit::{
     clients::{
         cluster::Cluster,
         fault::Random,
-        lives::{complete, live},
+        lives::{compare_with_nodes, complete, live},
         monitor::Launch,
     },
     stack::Endpoints,
@@ -104,7 +104,9 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
     struck?;
     let (lives, took) = (lives?, begun.elapsed());
     let history = complete(&endpoints, &topic, &lives).await?;
-    let verdict = verdict::judge(&lives, &history, &timeline)?;
+    let mut lives = lives;
+    let lost_by_node = compare_with_nodes(&cluster, &mut lives, &history).await?;
+    let verdict = Verdict { lost_by_node, ..verdict::judge(&lives, &history, &timeline)? };
     let second_opinion = launch.verify().map_err(|error| format!("{error:#}"));
     let take_overs = crew.replicas.said("took over")?;
     crew.replicas.stop(LIMIT).await.context("stop the replicas")?;

@@ -20,6 +20,8 @@ pub(crate) struct Verdict {
     pub(crate) faults: Vec<String>,
     /// Pods that ended and were deleted while the API server could not tell of it: the monitor says that nobody saw it.
     pub(crate) unseen: usize,
+    /// Pods of whose output the node itself has kept less than they printed: told as the node has it.
+    pub(crate) lost_by_node: usize,
     /// Faults that were planted into copies of it, each of which was found.
     pub(crate) planted: usize,
 }
@@ -39,7 +41,7 @@ pub(crate) fn judge(lives: &[Life], records: &[Record], timeline: &Timeline) -> 
         unseen += usize::from(lives::told_unseen(life, records));
     }
     let planted = plant_each(&expected, records)?;
-    Ok(Verdict { faults: lives::faults(&expected, records), unseen, planted })
+    Ok(Verdict { faults: lives::faults(&expected, records), unseen, planted, lost_by_node: 0 })
 }
 
 /// Whether a pod that ended and was deleted then may have passed everybody by.

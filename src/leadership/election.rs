@@ -20,8 +20,9 @@ use super::{
 /// A moment: since the start of the process, on the monotonic clock.
 pub type At = Duration;
 
-/// The longest duration that we believe of another holder: whoever edits a Lease by hand may write a year.
-const FOREIGN_DURATION_MAX: Duration = Duration::from_secs(60);
+/// The longest duration that we believe of another holder, as a multiple of ours: whoever edits a Lease by hand may write
+/// a year. One that is alive shows it much more often.
+const FOREIGN_DURATION_MAX: u32 = 3;
 
 /// How a Lease is held and contended for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,8 +249,9 @@ impl Election {
             // The holder goes by what it wrote; in a roll-out with other durations that may be longer than ours. Written
             // by hand it may be anything.
             (Some(record), None) => {
-                let theirs = record.lease_duration.min(FOREIGN_DURATION_MAX);
-                (seen.since + self.times.lease_duration.max(theirs) + handicap, Why::Silent)
+                let ours = self.times.lease_duration;
+                let theirs = record.lease_duration.min(ours * FOREIGN_DURATION_MAX);
+                (seen.since + ours.max(theirs) + handicap, Why::Silent)
             }
         }
     }

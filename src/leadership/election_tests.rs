@@ -186,10 +186,10 @@ fn who_is_cold_leaves_a_free_lease_to_others_for_a_retry_period() {
 }
 
 #[test]
-fn a_duration_written_by_hand_is_not_believed_beyond_a_minute() {
+fn a_duration_written_by_hand_is_not_believed_beyond_three_of_ours() {
     let edited = Record { lease_duration: Duration::from_secs(86_400), ..record(1, "somebody") };
     let (election, _) = Election::new("me", TIMES).step(Input::Seen(Some(edited), Version(1)), ms(0));
-    assert_eq!(election.wake_at(), Some(Duration::from_secs(60)));
+    assert_eq!(election.wake_at(), Some(3 * TIMES.lease_duration));
 }
 
 #[test]

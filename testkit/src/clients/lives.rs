@@ -48,6 +48,8 @@ pub struct Life {
     pub ending: (Instant, Option<Instant>),
     /// Nobody saw its end: there is no exit code to be told.
     unseen: bool,
+    /// What the node has kept of its output, where that is not what it printed.
+    kept: Option<[String; 2]>,
 }
 
 /// All these pods live their lives, `at_once` at the same time.
@@ -89,7 +91,15 @@ async fn one(cluster: &Cluster, app: &str, number: usize) -> Result<Life> {
         deleted = Some(Instant::now());
         expected.push("pod_terminated");
     }
-    Ok(Life { truth: Truth { uid, expected }, number, exit, after, ending: (ended, deleted), unseen: false })
+    Ok(Life {
+        truth: Truth { uid, expected },
+        number,
+        exit,
+        after,
+        ending: (ended, deleted),
+        unseen: false,
+        kept: None,
+    })
 }
 
 /// Makes a pod and gives its UID; one that an answer was lost about is there already.
@@ -188,7 +198,33 @@ pub fn faults(lives: &[Life], records: &[Record]) -> Vec<String> {
     faults
 }
 
+/// Looks at the logs of pods whose output was told otherwise than they printed it: a runtime that is starved may lose
+/// what a container writes, and then the node has no more than what was told. How many such pods there are.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn compare_with_nodes(cluster: &Cluster, lives: &mut [Life], records: &[Record]) -> Result<usize> {
+    let ends: HashMap<&str, &Record> = records.iter().filter(|r| r.is_end()).map(|r| (r.text("pod_uid"), r)).collect();
+    let mut lost = 0;
+    for life in lives.iter_mut().filter(|life| life.after == After::Kept) {
+        let Some(end) = ends.get(life.truth.uid.as_str()) else { continue };
+        let told = [end.text("stdout").to_owned(), end.text("stderr").to_owned()];
+        if told != life.printed() {
+            let name = format!("exec-churn-{}", life.number);
+            let kept = [cluster.log(&name, "Stdout").await?, cluster.log(&name, "Stderr").await?];
+            lost += usize::from(kept != life.printed());
+            life.kept = Some(kept);
+        }
+    }
+    Ok(lost)
+}
+
 impl Life {
+    /// Standard output and standard error of its script.
+    fn printed(&self) -> [String; 2] {
+        [format!("out-{}\n", self.number), format!("err-{}\n", self.number)]
+    }
+
     /// The exit code is that of the script; pods that were kept still have their logs, and the event carries all of it.
     fn wrong_end(&self, end: &Record) -> Vec<String> {
         if self.unseen {
@@ -197,8 +233,9 @@ impl Life {
         let n = self.number;
         let mut fields = vec![("exit_code", end.value["exit_code"].to_string(), self.exit.to_string())];
         if self.after == After::Kept {
-            fields.push(("stdout", end.text("stdout").to_owned(), format!("out-{n}\n")));
-            fields.push(("stderr", end.text("stderr").to_owned(), format!("err-{n}\n")));
+            let [out, err] = self.kept.clone().unwrap_or_else(|| self.printed());
+            fields.push(("stdout", end.text("stdout").to_owned(), out));
+            fields.push(("stderr", end.text("stderr").to_owned(), err));
             fields.push(("logs", end.value["logs"]["status"].to_string(), "\"complete\"".to_owned()));
         }
         let wrong = fields.into_iter().filter(|(_, found, expected)| found != expected);
