@@ -11,7 +11,7 @@ use crate::support::{Bench, LIMIT};
 const PODS: usize = 120;
 
 #[tokio::test]
-async fn a_stop_that_hangs_ends_by_its_hard_deadline() -> Result<()> {
+async fn a_transaction_that_hangs_holds_up_a_stop_for_ten_seconds_and_no_longer() -> Result<()> {
     let bench = Bench::new("stop-hangs").await?;
     let pipe = bench.endpoints.run_dir.join(format!("{}.pipe", bench.app));
     ensure!(Command::new("mkfifo").arg(&pipe).status().context("run mkfifo")?.success(), "no pipe");
@@ -35,8 +35,8 @@ async fn a_stop_that_hangs_ends_by_its_hard_deadline() -> Result<()> {
     until(LIMIT, "all pods were seen", look).await?;
     monitor.signal(Signal::TERM)?;
     let status = monitor.ended(LIMIT).await.context("it hangs")?;
-    ensure!(status.code() == Some(1), "{status}: {}", monitor.log_end());
-    let said = bench.log_line("cannot go on").await?;
-    ensure!(said["error"].as_str().is_some_and(|error| error.contains("did not end within")), "{said}");
+    ensure!(status.code() == Some(0), "{status}: {}", monitor.log_end());
+    // It ended although a thread of it still stood in the write, and it says what it did not wait for.
+    bench.log_line("stopped without the verdict on the last transaction; the changelog has it").await?;
     bench.close().await
 }
