@@ -56,6 +56,9 @@ const RECORD_REST_BYTES: usize = 64 << 10;
 /// How long a stop may take altogether: the transaction under way (10 s), the release, HTTP (2 s), with room to spare,
 /// and below the 30 s after which Kubernetes kills.
 const STOP_MAX: Duration = Duration::from_secs(20);
+/// How long the process goes on after the Lease was let go: standbys see the release before they see it die. Otherwise
+/// each of them writes first on the version that it saw before the release, in vain.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// Why the monitor cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +132,7 @@ pub async fn run(config: Config, telemetry: &Telemetry, health: Health) -> Resul
     let server = Server::bind(config.listen, health, telemetry.metrics().clone(), board, peers).await?;
     // HTTP outlives the worker, so that a draining replica still answers its probes.
     let http_stop = CancellationToken::new();
+    let elects = config.lease_times.is_some();
     let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
     let (serving, working) = (server.run(http_stop.clone()), monitor.work(config));
     let serving = parts.spawn(async move { Ok(serving.await?) }).id();
@@ -147,6 +151,9 @@ pub async fn run(config: Config, telemetry: &Telemetry, health: Health) -> Resul
         let (id, result) = ended.map_err(Error::Part)?;
         if id != serving {
             outcome = result;
+            if elects && outcome.is_ok() {
+                sleep(LINGER).await;
+            }
         } else if result.is_err() {
             return result;
         }
@@ -302,7 +309,7 @@ impl Monitor {
         }
         let leases = Leases::new(client, &config.lease_namespace, &name, me, address, times);
         let lease = self.health.component("lease");
-        let watcher = Watcher::new(shard, lease, self.metrics.clone(), self.board.clone());
+        let watcher = Watcher::new(shard, lease, self.metrics.clone(), self.board.clone(), self.peers.clone());
         let us = notice::Attendant { me: me.into(), peers: self.peers.clone() };
         Ok(Elector::new(shard, Arc::new(leases), me, times, Arc::new(watcher), notice::by_connection(us)))
     }

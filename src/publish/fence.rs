@@ -285,7 +285,8 @@ impl Shots {
     fn fire(&self) -> Result<Live, Error> {
         let (started, mut slice, mut last) = (crate::clock::monotonic(), SHOT, None);
         while started.elapsed() < FENCE_MAX {
-            if self.tenure.ended.is_cancelled() {
+            // By the clock as well: a process that was frozen here is over before anybody could tell it so.
+            if self.tenure.is_over(tokio::time::Instant::now()) {
                 return Err(Error::Ended { shard: self.tenure.shard });
             }
             let instance = self.next()?;
@@ -296,6 +297,7 @@ impl Shots {
                 }
                 Err(error) => {
                     debug!(shard = %self.tenure.shard, %error, ?slice, "fencing again with another producer");
+                    crate::failpoint::reached("shot");
                     producer::discard(instance);
                     if refused_for_good(&error) {
                         return Err(refused(&self.settings, self.tenure.shard, error));

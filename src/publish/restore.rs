@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -23,6 +23,7 @@ use rdkafka::{
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
+    statistics::Statistics,
 };
 use tokio::sync::oneshot;
 use tracing::debug;
@@ -181,14 +182,16 @@ pub struct Tail {
     shard: ShardId,
     wish: Arc<Mutex<Wish>>,
     stop: Arc<AtomicBool>,
+    behind: Arc<Behind>,
 }
 
 impl Tail {
     /// Starts reading. Kafka need not answer yet.
     pub fn start(settings: &Settings, shard: ShardId) -> Result<Self, Error> {
         let config = settings.consumer(shard);
-        let consumer = BaseConsumer::from_config_and_context(&config, Logs)
+        let consumer = BaseConsumer::from_config_and_context(&config, Told::default())
             .map_err(|error| Error::Create(settings.client_error(error)))?;
+        let behind = Arc::clone(&consumer.context().0);
         let wish = Arc::new(Mutex::new(Wish::default()));
         let stop = Arc::new(AtomicBool::new(false));
         let mut reader = Reader {
@@ -207,7 +210,7 @@ impl Tail {
                 producer::discard(reader);
             })
             .map_err(Error::Thread)?;
-        Ok(Self { shard, wish, stop })
+        Ok(Self { shard, wish, stop, behind })
     }
 
     /// Whose changelog it is, as far as it was read: a replica that does not fit must not even contend.
@@ -218,6 +221,11 @@ impl Tail {
     /// Whether everything that stood there when it began has been read.
     pub fn has_caught_up(&self) -> bool {
         self.wish.lock().unwrap_or_else(PoisonError::into_inner).caught_up
+    }
+
+    /// Records that are written and not read yet, as of a second ago; marks of transactions count. `None`: not known yet.
+    pub fn lag_records(&self) -> Option<u64> {
+        Some(self.behind.records.load(Ordering::Relaxed)).filter(|records| *records != UNKNOWN)
     }
 
     /// Whether it ended by an error that reading on does not mend.
@@ -243,9 +251,38 @@ impl Drop for Tail {
     }
 }
 
-struct Logs;
+/// No number of records.
+const UNKNOWN: u64 = u64::MAX;
 
-impl ClientContext for Logs {
+/// How far a tail is behind.
+struct Behind {
+    /// Nothing has come since the end of the partition was told.
+    at_end: AtomicBool,
+    records: AtomicU64,
+}
+
+impl Default for Behind {
+    fn default() -> Self {
+        Self { at_end: AtomicBool::new(false), records: AtomicU64::new(UNKNOWN) }
+    }
+}
+
+/// What librdkafka tells beside records.
+#[derive(Default)]
+struct Told(Arc<Behind>);
+
+impl ClientContext for Told {
+    fn stats(&self, statistics: Statistics) {
+        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        // Of the one that is assigned: of others no offset is known.
+        let Some(ours) = partitions.filter(|partition| partition.ls_offset >= 0).max_by_key(|p| p.app_offset) else {
+            return;
+        };
+        // At the end, the marks of transactions behind the last record have been read as well.
+        let read = if self.0.at_end.load(Ordering::Relaxed) { ours.next_offset } else { ours.app_offset };
+        self.0.records.store(u64::try_from(ours.ls_offset - read.max(0)).unwrap_or_default(), Ordering::Relaxed);
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         producer::log(level, facility, text);
     }
@@ -255,10 +292,10 @@ impl ClientContext for Logs {
     }
 }
 
-impl ConsumerContext for Logs {}
+impl ConsumerContext for Told {}
 
 struct Reader {
-    consumer: BaseConsumer<Logs>,
+    consumer: BaseConsumer<Told>,
     settings: Settings,
     topic: String,
     shard: ShardId,
@@ -302,6 +339,7 @@ impl Reader {
                 None => continue,
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     self.wish.lock().unwrap_or_else(PoisonError::into_inner).caught_up = true;
+                    self.consumer.context().0.at_end.store(true, Ordering::Relaxed);
                     continue;
                 }
                 Some(Err(error)) if cannot_help(&error) => return Err(error),
@@ -312,6 +350,7 @@ impl Reader {
                 Some(Ok(message)) => changelog::decode(message.key(), message.payload()),
             };
             heard = crate::clock::monotonic();
+            self.consumer.context().0.at_end.store(false, Ordering::Relaxed);
             if let Entry::Identity(identity) = &entry {
                 self.wish.lock().unwrap_or_else(PoisonError::into_inner).identity = Some(identity.clone());
             }

@@ -249,6 +249,8 @@ impl Settings {
         config.set("fetch.message.max.bytes", "8388608");
         config.set("queued.min.messages", "200000");
         config.set("queued.max.messages.kbytes", "131072");
+        // How far a standby is behind is told by these.
+        config.set("statistics.interval.ms", "1000");
         self.apply_user(&mut config);
         // Uncommitted records are not what was told.
         config.set("isolation.level", "read_committed");
@@ -280,31 +282,7 @@ impl Settings {
     }
 
     fn common(&self, role: &str, shard: ShardId) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        // Logs go through our context to tracing; librdkafka's info level is start-up chatter.
-        config.set_log_level(RDKafkaLogLevel::Warning);
-        config.set("bootstrap.servers", &self.bootstrap_servers);
-        // Shown in the broker's logs, metrics and quotas.
-        config.set("client.id", format!("pod-monitor-{role}-{shard}"));
-        // A black-holed broker must not stall a commit for the default minute.
-        config.set("socket.timeout.ms", "3000");
-        config.set("socket.connection.setup.timeout.ms", "3000");
-        // Firewalls forget idle connections silently; keep-alive notices.
-        config.set("socket.keepalive.enable", "true");
-        // Small requests must leave at once.
-        config.set("socket.nagle.disable", "true");
-        // Dead connections come back in milliseconds first, then politely.
-        config.set("reconnect.backoff.ms", "20");
-        config.set("reconnect.backoff.max.ms", "1000");
-        config.set("retry.backoff.ms", "20");
-        config.set("retry.backoff.max.ms", "500");
-        // A moved leader or coordinator is learned from errors; this only bounds how stale an idle client gets.
-        config.set("topic.metadata.refresh.interval.ms", "60000");
-        // The broker closes idle connections; that is no news.
-        config.set("log.connection.close", "false");
-        // Numbers come from our own measurements.
-        config.set("statistics.interval.ms", "0");
-        config
+        common(&self.bootstrap_servers, &format!("pod-monitor-{role}-{shard}"))
     }
 
     fn apply_user(&self, config: &mut ClientConfig) {
@@ -312,6 +290,62 @@ impl Settings {
             config.set(key, value);
         }
     }
+}
+
+/// A reader of whole topics that never joins a group: what `verify` sees is what any consumer may see.
+///
+/// # Errors
+/// When a property is not the user's to set, or librdkafka does not take one.
+pub fn reader(bootstrap_servers: &str, properties: &BTreeMap<String, String>) -> Result<ClientConfig, Error> {
+    check_library()?;
+    properties.iter().try_for_each(|(key, value)| check_property(key, value))?;
+    let mut config = common(bootstrap_servers, "pod-monitor-verify");
+    // The end of a partition is told by the fetch after the last record.
+    config.set("fetch.wait.max.ms", "20");
+    // It may run beside a monitor, in the same container: what waits to be read is bounded, per partition too.
+    config.set("queued.max.messages.kbytes", "16384");
+    for (key, value) in properties {
+        config.set(key, value);
+    }
+    config.set("isolation.level", "read_committed");
+    // librdkafka wants a name before it lets partitions be assigned.
+    config.set("group.id", "pod-monitor-verify");
+    config.set("enable.auto.commit", "false");
+    config.set("enable.auto.offset.store", "false");
+    // Retention may take records while they are read: what is there then begins later.
+    config.set("auto.offset.reset", "earliest");
+    config.set("enable.partition.eof", "true");
+    config.set("allow.auto.create.topics", "false");
+    config.set("check.crcs", "true");
+    Ok(config)
+}
+
+fn common(bootstrap_servers: &str, client_id: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    // Logs go through our context to tracing; librdkafka's info level is start-up chatter.
+    config.set_log_level(RDKafkaLogLevel::Warning);
+    config.set("bootstrap.servers", bootstrap_servers);
+    // Shown in the broker's logs, metrics and quotas.
+    config.set("client.id", client_id);
+    // A black-holed broker must not stall a commit for the default minute.
+    config.set("socket.timeout.ms", "3000");
+    config.set("socket.connection.setup.timeout.ms", "3000");
+    // Firewalls forget idle connections silently; keep-alive notices.
+    config.set("socket.keepalive.enable", "true");
+    // Small requests must leave at once.
+    config.set("socket.nagle.disable", "true");
+    // Dead connections come back in milliseconds first, then politely.
+    config.set("reconnect.backoff.ms", "20");
+    config.set("reconnect.backoff.max.ms", "1000");
+    config.set("retry.backoff.ms", "20");
+    config.set("retry.backoff.max.ms", "500");
+    // A moved leader or coordinator is learned from errors; this only bounds how stale an idle client gets.
+    config.set("topic.metadata.refresh.interval.ms", "60000");
+    // The broker closes idle connections; that is no news.
+    config.set("log.connection.close", "false");
+    // Numbers come from our own measurements.
+    config.set("statistics.interval.ms", "0");
+    config
 }
 
 fn check_library() -> Result<(), Error> {

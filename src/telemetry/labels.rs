@@ -24,7 +24,7 @@ macro_rules! label_values {
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// As it stands in the label.
-            pub fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
         }
@@ -248,15 +248,6 @@ pub(super) struct LegLabel(pub(super) Leg);
 
 impl EncodeLabelValue for LegLabel {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        let name = match self.0 {
-            Leg::Acquired => "acquired",
-            Leg::Fenced => "fenced",
-            Leg::Barrier => "barrier",
-            Leg::Restored => "restored",
-            Leg::Watching => "watching",
-            Leg::Reconciled => "reconciled",
-            Leg::FirstCommit => "first_commit",
-        };
-        EncodeLabelValue::encode(&name, encoder)
+        EncodeLabelValue::encode(&self.0.as_str(), encoder)
     }
 }

@@ -54,6 +54,8 @@ struct Inner {
     role: Family<ByRole, Gauge>,
     term: Gauge,
     standbys: Gauge,
+    standby_lag: Gauge,
+    takeover_gap: Histogram,
     takeover_duration: Family<ByLeg, Histogram, fn() -> Histogram>,
     otlp_export_failures: Counter,
 }
@@ -88,6 +90,8 @@ impl Metrics {
             role: Family::default(),
             term: Gauge::default(),
             standbys: Gauge::default(),
+            standby_lag: Gauge::default(),
+            takeover_gap: Histogram::new(SECONDS),
             takeover_duration: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             otlp_export_failures: Counter::default(),
         };
@@ -207,6 +211,16 @@ impl Metrics {
         self.0.standbys.set(gauge(standbys));
     }
 
+    /// This replica has so many records of the changelog yet to read.
+    pub fn set_standby_lag(&self, records: u64) {
+        self.0.standby_lag.set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// So long nobody told anything around a change of hands.
+    pub fn gap(&self, took: Duration) {
+        self.0.takeover_gap.observe(took.as_secs_f64());
+    }
+
     /// A leg of a take-over was reached so long after its beginning.
     pub fn taken_over(&self, leg: Leg, took: Duration) {
         self.0.takeover_duration.get_or_create(&ByLeg { leg: LegLabel(leg) }).observe(took.as_secs_f64());
@@ -265,6 +279,16 @@ impl Inner {
         r.register("term", "The shard's count of changes of hands", self.term.clone());
         r.register("standbys", "Replicas that stand by, as they tell this leader", self.standbys.clone());
         r.register(
+            "standby_lag_records",
+            "Records of the changelog that this standby has not read yet",
+            self.standby_lag.clone(),
+        );
+        r.register(
+            "takeover_gap_seconds",
+            "From the last sign of a holder until its successor's first commit",
+            self.takeover_gap.clone(),
+        );
+        r.register(
             "takeover_duration_seconds",
             "From the moment when the Lease could be had until each leg was reached",
             self.takeover_duration.clone(),
@@ -321,6 +345,8 @@ mod tests {
             "pod_monitor_reconcile_runs_total 0",
             "pod_monitor_observed_to_committed_seconds_sum 0.0",
             "pod_monitor_fences_total{result=\"ok\"} 0",
+            "pod_monitor_standby_lag_records 0",
+            "pod_monitor_takeover_gap_seconds_count 0",
             "pod_monitor_otlp_export_failures_total 0",
             concat!("pod_monitor_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {

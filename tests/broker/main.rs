@@ -13,3 +13,4 @@ mod story;
 mod support;
 mod topics;
 mod transactions;
+mod verify;

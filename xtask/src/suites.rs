@@ -23,7 +23,7 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Fmt,
         Self::Clippy,
         Self::Deny,
@@ -35,6 +35,7 @@ impl Suite {
         Self::Target("kubelet"),
         Self::Target("deploy"),
         Self::Target("system"),
+        Self::Target("chaos"),
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -57,6 +58,8 @@ impl Suite {
             Self::Clippy | Self::Core | Self::Stack => 90,
             Self::Target("system") => 240,
             Self::Sim => 240,
+            // A hundred killed leaders, and every other fault once.
+            Self::Target("chaos") => 360,
             // The image is built in it, too.
             Self::Target("deploy") => 240,
             // Tests that break a server of their own take turns; brokers are paused beyond the time of a transaction.

@@ -20,6 +20,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("golang-go", "building Kubernetes"),
     ("iproute2", "veth pairs"),
     ("iptables", "the API server's service address"),
+    ("libfaketime", "a wall clock that jumps"),
     ("libc6-dev", "the pause program, runc"),
     ("libseccomp-dev", "runc"),
     ("libssl-dev", "librdkafka"),

@@ -1,0 +1,62 @@
+//! How Kafka is reached, and its topics: the settings that all commands share.
+
+use super::{Error, Properties, args::KafkaArgs, effective::at, layers::Origins};
+
+/// The settings of Kafka.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kafka {
+    /// `bootstrap.servers`.
+    pub bootstrap_servers: String,
+    /// Further librdkafka properties; may hold secrets, which Debug does not show.
+    pub properties: Properties,
+    /// Topic of events, may contain [`super::names::EVENT_TYPE`].
+    pub events_topic: String,
+    /// Topic of the changelog.
+    pub changelog_topic: String,
+    /// Make missing topics.
+    pub create_topics: bool,
+}
+
+/// Checks the settings against one another. `mend`: what to do where no server is named.
+pub(super) fn build(args: &KafkaArgs, origins: &Origins, mend: &'static str) -> Result<Kafka, Error> {
+    let bootstrap_servers = args.kafka.clone().ok_or(Error::Missing { key: "kafka", mend })?;
+    if args.events_topic == args.changelog_topic {
+        return Err(Error::Conflict {
+            why: format!(
+                "events-topic and changelog-topic are both '{}': give {} another name",
+                args.events_topic,
+                at(origins, "events-topic")
+            ),
+        });
+    }
+    Ok(Kafka {
+        bootstrap_servers,
+        properties: properties(args, origins)?,
+        events_topic: args.events_topic.clone(),
+        changelog_topic: args.changelog_topic.clone(),
+        create_topics: false,
+    })
+}
+
+fn properties(args: &KafkaArgs, origins: &Origins) -> Result<Properties, Error> {
+    let mut properties = Properties::default();
+    if let Some(path) = &args.kafka_config_file {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
+            key: "kafka-config-file",
+            path: path.clone(),
+            source,
+            mend: "name a readable file with name=value lines",
+        })?;
+        properties = Properties::parse_lines(&text).map_err(|(line, why)| Error::Yaml {
+            path: path.clone(),
+            line: u64::try_from(line).unwrap_or(u64::MAX),
+            why: format!("kafka-config-file: {why}"),
+        })?;
+    }
+    let mut given = Properties::default();
+    for entry in &args.kafka_config {
+        given.add(entry).map_err(|why| Error::Conflict { why: format!("{}: {why}", at(origins, "kafka-config")) })?;
+    }
+    properties.extend(given);
+    Ok(properties)
+}
