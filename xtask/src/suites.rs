@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Result, bail};
 use testkit::stack::Endpoints;
@@ -139,9 +140,15 @@ pub(crate) struct Options {
     pub(crate) advisories: bool,
 }
 
-/// The repository.
+/// The repository: that of the `cargo xtask` which was typed. A checkout that shares our target directory may have
+/// compiled this program.
 pub(crate) fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    static XTASK: OnceLock<PathBuf> = OnceLock::new();
+    let xtask = XTASK.get_or_init(|| {
+        let typed = std::env::var_os("CARGO_MANIFEST_DIR").filter(|dir| !dir.is_empty());
+        typed.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+    });
+    xtask.parent().unwrap_or(Path::new("."))
 }
 
 /// Where cargo builds: as told, else in the user's cache, so that a fresh clone finds its dependencies built.
