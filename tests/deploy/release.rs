@@ -42,8 +42,11 @@ impl Release {
         let values = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
         apply(&name, &restricted_namespace(&name), &[]);
         let watched = Cluster::connect(endpoints, &watched(&name)).await.unwrap();
-        // The stack has no DNS: the kubelet tells the pod where the Service is.
+        // The stack has no DNS: the kubelet tells the pod where the Service is. The static busybox of Debian crashes in
+        // wget for want of glibc's name services, so that nc asks.
         let host = format!("{}_POD_MONITOR_SERVICE_HOST", name.to_uppercase().replace('-', "_"));
+        let ask = format!("printf 'GET /readyz?verbose HTTP/1.0\\r\\n\\r\\n' | nc -w 10 \"${host}\" 8080");
+        let ask = format!("{ask} | awk 'NR == 1 && !/ 200 / {{ bad = 1 }} {{ print }} END {{ exit bad || NR == 0 }}'");
         let all = json!({
             "image": { "tag": "dev" },
             "config": {
@@ -54,7 +57,7 @@ impl Release {
             "monitoring": {
                 "podMonitor": { "enabled": true }, "prometheusRule": { "enabled": true }, "dashboard": { "enabled": true },
             },
-            "test": { "image": "localhost/busybox:1", "url": format!("http://$({host}):8080/readyz?verbose") },
+            "test": { "image": "localhost/busybox:1", "command": ["sh", "-c", ask] },
         });
         fs::write(&values, all.to_string()).unwrap();
         watched.ready_for_pods().await.unwrap();
@@ -121,7 +124,8 @@ impl Release {
             let told = kubectl(stack().endpoints(), &[&["--namespace", &self.name][..], what].concat());
             told.map_or_else(|error| format!("{error:#}"), |(out, _)| out)
         };
-        [ask(&["describe", "pods"]), ask(&["get", "events"])].join("\n")
+        let test = format!("{}-test", self.object());
+        [ask(&["describe", "pods"]), ask(&["get", "events"]), ask(&["logs", &test])].join("\n")
     }
 }
 
