@@ -373,7 +373,7 @@ fn identity(config: &Config, cluster_id: &str) -> Identity {
 }
 
 fn settings(kafka: &Kafka, identity: Identity, service: Service) -> Result<Settings, settings::Error> {
-    let properties = kafka.properties.iter_with_secrets().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let properties = kafka.properties.to_map_with_secrets();
     Settings::new(&kafka.bootstrap_servers, properties, &kafka.events_topic, &kafka.changelog_topic, identity, service)
 }
 

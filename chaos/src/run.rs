@@ -130,9 +130,7 @@ async fn strike_all(plan: &Plan, crew: &mut Crew, timeline: &Timeline) -> Result
     let begun = Instant::now();
     let bar = bar(plan)?;
     while begun.elapsed() < plan.lasts || crew.kills < plan.kills || !schedule.came_round() {
-        let mut random = crew.random.clone();
-        random.pause(plan.every).await;
-        crew.random = random;
+        crew.random.pause(plan.every).await;
         let kind = schedule.next(&mut crew.random);
         bar.set_message(format!("{} leaders killed; now: {}", crew.kills, kind.name()));
         let at = timeline.now();

@@ -89,8 +89,7 @@ pub(super) fn parse(given: &clap::ArgMatches, variables: config::Variables<'_>) 
 
 /// Does it. Call it outside an async runtime.
 pub fn run(verify: &Verify) -> ExitCode {
-    let properties = verify.kafka.properties.iter_with_secrets();
-    let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let properties = verify.kafka.properties.to_map_with_secrets();
     let reader = match settings::reader(&verify.kafka.bootstrap_servers, &properties) {
         Ok(reader) => reader,
         Err(error) => {

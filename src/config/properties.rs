@@ -75,6 +75,11 @@ impl Properties {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// The same as a map.
+    pub fn to_map_with_secrets(&self) -> BTreeMap<String, String> {
+        self.0.clone()
+    }
+
     /// Takes over everything of `other`, which wins.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);

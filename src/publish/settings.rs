@@ -110,8 +110,7 @@ impl Settings {
         identity: Identity,
         service: Service,
     ) -> Result<Self, Error> {
-        check_library()?;
-        properties.iter().try_for_each(|(key, value)| check_property(key, value))?;
+        check_all(&properties)?;
         let settings = Self {
             bootstrap_servers: bootstrap_servers.to_owned(),
             properties,
@@ -252,20 +251,10 @@ impl Settings {
         // How far a standby is behind is told by these.
         config.set("statistics.interval.ms", "1000");
         self.apply_user(&mut config);
-        // Uncommitted records are not what was told.
-        config.set("isolation.level", "read_committed");
-        // librdkafka wants a name before it lets partitions be assigned; no group is ever joined.
-        config.set("group.id", self.restore_group(shard));
-        // Nothing is stored at the broker: a restore always begins at the beginning.
-        config.set("enable.auto.commit", "false");
-        config.set("enable.auto.offset.store", "false");
+        // The end of a partition tells a standby that it is warm. It never ends a restore, which only the barrier does.
+        read_alone(&mut config, &self.restore_group(shard));
         // An offset out of range means that records vanished under us: that is an error, never a jump.
         config.set("auto.offset.reset", "error");
-        // Tells a standby that it is warm. It never ends a restore, which only the barrier does: it comes a fetch late.
-        config.set("enable.partition.eof", "true");
-        config.set("allow.auto.create.topics", "false");
-        // A flipped bit must be an error, not a story.
-        config.set("check.crcs", "true");
         config
     }
 
@@ -286,9 +275,7 @@ impl Settings {
     }
 
     fn apply_user(&self, config: &mut ClientConfig) {
-        for (key, value) in &self.properties {
-            config.set(key, value);
-        }
+        apply(config, &self.properties);
     }
 }
 
@@ -297,27 +284,42 @@ impl Settings {
 /// # Errors
 /// When a property is not the user's to set, or librdkafka does not take one.
 pub fn reader(bootstrap_servers: &str, properties: &BTreeMap<String, String>) -> Result<ClientConfig, Error> {
-    check_library()?;
-    properties.iter().try_for_each(|(key, value)| check_property(key, value))?;
-    let mut config = common(bootstrap_servers, "pod-monitor-verify");
+    check_all(properties)?;
+    let mut config = common(bootstrap_servers, VERIFY);
     // The end of a partition is told by the fetch after the last record.
     config.set("fetch.wait.max.ms", "20");
     // It may run beside a monitor, in the same container: what waits to be read is bounded, per partition too.
     config.set("queued.max.messages.kbytes", "16384");
+    apply(&mut config, properties);
+    read_alone(&mut config, VERIFY);
+    // Retention may take records while they are read: what is there then begins later.
+    config.set("auto.offset.reset", "earliest");
+    Ok(config)
+}
+
+/// What `verify` calls itself.
+const VERIFY: &str = "pod-monitor-verify";
+
+/// A reader of committed records that is told the ends of its partitions, and leaves no trace at the broker.
+fn read_alone(config: &mut ClientConfig, name: &str) {
+    // Uncommitted records are not what was told.
+    config.set("isolation.level", "read_committed");
+    // librdkafka wants a name before it lets partitions be assigned; no group is ever joined.
+    config.set("group.id", name);
+    // Nothing is stored at the broker: reading always begins where we say.
+    config.set("enable.auto.commit", "false");
+    config.set("enable.auto.offset.store", "false");
+    // Comes with the fetch after the last record.
+    config.set("enable.partition.eof", "true");
+    config.set("allow.auto.create.topics", "false");
+    // A flipped bit must be an error, not a story.
+    config.set("check.crcs", "true");
+}
+
+fn apply(config: &mut ClientConfig, properties: &BTreeMap<String, String>) {
     for (key, value) in properties {
         config.set(key, value);
     }
-    config.set("isolation.level", "read_committed");
-    // librdkafka wants a name before it lets partitions be assigned.
-    config.set("group.id", "pod-monitor-verify");
-    config.set("enable.auto.commit", "false");
-    config.set("enable.auto.offset.store", "false");
-    // Retention may take records while they are read: what is there then begins later.
-    config.set("auto.offset.reset", "earliest");
-    config.set("enable.partition.eof", "true");
-    config.set("allow.auto.create.topics", "false");
-    config.set("check.crcs", "true");
-    Ok(config)
 }
 
 fn common(bootstrap_servers: &str, client_id: &str) -> ClientConfig {
@@ -346,6 +348,12 @@ fn common(bootstrap_servers: &str, client_id: &str) -> ClientConfig {
     // Numbers come from our own measurements.
     config.set("statistics.interval.ms", "0");
     config
+}
+
+/// What no client may be made without.
+fn check_all(properties: &BTreeMap<String, String>) -> Result<(), Error> {
+    check_library()?;
+    properties.iter().try_for_each(|(key, value)| check_property(key, value))
 }
 
 fn check_library() -> Result<(), Error> {

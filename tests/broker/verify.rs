@@ -1,7 +1,6 @@
 //! `pod-monitor verify` on topics that a journal wrote, and on the same with something planted.
 
 use std::{
-    collections::BTreeMap,
     path::Path,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -45,9 +44,8 @@ fn told(number: u32) -> Batch {
 /// An installation that has told five lives, its journal, and the pattern of its events topics.
 async fn installed(name: &str, suffix: &str) -> (Settings, KafkaJournal, String) {
     let identity = identity(&unique(name), 1);
-    let (pattern, changelog) =
-        (format!("{}.events{suffix}", identity.lease_name), format!("{}.changelog", identity.lease_name));
-    let settings = Settings::new(&servers(), BTreeMap::new(), &pattern, &changelog, identity, service()).unwrap();
+    let pattern = format!("{}.events{suffix}", identity.lease_name);
+    let settings = settings_telling(&servers(), identity, &pattern);
     let topics = topics::ensure(&settings, true).await.unwrap();
     let journals = warm(settings.clone(), &topics).await;
     let (mut journal, _) = journals.open(&tenure("teller")).await.unwrap();

@@ -150,6 +150,11 @@ pub async fn complete(endpoints: &Endpoints, topic: &str, lives: &[Life]) -> Res
     Ok(history.records)
 }
 
+/// The end of each pod that has one.
+fn ends(records: &[Record]) -> HashMap<&str, &Record> {
+    records.iter().filter(|record| record.is_end()).map(|record| (record.text("pod_uid"), record)).collect()
+}
+
 /// Whether the last thing that is expected of each life is there: its end, or that it is gone.
 fn all_are_over(lives: &[Life], records: &[Record]) -> bool {
     let over = |life: &Life, record: &Record| match life.after {
@@ -189,7 +194,7 @@ pub fn told_unseen(life: &mut Life, records: &[Record]) -> bool {
 pub fn faults(lives: &[Life], records: &[Record]) -> Vec<String> {
     let truths: Vec<Truth> = lives.iter().map(|life| life.truth.clone()).collect();
     let mut faults: Vec<String> = judge(&truths, records).iter().map(ToString::to_string).collect();
-    let ends: HashMap<&str, &Record> = records.iter().filter(|r| r.is_end()).map(|r| (r.text("pod_uid"), r)).collect();
+    let ends = ends(records);
     for life in lives {
         if let Some(end) = ends.get(life.truth.uid.as_str()) {
             faults.extend(life.wrong_end(end));
@@ -204,7 +209,7 @@ pub fn faults(lives: &[Life], records: &[Record]) -> Vec<String> {
 /// # Errors
 /// When the API server does not answer.
 pub async fn compare_with_nodes(cluster: &Cluster, lives: &mut [Life], records: &[Record]) -> Result<usize> {
-    let ends: HashMap<&str, &Record> = records.iter().filter(|r| r.is_end()).map(|r| (r.text("pod_uid"), r)).collect();
+    let ends = ends(records);
     let mut lost = 0;
     for life in lives.iter_mut().filter(|life| life.after == After::Kept) {
         let Some(end) = ends.get(life.truth.uid.as_str()) else { continue };
