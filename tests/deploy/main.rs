@@ -3,6 +3,7 @@
 //! Needs the whole local stack; run by `cargo xtask test --suite deploy`. Builds the image itself.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test, like the test itself")]
 
+mod rolling;
 mod support;
 
 use std::time::Duration;
