@@ -190,7 +190,8 @@ fn a_second_node_runs_pods_is_reached_by_services_and_goes_without_a_trace() {
     let service = ["get", "service", "answer", "-o", "jsonpath={.spec.clusterIP}"];
     let service = kubectl(endpoints, &service).unwrap();
     // Of several calls some come to the pod on the caller's own node, some to the other.
-    let call = format!("until wget -qO- -T 2 http://{service}:8080 | grep -x $name; do usleep 50000; done");
+    let get = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {service} 8080");
+    let call = format!("until {get} | grep -x $name; do usleep 50000; done");
     let script = format!("hostname; for name in node-1 node-2; do {call}; done");
     for name in ["node-1", "node-2"] {
         let caller = format!("caller-{name}");
@@ -321,7 +322,7 @@ impl<'a> NodeTraces<'a> {
         let cgroups: Vec<PathBuf> = cgroups.lines().map(PathBuf::from).collect();
         let mut processes = Vec::new();
         processes_below(&cgroups[0], &mut processes);
-        // Any of them shows the mounts of all.
+        // The first holds the namespaces; containers have mounts of their own beneath.
         let mounts = fs::read_link(format!("/proc/{}/ns/mnt", processes[0].pid)).unwrap();
         Self { stack, run: node.run_dir().to_owned(), address: node.address(), cgroups, mounts, processes }
     }

@@ -1,9 +1,7 @@
 # furnish.sh, sourced with $run and $cache set: furnish the mount and cgroup namespaces that we are in.
 cd "$cache"
-mount -t proc proc /proc
-# A sysfs of this network namespace, and on it cgroups as seen from the namespace's own root:
-# the kubelet finds itself at the top of each hierarchy, as on a machine of its own.
-mount -t sysfs sysfs /sys
+# Cgroups as seen from the namespace's own root: the kubelet finds itself at the top of each hierarchy,
+# as on a machine of its own.
 if grep -qv '^0::' /proc/self/cgroup; then
     mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
     while IFS=: read -r _ controllers _; do
