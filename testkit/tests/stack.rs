@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use testkit::stack::process::checked;
 use testkit::stack::readiness::{kafka_answers, until};
-use testkit::stack::{Component, Endpoints, Options, ProcessId, Profile, Signal, Stack, cleanup};
+use testkit::stack::{Component, Endpoints, NODE_TAINT, Node, Options, ProcessId, Profile, Signal, Stack, cleanup};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Set in the process that a test starts to own a stack and be killed.
@@ -171,6 +171,57 @@ fn a_component_that_does_not_start_is_shown_by_its_log() {
     assert!(error.contains("failed to find any PEM data"), "{error}");
 }
 
+#[test]
+fn a_second_node_runs_pods_is_reached_by_services_and_goes_without_a_trace() {
+    let stack = full();
+    let endpoints = stack.endpoints();
+    stack.start_proxy().unwrap();
+    let node = stack.add_node().unwrap();
+    let error = format!("{:#}", stack.add_node().unwrap_err());
+    assert!(error.contains("a second node already"), "{error}");
+
+    let taints = ["get", "node", "node-2", "-o", "jsonpath={.spec.taints[*].key}"];
+    assert!(kubectl(endpoints, &taints).unwrap().contains(NODE_TAINT), "pods come there only if they ask for it");
+    kubectl(endpoints, &["create", "service", "clusterip", "answer", "--tcp=8080"]).unwrap();
+    for name in ["node-1", "node-2"] {
+        let script = format!("echo {name} > /tmp/index.html; exec busybox httpd -f -p 8080 -h /tmp");
+        run_pod_on(endpoints, name, &format!("answer-{name}"), "answer", &script);
+    }
+    let service = ["get", "service", "answer", "-o", "jsonpath={.spec.clusterIP}"];
+    let service = kubectl(endpoints, &service).unwrap();
+    // Of several calls some come to the pod on the caller's own node, some to the other.
+    let get = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {service} 8080");
+    let call = format!("until {get} | grep -x $name; do usleep 50000; done");
+    let script = format!("hostname; for name in node-1 node-2; do {call}; done");
+    for name in ["node-1", "node-2"] {
+        let caller = format!("caller-{name}");
+        run_pod_on(endpoints, name, &caller, "caller", &script);
+        let pod = format!("pod/{caller}");
+        kubectl(endpoints, &["wait", "--for=jsonpath={.status.phase}=Succeeded", &pod, "--timeout=60s"]).unwrap();
+        assert_eq!(kubectl(endpoints, &["logs", &caller]).unwrap(), format!("{caller}\nnode-1\nnode-2\n"));
+    }
+
+    let traces = NodeTraces::of(stack, &node);
+    let there = traces.left();
+    for kind in ["process", "mount", "cgroup", "file", "link", "address", "route", "object"] {
+        assert!(
+            there.iter().any(|trace| trace.starts_with(kind)),
+            "the look finds no {kind} of a living node: {there:?}"
+        );
+    }
+    node.remove().unwrap();
+    assert_eq!(traces.left(), Vec::<String>::new());
+    kubectl(endpoints, &["delete", "pods,services", "--selector=app in (answer, caller)", "--now"]).unwrap();
+}
+
+/// Runs `script` in a pod on this node, whatever its taints are, with the label `app`.
+fn run_pod_on(endpoints: &Endpoints, node: &str, name: &str, app: &str, script: &str) {
+    let overrides = format!(r#"{{"spec":{{"nodeName":"{node}","terminationGracePeriodSeconds":1}}}}"#);
+    let (overrides, labels) = (format!("--overrides={overrides}"), format!("--labels=app={app}"));
+    let pod = ["run", name, "--image=localhost/busybox:1", "--restart=Never", &overrides, &labels];
+    kubectl(endpoints, &[&pod[..], &["--command", "--", "sh", "-c", script]].concat()).unwrap();
+}
+
 /// Runs `script` in a pod from the test image that is not started again.
 fn run_pod(endpoints: &Endpoints, name: &str, script: &str) {
     let image = ["run", name, "--image=localhost/busybox:1", "--restart=Never", "--command", "--", "sh", "-c", script];
@@ -252,5 +303,71 @@ impl Traces {
             }
         }
         left
+    }
+}
+
+/// Where a second node can be seen, beside its stack.
+struct NodeTraces<'a> {
+    stack: &'a Stack,
+    run: PathBuf,
+    address: String,
+    cgroups: Vec<PathBuf>,
+    mounts: PathBuf,
+    processes: Vec<ProcessId>,
+}
+
+impl<'a> NodeTraces<'a> {
+    fn of(stack: &'a Stack, node: &Node) -> Self {
+        let cgroups = fs::read_to_string(node.run_dir().join("cgroups")).unwrap();
+        let cgroups: Vec<PathBuf> = cgroups.lines().map(PathBuf::from).collect();
+        let mut processes = Vec::new();
+        processes_below(&cgroups[0], &mut processes);
+        // The first holds the namespaces; containers have mounts of their own beneath.
+        let mounts = fs::read_link(format!("/proc/{}/ns/mnt", processes[0].pid)).unwrap();
+        Self { stack, run: node.run_dir().to_owned(), address: node.address(), cgroups, mounts, processes }
+    }
+
+    /// What of it is still there, each beginning with its kind.
+    fn left(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        let mut add = |kind: &str, what: &dyn std::fmt::Display| left.push(format!("{kind} {what}"));
+        self.processes.iter().filter(|process| process.is_alive()).for_each(|process| add("process", &process.pid));
+        for entry in fs::read_dir("/proc").unwrap() {
+            let process = entry.unwrap().path();
+            if fs::read_link(process.join("ns/mnt")).is_ok_and(|mounts| mounts == self.mounts) {
+                add("mount", &process.display());
+            }
+        }
+        let here = [self.stack.init().pid.to_string(), "self".to_owned()];
+        let run = self.run.display().to_string();
+        for process in here {
+            let mounts = fs::read_to_string(format!("/proc/{process}/mounts")).unwrap();
+            mounts.lines().filter(|line| line.contains(&run)).for_each(|line| add("mount", &line));
+        }
+        self.cgroups.iter().filter(|dir| dir.exists()).for_each(|dir| add("cgroup", &dir.display()));
+        if self.run.exists() {
+            add("file", &run);
+        }
+        let inside = |what: &str| self.stack.run_inside(&["ip", "-o", what, "show"]).unwrap();
+        inside("link").lines().filter(|line| line.contains("cni1")).for_each(|line| add("link", &line));
+        inside("addr").lines().filter(|line| line.contains(&self.address)).for_each(|line| add("address", &line));
+        let number = self.stack.endpoints().number;
+        let pods = format!("10.245.{number}.0/24");
+        let route = checked(Command::new("ip").args(["route", "show", &pods])).unwrap();
+        route.lines().for_each(|line| add("route", &line));
+        let objects = kubectl(self.stack.endpoints(), &["get", "nodes,pods", "-A", "-o", "wide"]).unwrap();
+        objects.lines().filter(|line| line.contains("node-2 ")).for_each(|line| add("object", &line));
+        left
+    }
+}
+
+fn processes_below(cgroup: &Path, found: &mut Vec<ProcessId>) {
+    let members = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+    found.extend(members.lines().filter_map(|pid| ProcessId::of(pid.parse().unwrap())));
+    for entry in fs::read_dir(cgroup).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            processes_below(&entry.path(), found);
+        }
     }
 }

@@ -7,6 +7,7 @@
 mod alerts;
 mod chart;
 mod release;
+mod rolling;
 mod same;
 mod support;
 

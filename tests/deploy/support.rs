@@ -21,14 +21,22 @@ use testkit::{
 /// Longest wait for anything.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
+/// The archive of the image, built once.
+pub(crate) fn image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let built = monitor_image::build(Path::new(env!("CARGO_MANIFEST_DIR")), TEST_PROFILE).unwrap();
+        eprintln!("the image: {:.1} MB in {:.0} s", built.bytes as f64 / 1e6, built.took.as_secs_f64());
+        built.archive
+    })
+}
+
 /// The stack of the environment, with the image on it.
 pub(crate) fn stack() -> &'static Stack {
     static STACK: OnceLock<Stack> = OnceLock::new();
     STACK.get_or_init(|| {
         let stack = Stack::from_env().unwrap();
-        let built = monitor_image::build(Path::new(env!("CARGO_MANIFEST_DIR")), TEST_PROFILE).unwrap();
-        eprintln!("the image: {:.1} MB in {:.0} s", built.bytes as f64 / 1e6, built.took.as_secs_f64());
-        stack.load_image(&built.archive).unwrap();
+        stack.load_image(image()).unwrap();
         stack
     })
 }

@@ -38,6 +38,7 @@ impl From<ProfileName> for Profile {
     cargo xtask up\n  \
     eval \"$(cargo xtask up --quiet-exports)\" && kubectl get nodes\n  \
     cargo xtask up --profile kafka --name broker\n  \
+    cargo xtask up --second-node\n  \
     cargo xtask down")]
 pub(crate) struct Up {
     /// How much to boot.
@@ -46,6 +47,9 @@ pub(crate) struct Up {
     /// The stack's name: a-z, 0-9 and dashes.
     #[arg(long, default_value = DEFAULT_NAME)]
     name: String,
+    /// Add a second node, node-2, and kube-proxy, so that pods reach Services. For pods that tolerate its taint.
+    #[arg(long)]
+    second_node: bool,
     /// Print nothing but the export lines, for `eval`. A stack that is up already is taken as it is.
     #[arg(long)]
     quiet_exports: bool,
@@ -63,6 +67,10 @@ impl Up {
         }
         let started = Instant::now();
         let stack = Stack::boot(Options::new(self.profile.into()).named(&self.name))?;
+        if self.second_node {
+            stack.start_proxy()?;
+            stack.add_node()?;
+        }
         let exports = exports(stack.endpoints())?;
         stack.detach()?;
         if !self.quiet_exports {

@@ -5,6 +5,7 @@
 //!                        +- containerd - images ------------------+            +- up
 //!                        +- certificates - etcd, kube-apiserver --+- kubelet --+
 //!                                                                 +- controllers, scheduler
+//!  later, when asked for: kube-proxy; a further node, which is its containerd - images - kubelet
 //! ```
 
 use std::fs;
@@ -18,7 +19,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::build::Artifacts;
 use super::component::{Commands, Component, Service, ctr};
-use super::namespace::{Namespace, pod_cidr};
+use super::namespace::{Namespace, bridge, node_address, node_name, pod_cidr};
 use super::process::log_tail;
 use super::readiness::{api_server_answers, kafka_answers, listens, until};
 use super::state::{Endpoints, Profile};
@@ -27,7 +28,7 @@ use super::{files, image, warm};
 /// How long a single component may take to be ready: generous, for machines at their limit.
 pub(crate) const READY_MAX: Duration = Duration::from_secs(90);
 
-/// A stack being booted: everything that its parts need to know.
+/// A stack or a further node being booted: everything that its parts need to know.
 pub(crate) struct Boot<'a> {
     pub(crate) endpoints: &'a Endpoints,
     pub(crate) artifacts: &'a Artifacts,
@@ -55,12 +56,28 @@ impl Boot<'_> {
         })
     }
 
+    /// Starts what makes these namespaces a node, and waits until pods can be bound to it.
+    pub(crate) fn further_node(&self) -> Result<()> {
+        // Where the kubelet looks for it.
+        fs::copy(&self.endpoints.kubeconfig, self.run().join("kubeconfig"))?;
+        self.containerd()?;
+        self.kubelet()
+    }
+
+    /// Starts kube-proxy, which makes Services reachable, and waits until it has done so once.
+    pub(crate) fn proxy(&self) -> Result<()> {
+        let service = self.start(Component::KubeProxy)?;
+        await_ready(self.endpoints, self.namespace, &service)
+    }
+
     fn run(&self) -> &Path {
-        &self.endpoints.run_dir
+        self.namespace.run_dir()
     }
 
     fn start(&self, component: Component) -> Result<Service> {
-        let commands = Commands { run: self.run(), artifacts: self.artifacts, address: &self.endpoints.address };
+        let node = self.namespace.node();
+        let address = node_address(self.endpoints.number, node);
+        let commands = Commands { run: self.run(), artifacts: self.artifacts, address: &address, node };
         Service::start(self.run(), self.namespace, component, commands.of(component)?)
     }
 
@@ -78,7 +95,9 @@ impl Boot<'_> {
     fn containerd(&self) -> Result<()> {
         let cni = self.run().join("cni");
         fs::create_dir_all(&cni)?;
-        fs::write(cni.join("10-pods.conflist"), files::pod_network(&pod_cidr(self.endpoints.number))?)?;
+        let node = self.namespace.node();
+        let network = files::pod_network(&bridge(node), &pod_cidr(self.endpoints.number, node))?;
+        fs::write(cni.join("10-pods.conflist"), network)?;
         fs::write(self.run().join("containerd.toml"), files::containerd(self.run(), &self.artifacts.bin()))?;
         let service = self.start(Component::Containerd)?;
         await_ready(self.endpoints, self.namespace, &service)?;
@@ -106,13 +125,15 @@ impl Boot<'_> {
     }
 
     fn kubelet(&self) -> Result<()> {
-        fs::write(self.run().join("kubelet.json"), files::kubelet(&pod_cidr(self.endpoints.number))?)?;
+        let (number, node) = (self.endpoints.number, self.namespace.node());
+        let config = files::kubelet(&node_address(number, node), &pod_cidr(number, node), node > 1)?;
+        fs::write(self.run().join("kubelet.json"), config)?;
         let kubelet = self.start(Component::Kubelet)?;
         await_ready(self.endpoints, self.namespace, &kubelet)?;
         // Pods are refused in a namespace whose service account is not there yet.
         let account = ["wait", "--for=create", "serviceaccount/default", "--timeout=60s"];
-        let controllers =
-            Service::load(self.run(), Component::KubeControllerManager)?.context("the controllers were started")?;
+        let controllers = Service::load(&self.endpoints.run_dir, Component::KubeControllerManager)?
+            .context("the controllers were started")?;
         await_kubectl(self.endpoints, &controllers, &[&account])
     }
 }
@@ -144,10 +165,16 @@ fn look_until_ready(endpoints: &Endpoints, namespace: &Namespace, service: &Serv
             await_look(service, || Ok(UnixStream::connect(&socket).is_ok()))
         }
         Component::Kubelet => {
-            let created: &[&str] = &["wait", "--for=create", "node/node-1", "--timeout=60s"];
-            let ready: &[&str] = &["wait", "--for=condition=Ready", "node/node-1", "--timeout=60s"];
+            let node = format!("node/{}", node_name(namespace.node()));
+            let created: &[&str] = &["wait", "--for=create", &node, "--timeout=60s"];
+            let ready: &[&str] = &["wait", "--for=condition=Ready", &node, "--timeout=60s"];
             await_kubectl(endpoints, service, &[created, ready])
         }
+        Component::KubeProxy => await_look(service, || {
+            // Its first round has written the rule of the Service that each cluster has.
+            let rules = namespace.run(&["iptables", "-w", "-t", "nat", "-S"], Stdio::null())?;
+            Ok(rules.lines().any(|rule| rule.starts_with("-A KUBE-SERVICES -d 10.96.0.1/32 ")))
+        }),
     }
 }
 

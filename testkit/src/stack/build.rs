@@ -52,6 +52,7 @@ const PROGRAMS: &[Program] = &[
     kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
     kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
     kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+    kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
     kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
     kubernetes("etcd", "go.etcd.io/etcd/server/v3"),
     containerd("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),

@@ -75,6 +75,25 @@ pub(crate) fn remove(dirs: &[PathBuf]) -> Result<bool> {
     Ok(gone)
 }
 
+/// The processes in the cgroup named `name`, somewhere beneath these directories; none when there is no such cgroup.
+pub(crate) fn members(dirs: &[PathBuf], name: &str) -> Result<Vec<ProcessId>> {
+    // A container has a cgroup of that name in each hierarchy, with the same processes.
+    let Some(dir) = dirs.iter().find_map(|dir| find(dir, name)) else {
+        return Ok(Vec::new());
+    };
+    let members = fs::read_to_string(dir.join("cgroup.procs")).with_context(|| format!("read {}", dir.display()))?;
+    Ok(members.lines().filter_map(|pid| ProcessId::of(pid.parse().ok()?)).collect())
+}
+
+/// The first directory of that name beneath `dir`.
+fn find(dir: &Path, name: &str) -> Option<PathBuf> {
+    let below = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    let mut below: Vec<PathBuf> = below.collect();
+    below.sort();
+    let named = below.iter().find(|path| path.ends_with(name)).cloned();
+    named.or_else(|| below.iter().find_map(|path| find(path, name)))
+}
+
 fn remove_tree(dir: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Ok(());
@@ -116,6 +135,21 @@ mod tests {
             let expected: Vec<PathBuf> = expected.iter().map(|dir| root.join(dir)).collect();
             assert_eq!(parents(own, &root), expected, "{name}");
         }
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_container_is_found_on_any_node() {
+        let root = std::env::temp_dir().join(format!("testkit-members-{}", std::process::id()));
+        let deep = root.join("memory/node-2/kubepods/burstable/pod1/c0ffee");
+        for dir in [root.join("cpu/kubepods"), root.join("memory/kubepods/pod2/decaf"), deep.clone()] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        let own = ProcessId::own().unwrap();
+        fs::write(deep.join("cgroup.procs"), format!("{}\n", own.pid)).unwrap();
+        let hierarchies = ["cpu", "memory"].map(|dir| root.join(dir));
+        assert_eq!(members(&hierarchies, "c0ffee").unwrap(), [own]);
+        assert_eq!(members(&hierarchies, "gone").unwrap(), []);
         fs::remove_dir_all(root).unwrap();
     }
 }

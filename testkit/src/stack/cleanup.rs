@@ -86,7 +86,8 @@ pub(crate) fn sweep_locked() -> Result<Vec<String>> {
     Ok(swept)
 }
 
-fn remove_dir(run: &Path) -> Result<()> {
+/// Removes a directory of which processes have only just ended.
+pub(crate) fn remove_dir(run: &Path) -> Result<()> {
     until("the removal of a run directory", BURIAL_MAX, || match fs::remove_dir_all(run) {
         Ok(()) => Ok(Some(())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((!run.exists()).then_some(())),

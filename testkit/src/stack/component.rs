@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::build::Artifacts;
 use super::files::{CONTAINERD_SOCKET, JAVA_FLAGS};
-use super::namespace::Namespace;
+use super::namespace::{Namespace, node_name};
 use super::process::ProcessId;
 use super::warm;
 
@@ -33,19 +33,22 @@ pub enum Component {
     Containerd,
     /// The node's agent.
     Kubelet,
+    /// Makes Services reachable; only after [`super::Stack::start_proxy`].
+    KubeProxy,
     /// The broker, which is its own controller.
     Kafka,
 }
 
 impl Component {
     /// All, in the order of `status`.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Etcd,
         Self::KubeApiserver,
         Self::KubeControllerManager,
         Self::KubeScheduler,
         Self::Containerd,
         Self::Kubelet,
+        Self::KubeProxy,
         Self::Kafka,
     ];
 
@@ -58,6 +61,7 @@ impl Component {
             Self::KubeScheduler => "kube-scheduler",
             Self::Containerd => "containerd",
             Self::Kubelet => "kubelet",
+            Self::KubeProxy => "kube-proxy",
             Self::Kafka => "kafka",
         }
     }
@@ -119,8 +123,10 @@ fn record_file(run: &Path, component: Component) -> PathBuf {
 pub(crate) struct Commands<'a> {
     pub(crate) run: &'a Path,
     pub(crate) artifacts: &'a Artifacts,
-    /// The stack's own address.
+    /// The address of the node; the first one's is the stack's own.
     pub(crate) address: &'a str,
+    /// Which node.
+    pub(crate) node: u8,
 }
 
 impl Commands<'_> {
@@ -133,6 +139,7 @@ impl Commands<'_> {
             Component::KubeScheduler => self.scheduler(),
             Component::Containerd => vec!["--config".into(), self.path("containerd.toml")],
             Component::Kubelet => self.kubelet(),
+            Component::KubeProxy => self.proxy(),
             Component::Kafka => self.kafka()?,
         };
         let program = match component {
@@ -230,9 +237,32 @@ impl Commands<'_> {
             self.flag("kubeconfig", "kubeconfig"),
             self.flag("root-dir", "kubelet"),
             self.flag("cert-dir", "kubelet-pki"),
-            "--hostname-override=node-1".into(),
+            format!("--hostname-override={}", node_name(self.node)),
             format!("--node-ip={}", self.address),
         ]
+    }
+
+    fn proxy(&self) -> Vec<String> {
+        let mut flags = vec![
+            self.flag("kubeconfig", "kubeconfig"),
+            format!("--hostname-override={}", node_name(self.node)),
+            format!("--healthz-bind-address={}:10256", self.address),
+        ];
+        let fixed = [
+            "--proxy-mode=iptables",
+            // Else the answer of a pod on the caller's own bridge takes the short way, past the translation of addresses.
+            "--masquerade-all=true",
+            "--iptables-localhost-nodeports=false",
+            "--iptables-min-sync-period=100ms",
+            "--metrics-bind-address=127.0.0.1:10249",
+            // The limits of connections are the machine's, not ours to set.
+            "--conntrack-max-per-core=0",
+            "--conntrack-min=0",
+            "--conntrack-tcp-timeout-established=0s",
+            "--conntrack-tcp-timeout-close-wait=0s",
+        ];
+        flags.extend(fixed.map(String::from));
+        flags
     }
 
     fn kafka(&self) -> Result<Vec<String>> {

@@ -75,8 +75,13 @@ pub(crate) fn kubeconfig(server: &str, ca: &str, token: &str) -> Result<String> 
     Ok(serde_json::to_string_pretty(&config)?)
 }
 
-/// The kubelet's configuration.
-pub(crate) fn kubelet(pod_cidr: &str) -> Result<String> {
+/// The taint of every node but the first: only pods that ask for such a node come there, or bind to it by name. Other
+/// tests on the same stack neither expect their pods on a node that goes again nor have their images there.
+pub const NODE_TAINT: &str = "pod-monitor.test/further-node";
+
+/// The kubelet's configuration. `address` is its node's, for a machine may be several nodes.
+pub(crate) fn kubelet(address: &str, pod_cidr: &str, tainted: bool) -> Result<String> {
+    let taint = json!({ "key": NODE_TAINT, "effect": "NoSchedule" });
     let config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -91,8 +96,10 @@ pub(crate) fn kubelet(pod_cidr: &str) -> Result<String> {
         "resolvConf": "",
         "enforceNodeAllocatable": [],
         "evictionHard": { "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
-        "address": "0.0.0.0",
+        "address": address,
         "port": 10250,
+        "healthzPort": 0,
+        "registerWithTaints": if tainted { vec![taint] } else { Vec::new() },
         "imageGCHighThresholdPercent": 100,
         "featureGates": { "PodLogsQuerySplitStreams": true },
         "maxPods": 200,
@@ -122,13 +129,13 @@ pub(crate) fn containerd(run: &Path, bin: &Path) -> String {
     )
 }
 
-/// The pods' network: one bridge, no way out of the stack.
-pub(crate) fn pod_network(pod_cidr: &str) -> Result<String> {
+/// The pods' network: one bridge a node, no way out of the stack.
+pub(crate) fn pod_network(bridge: &str, pod_cidr: &str) -> Result<String> {
     let config = json!({
         "cniVersion": "1.0.0",
         "name": "pods",
         "plugins": [{
-            "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+            "type": "bridge", "bridge": bridge, "isGateway": true, "ipMasq": false, "hairpinMode": true,
             "ipam": {
                 "type": "host-local",
                 "ranges": [[{ "subnet": pod_cidr }]],

@@ -10,7 +10,7 @@
 //! ```
 //! Promises: stacks live side by side with the same ports; a stack ends with its owner, whichever way
 //! the owner ends, unless detached; after that no process, mount, link, cgroup or file of it is left.
-//! Must not: send anything beyond loopback and the stack's own addresses (10.99.n.0/24, 10.244.n.0/24).
+//! Must not: send anything beyond loopback and the stack's own addresses (10.99.n.0/24, 10.244.n.0/24, 10.245.n.0/24).
 
 pub mod baseline;
 mod boot;
@@ -25,6 +25,7 @@ pub mod helm;
 pub mod image;
 pub mod modules;
 mod namespace;
+mod node;
 mod packages;
 pub mod process;
 pub mod progress;
@@ -44,6 +45,7 @@ use anyhow::{Context, Result};
 
 pub use build::Artifacts;
 pub use component::{Component, Service};
+pub use node::{NODE_TAINT, Node};
 pub use packages::Packages;
 pub use process::{ProcessId, Signal};
 pub use state::{Endpoints, KAFKA_VARIABLE, Profile, STACK_VARIABLE};
@@ -198,6 +200,30 @@ impl Stack {
     /// Loads an image archive, such as [`image::pack`] makes, for pods with `imagePullPolicy` other than `Always`.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
         boot::load_image(&self.artifacts, &self.namespace, archive)
+    }
+
+    /// Adds a second node; seconds. It ends with the stack, or by [`Node::remove`].
+    ///
+    /// Fails when the stack runs no pods, has one already, or the node does not become ready; nothing of it is left then.
+    pub fn add_node(&self) -> Result<Node> {
+        Node::add(&self.endpoints, &self.artifacts, &self.namespace)
+    }
+
+    /// Starts kube-proxy, if it does not run: from then on Services are reached by their addresses, from pods of all
+    /// nodes. Without it, only the API server's is. Fails when the stack runs no pods.
+    pub fn start_proxy(&self) -> Result<()> {
+        anyhow::ensure!(self.endpoints.profile == Profile::Full, "a stack of this profile runs no pods");
+        let started = Service::load(&self.endpoints.run_dir, Component::KubeProxy)?;
+        if started.is_some_and(|service| service.process.is_alive()) {
+            return Ok(());
+        }
+        Boot { endpoints: &self.endpoints, artifacts: &self.artifacts, namespace: &self.namespace }.proxy()
+    }
+
+    /// The processes of a container, by the part of `containerID` behind `containerd://`; on whichever node it runs.
+    pub fn container(&self, id: &str) -> Result<Vec<ProcessId>> {
+        anyhow::ensure!(!id.is_empty(), "a container that has not started has no processes");
+        cgroup::members(&State::of_run(&self.endpoints.run_dir)?.cgroups, id)
     }
 
     /// The components that were started, as last started.

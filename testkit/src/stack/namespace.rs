@@ -4,6 +4,8 @@
 //!  owner (test, xtask) --pipe--> undertaker.sh (own session) -- unshare -- pid1 --+-- etcd, kube-apiserver,
 //!                                                            inside: net, mount,  |   kafka, containerd,
 //!                                                            pid, cgroup, ipc ... +-- kubelet, pods
+//!                                                                                 |
+//!                                     a further node's mount, cgroup, uts inside: +-- node.sh, containerd, kubelet, pods
 //! ```
 //! Promises: when the owner dies, pid1 reads the end of the pipe and ends; the kernel then ends all that
 //! runs inside and drops mounts and network; the undertaker, outside, removes cgroups and files.
@@ -25,11 +27,12 @@ const LINK_FILE: &str = "link";
 /// 10.99.1.x to 10.99.250.x.
 const STACKS_MAX: u8 = 250;
 
-/// A stack's namespaces, seen from outside.
+/// The namespaces of a stack or of a further node of it, seen from outside.
 #[derive(Clone, Debug)]
 pub(crate) struct Namespace {
     run: PathBuf,
     init: ProcessId,
+    node: u8,
 }
 
 /// The undertaker, and the pipe that keeps the stack alive.
@@ -38,11 +41,13 @@ pub(crate) struct Keeper {
     pub(crate) pipe: ChildStdin,
 }
 
-/// Starts the undertaker. Its first process inside is found by [`Namespace::await_init`].
-pub(crate) fn open(run: &Path, cache: &Path, pid1: &Path) -> Result<Keeper> {
+/// The scripts and directories by which namespaces with this run directory are made, entered and used.
+pub(crate) fn prepare(run: &Path) -> Result<()> {
     for (name, script) in [
         ("undertaker.sh", include_str!("scripts/undertaker.sh")),
         ("inside.sh", include_str!("scripts/inside.sh")),
+        ("node.sh", include_str!("scripts/node.sh")),
+        ("furnish.sh", include_str!("scripts/furnish.sh")),
         ("enter.sh", include_str!("scripts/enter.sh")),
         ("network.sh", include_str!("scripts/network.sh")),
     ] {
@@ -51,6 +56,12 @@ pub(crate) fn open(run: &Path, cache: &Path, pid1: &Path) -> Result<Keeper> {
     for dir in ["inside/lib", "inside/log", "log", "tmp", "home", "services"] {
         fs::create_dir_all(run.join(dir))?;
     }
+    Ok(())
+}
+
+/// Starts the undertaker. Its first process inside is found by [`Namespace::await_init`].
+pub(crate) fn open(run: &Path, cache: &Path, pid1: &Path) -> Result<Keeper> {
+    prepare(run)?;
     let log = fs::File::create(run.join("log/namespace.log"))?;
     let mut undertaker = Command::new("setsid")
         .arg("sh")
@@ -69,7 +80,35 @@ pub(crate) fn open(run: &Path, cache: &Path, pid1: &Path) -> Result<Keeper> {
 impl Namespace {
     /// The namespaces whose first process is `init`.
     pub(crate) fn of(run: &Path, init: ProcessId) -> Self {
-        Self { run: run.to_path_buf(), init }
+        Self { run: run.to_path_buf(), init, node: 1 }
+    }
+
+    /// Makes the namespaces of a further node in those of its stack: its own mounts, cgroups and host name; the same
+    /// network and processes. `run` is prepared, and lists the node's cgroups.
+    pub(crate) fn divide(&self, run: &Path, cache: &Path, node: u8) -> Result<Self> {
+        let (log, script) = (run.join("log/namespace.log"), run.join("node.sh"));
+        let mut command: Vec<String> =
+            ["unshare", "--mount", "--cgroup", "--uts", "--", "sh"].map(String::from).to_vec();
+        command.extend([script.as_path(), run, cache].map(|path| path.display().to_string()));
+        command.push(node_name(node));
+        // In the node's cgroups already: its cgroup namespace is rooted there.
+        let holder = Self { run: run.to_path_buf(), ..self.clone() }.spawn(&command, &log)?;
+        let found = until("the node's namespaces", FURNISH_MAX, || {
+            anyhow::ensure!(holder.is_alive(), "{} ended", script.display());
+            Ok(run.join("inside-ready").exists().then_some(()))
+        });
+        found.with_context(|| format!("namespace.log:\n{}", log_tail(&log, 20)))?;
+        Ok(Self { run: run.to_path_buf(), init: holder, node })
+    }
+
+    /// The directory in which everything that runs here has its files.
+    pub(crate) fn run_dir(&self) -> &Path {
+        &self.run
+    }
+
+    /// Which of the stack's nodes this is; the stack itself is the first.
+    pub(crate) fn node(&self) -> u8 {
+        self.node
     }
 
     /// Waits until the undertaker has furnished the namespaces.
@@ -112,13 +151,13 @@ impl Namespace {
                 continue;
             }
             let outer = format!("10.99.{number}.1");
-            let inner = format!("10.99.{number}.2");
+            let inner = node_address(number, self.node);
             record_link(&self.run, &link)?;
             checked(Command::new("ip").args(["addr", "add", &format!("{outer}/24"), "dev", &link]))?;
             checked(Command::new("ip").args(["link", "set", &link, "up"]))?;
             self.run(&["sh", &self.run.join("network.sh").display().to_string(), &number.to_string()], Stdio::null())?;
             // Tests may call pods directly.
-            checked(Command::new("ip").args(["route", "add", &pod_cidr(number), "via", &inner]))?;
+            checked(Command::new("ip").args(["route", "add", &pod_cidr(number, self.node), "via", &inner]))?;
             return Ok(number);
         }
         anyhow::bail!("all {STACKS_MAX} stack addresses are taken")
@@ -191,7 +230,22 @@ pub(crate) fn link_name(number: u8) -> String {
     format!("pod-monitor{number}")
 }
 
-/// The pods' addresses in stack `number`.
-pub(crate) fn pod_cidr(number: u8) -> String {
-    format!("10.244.{number}.0/24")
+/// The name of a node, which is its host name, too.
+pub(crate) fn node_name(node: u8) -> String {
+    format!("node-{node}")
+}
+
+/// The address of a node of stack `number`; the first node's is the stack's.
+pub(crate) fn node_address(number: u8, node: u8) -> String {
+    format!("10.99.{number}.{}", node + 1)
+}
+
+/// The addresses of a node's pods in stack `number`.
+pub(crate) fn pod_cidr(number: u8, node: u8) -> String {
+    format!("10.{}.{number}.0/24", 243 + u16::from(node))
+}
+
+/// The bridge to which a node's pods are linked: all nodes share the stack's network namespace.
+pub(crate) fn bridge(node: u8) -> String {
+    format!("cni{}", node - 1)
 }

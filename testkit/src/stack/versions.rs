@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-/// Kubernetes: API server, controller manager, scheduler, kubelet and kubectl.
+/// Kubernetes: API server, controller manager, scheduler, kubelet, kube-proxy and kubectl.
 pub const KUBERNETES: &str = "1.36.3";
 /// The etcd that this Kubernetes requires.
 pub const ETCD: &str = "3.6.8";

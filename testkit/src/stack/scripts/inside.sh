@@ -1,40 +1,11 @@
 #!/bin/sh
-# inside.sh RUN CACHE PID1: furnish the new namespaces, then become PID1.
+# inside.sh RUN CACHE PID1: furnish a stack's new namespaces, then become PID1.
 set -eu
 run=$1 cache=$2 pid1=$3
-cd "$cache"
 mount -t proc proc /proc
-# A sysfs of this network namespace, and on it cgroups as seen from the stack's own root:
-# the kubelet finds itself at the top of each hierarchy, as on a machine of its own.
+# Of this network namespace.
 mount -t sysfs sysfs /sys
-if grep -qv '^0::' /proc/self/cgroup; then
-    mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
-    while IFS=: read -r _ controllers _; do
-        case $controllers in
-            '') mkdir -p /sys/fs/cgroup/unified
-                mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified ;;
-            name=*) mkdir -p "/sys/fs/cgroup/${controllers#name=}"
-                mount -t cgroup -o "none,$controllers" cgroup "/sys/fs/cgroup/${controllers#name=}" ;;
-            *) mkdir -p "/sys/fs/cgroup/$controllers"
-                mount -t cgroup -o "$controllers" cgroup "/sys/fs/cgroup/$controllers" ;;
-        esac
-    done < /proc/self/cgroup
-else
-    # Version 2 alone: a cgroup that hands controllers down may hold no process itself.
-    mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    mkdir -p /sys/fs/cgroup/init
-    echo 0 > /sys/fs/cgroup/init/cgroup.procs
-    for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
-        echo "+$controller" > /sys/fs/cgroup/cgroup.subtree_control || true
-    done
-fi
-# Where kubelet, containerd and CNI keep state under fixed paths, each stack has its own.
-mount --bind "$run/inside/lib" /var/lib
-mount --bind "$run/inside/log" /var/log
-mount -t tmpfs -o mode=755 tmpfs /run
-# The cache itself may lie beneath one of those: put it back.
-mkdir -p "$cache"
-mount -c --rbind . "$cache"
+. "$run/furnish.sh"
 hostname node-1
 ip link set lo up
 : > "$run/inside-ready"
