@@ -8,10 +8,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 use testkit::{
     clients::{
-        cluster::Cluster,
         fault::Random,
+        installation::Installation,
         monitor::{Launch, Monitor},
         replicas::{Replica, Replicas},
         until,
@@ -59,7 +61,10 @@ impl Default for Decks {
 pub(crate) struct Crew {
     pub(crate) replicas: Replicas,
     pub(crate) stack: Arc<Stack>,
-    pub(crate) cluster: Cluster,
+    /// A Deployment beside them that contends for the same Lease, and has no replica but for one kind of fault.
+    pub(crate) installed: Installation,
+    /// Where the Lease is.
+    pub(crate) leases: Api<Lease>,
     pub(crate) random: Random,
     /// Name of the Lease.
     pub(crate) lease: String,
@@ -76,7 +81,7 @@ impl Crew {
     pub(crate) async fn start(
         launch: &Launch,
         endpoints: &Endpoints,
-        cluster: &Cluster,
+        installed: Installation,
         random: Random,
     ) -> Result<Self> {
         ensure!(
@@ -85,7 +90,7 @@ impl Crew {
         );
         let clock = endpoints.run_dir.join("chaos-clock");
         std::fs::write(&clock, "+0").context("write the false clock")?;
-        let mut replicas = Replicas::start_cuttable(launch, endpoints, cluster)?;
+        let mut replicas = Replicas::start(launch, endpoints, &installed.watched)?;
         let jumper = replicas.one(JUMPER);
         let variables = [
             ("LD_PRELOAD", FAKE_TIME.to_owned()),
@@ -101,9 +106,10 @@ impl Crew {
         replicas.restart(JUMPER)?;
         let lease = format!("{}-0", launch.argument("--lease-name").context("an installation's name")?);
         let stack = Arc::new(Stack::from_env()?);
-        let cluster = cluster.clone();
+        let leases = Api::namespaced(installed.watched.client(), &installed.name);
         let decks = Decks::default();
-        let mut crew = Self { replicas, stack, cluster, random, lease, kills: 0, decks, clock, struck_at: None };
+        let mut crew =
+            Self { replicas, stack, installed, leases, random, lease, kills: 0, decks, clock, struck_at: None };
         crew.settle().await?;
         Ok(crew)
     }
@@ -152,6 +158,24 @@ impl Crew {
         let monitor = self.monitor(index)?;
         monitor.signal(Signal::KILL)?;
         monitor.ended(LIMIT).await.map(drop)
+    }
+
+    /// SIGKILL to all replicas, the leader first, and their ends. Counted as one leader.
+    pub(crate) async fn kill_all(&mut self) -> Result<()> {
+        let (leader, _) = self.leader().await?;
+        for index in [vec![leader], self.others(leader)].concat() {
+            self.monitor(index)?.signal(Signal::KILL)?;
+        }
+        self.kills += 1;
+        for index in 0..self.replicas.all().len() {
+            self.monitor(index)?.ended(LIMIT).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts all replicas that are down; the others anew.
+    pub(crate) fn restart_all(&mut self) -> Result<()> {
+        (0..self.replicas.all().len()).try_for_each(|index| self.replicas.restart(index))
     }
 
     /// Starts a replica anew, so that it dies when it comes to a step.

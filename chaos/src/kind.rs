@@ -13,6 +13,8 @@ pub enum Kind {
     Freeze,
     /// SIGKILL to all replicas at once; pods end and go in the gap
     KillAll,
+    /// The leader's pod is deleted by force: the object is gone before its process is
+    ForceDelete,
     /// The successors die in one step of the take-over, one after the other
     DieTakingOver,
     /// The leader dies in one step of the hand-over
@@ -74,6 +76,7 @@ impl Kind {
             | Self::Terminate
             | Self::Freeze
             | Self::KillAll
+            | Self::ForceDelete
             | Self::DieTakingOver
             | Self::DieHandingOver
             | Self::ClockJump => Part::Replicas,

@@ -29,6 +29,9 @@ struct Arguments {
     /// The monitor's program.
     #[arg(long, value_name = "PROGRAM")]
     monitor: PathBuf,
+    /// What is installed beside its processes: deploy/kustomize of the repository.
+    #[arg(long, value_name = "DIRECTORY")]
+    deploy: PathBuf,
     /// How long faults go on, at least; each kind comes once in any case.
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
@@ -71,6 +74,7 @@ async fn chaos(arguments: Arguments) -> Result<bool> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).context("a clock after 1970")?;
     let plan = Plan {
         monitor: arguments.monitor,
+        deploy: arguments.deploy,
         kinds: if arguments.fault.is_empty() { Kind::value_variants().to_vec() } else { arguments.fault },
         lasts: Duration::from_secs_f64(arguments.minutes * 60.0),
         kills: arguments.kills,

@@ -8,12 +8,11 @@ use std::{
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use kube::Api;
 use serde_json::Value;
 use testkit::{
     clients::{
-        cluster::Cluster,
         fault::Random,
+        installation::{Installation, Plan as Installed},
         lives::{compare_with_nodes, complete, live},
         monitor::Launch,
     },
@@ -34,7 +33,9 @@ use crate::{
 pub struct Plan {
     /// The monitor's program, a debug build: only those die at named steps.
     pub monitor: PathBuf,
-    /// The kinds of faults.
+    /// What is installed beside its processes: the repository's deploy/kustomize.
+    pub deploy: PathBuf,
+    /// The kinds of faults. For [`Kind::ForceDelete`] the image must be on the stack.
     pub kinds: Vec<Kind>,
     /// Faults go on for so long, at least.
     pub lasts: Duration,
@@ -79,14 +80,16 @@ impl Outcome {
 pub async fn run(plan: &Plan) -> Result<Outcome> {
     let endpoints = Endpoints::from_env()?;
     let app = format!("chaos-{}", std::process::id());
-    let cluster = Cluster::connect(&endpoints, &app).await?;
-    cluster.ready_for_pods().await?;
-    let launch = Launch::new(&plan.monitor, &endpoints, &app, &app);
-    let mut crew = Crew::start(&launch, &endpoints, &cluster, Random::new(plan.seed)).await?;
+    let none = Installed { replicas: Some(0), ..Installed::new(&app) };
+    let installed = Installation::install(&endpoints, &plan.deploy, &none).await?;
+    let cluster = installed.watched.clone();
+    let launch = Launch::new(&plan.monitor, &endpoints, cluster.namespace(), &app).set("--lease-namespace", &app);
+    // Pods must reach them, as they reach one another.
+    let launch = launch.on(&endpoints.host_address)?;
+    let mut crew = Crew::start(&launch, &endpoints, installed, Random::new(plan.seed)).await?;
     let topic = format!("{app}.events");
     let arrivals = timeline::arrivals(&endpoints.kafka, &topic).await?;
-    let leases = Api::namespaced(cluster.client(), cluster.namespace());
-    let (timeline, lease) = (Timeline::begin(), crew.lease.clone());
+    let (timeline, leases, lease) = (Timeline::begin(), crew.leases.clone(), crew.lease.clone());
 
     let (begun, over) = (Instant::now(), Cell::new(false));
     let striking = async {
@@ -110,7 +113,6 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
     let second_opinion = launch.verify().map_err(|error| format!("{error:#}"));
     let take_overs = crew.replicas.said("took over")?;
     crew.replicas.stop(LIMIT).await.context("stop the replicas")?;
-    cluster.remove_namespace().await?;
     Ok(Outcome {
         seed: plan.seed,
         took,

@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::stack::Packages;
 use crate::stack::process::checked;
 use crate::stack::versions::cache_dir;
+use crate::stack::{Packages, Stack};
 
 /// The image's name on the local stack.
 pub const TAG: &str = "localhost/pod-monitor:dev";
@@ -56,6 +56,17 @@ pub fn build(workspace: &Path, profile: &str) -> Result<Built> {
     let archive = Builder::prepare(root)?.run(workspace, profile)?;
     let bytes = fs::metadata(&archive)?.len();
     Ok(Built { archive, bytes, took: started.elapsed() })
+}
+
+/// Builds the image for tests and loads it into the stack of the environment.
+///
+/// Fails when there is no stack, or as [`build`] does.
+pub fn on_stack(workspace: &Path) -> Result<(Stack, Built)> {
+    let stack = Stack::from_env()?;
+    let built = build(workspace, TEST_PROFILE)?;
+    eprintln!("the image: {:.1} MB in {:.0} s", built.bytes as f64 / 1e6, built.took.as_secs_f64());
+    stack.load_image(&built.archive)?;
+    Ok((stack, built))
 }
 
 struct Builder {

@@ -6,14 +6,17 @@ use std::{path::Path, time::Duration};
 
 use chaos::{Kind, Plan, html, report};
 use clap::ValueEnum as _;
-use testkit::clients::fault::Random;
+use testkit::{clients::fault::Random, monitor_image};
 
 const KILLS: usize = 100;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_killed_leaders_lose_nothing_and_double_nothing() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    monitor_image::on_stack(repository).unwrap();
     let plan = Plan {
         monitor: env!("CARGO_BIN_EXE_pod-monitor").into(),
+        deploy: repository.join("deploy/kustomize"),
         kinds: Kind::value_variants().to_vec(),
         lasts: Duration::ZERO,
         kills: KILLS,

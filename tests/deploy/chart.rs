@@ -28,7 +28,14 @@ pub(crate) fn run(command: &mut Command) -> Result<(String, String)> {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     anyhow::ensure!(output.status.success(), "helm: {out}{err}");
-    Ok((out, err))
+    let warnings = err.lines().filter(|line| !ends_own_watch(line)).map(|line| format!("{line}\n")).collect();
+    Ok((out, warnings))
+}
+
+/// When helm has seen what it waited for, it ends its watch; now and then in the middle of an answer, which its client then
+/// logs as an error.
+fn ends_own_watch(line: &str) -> bool {
+    line.contains("\"Unexpected error when reading response body\" err=\"context canceled\"")
 }
 
 /// What the chart makes of these values, as YAML, as release `pod-monitor` in namespace `pod-monitor`.

@@ -7,7 +7,6 @@
 mod alerts;
 mod chart;
 mod release;
-mod rolling;
 mod same;
 mod support;
 
@@ -18,9 +17,10 @@ use testkit::clients::{
     checker::{Truth, judge},
     cluster::execution,
     history::Record,
+    installation::{LIMIT, Rights},
 };
 
-use support::{Installation, LIMIT, Lacking, kubectl, stack};
+use support::{ended, install, kubectl, not_ready, stack};
 
 /// Rules of a Role with these verbs.
 fn rules(pods: &[&str], logs: &[&str]) -> serde_json::Value {
@@ -36,10 +36,10 @@ fn types(records: &[&Record]) -> Vec<String> {
 
 #[tokio::test]
 async fn the_deployment_tells_an_executions_story() {
-    let installed = Installation::new("story", Lacking::Nothing).await;
-    installed.ready();
+    let installed = install("story", Rights::All).await;
+    installed.ready().await.unwrap();
     let uid = installed.watched.create(execution(&installed.name, "told", "echo hello")).await.unwrap();
-    let mut history = installed.history();
+    let mut history = installed.history().unwrap();
     let ended = |records: &[Record]| records.iter().any(Record::is_end).then_some(());
     history.until(LIMIT, "the execution's end is told", ended).await.unwrap();
     let told = history.of_pod(&uid);
@@ -48,62 +48,62 @@ async fn the_deployment_tells_an_executions_story() {
     assert_eq!((end["stdout"].as_str(), end["logs"]["status"].as_str()), (Some("hello\n"), Some("complete")), "{end}");
     assert_eq!(end["namespace"], installed.watched.namespace());
     // SIGTERM reaches the monitor as the container's first process, and there is time for its drain.
-    installed.stop(Duration::from_secs(20));
+    installed.stop(Duration::from_secs(20)).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_leaders_pod_is_deleted_and_a_standby_goes_on() {
-    let installed = Installation::new("leader", Lacking::Nothing).await;
-    installed.ready();
+    let installed = install("leader", Rights::All).await;
+    installed.ready().await.unwrap();
     let mut truths = Vec::new();
     for round in 0..3 {
-        let leader = installed.leader("").await;
+        let leader = installed.leader("").await.unwrap();
         // One begins under the old leader and ends under the new one.
         let pod = execution(&installed.name, &format!("across-{round}"), "echo begun; sleep 3; echo ended");
         let uid = installed.watched.create(pod).await.unwrap();
-        let mut history = installed.history();
+        let mut history = installed.history().unwrap();
         let runs = |records: &[Record]| {
             records.iter().any(|r| r.text("pod_uid") == uid && r.event_type() == "execution_running").then_some(())
         };
         history.until(LIMIT, "the execution runs", runs).await.unwrap();
         // As an operator does, and once without grace.
-        installed.delete(&leader, round == 1);
-        let next = installed.leader(&leader).await;
+        installed.delete(&leader, round == 1).await.unwrap();
+        let next = installed.leader(&leader).await.unwrap();
         assert_ne!(next, leader, "another pod leads");
         truths.push(Truth { uid, expected: vec!["pod_scheduled", "execution_running", "execution_completed"] });
     }
-    let mut history = installed.history();
+    let mut history = installed.history().unwrap();
     let ends = |records: &[Record]| (records.iter().filter(|r| r.is_end()).count() >= truths.len()).then_some(());
     history.until(LIMIT, "all executions have ended", ends).await.unwrap();
     history.read(Duration::from_millis(300)).unwrap();
     assert_eq!(judge(&truths, &history.records), []);
-    installed.stop(Duration::from_secs(20));
+    installed.stop(Duration::from_secs(20)).await.unwrap();
 }
 
 #[tokio::test]
 async fn missing_rights_on_leases_are_named_by_readyz() {
-    let installed = Installation::new("leases", Lacking::Leases).await;
-    installed.not_ready(&["lease", "list lease", "kubectl create role pod-monitor-leases"]).await;
+    let installed = install("leases", Rights::NoLeases).await;
+    not_ready(&installed, &["lease", "list lease", "kubectl create role pod-monitor-leases"]).await;
 }
 
 #[tokio::test]
 async fn a_missing_verb_list_is_named_by_readyz() {
-    let installed = Installation::new("list", Lacking::RoleIs(rules(&["get", "watch"], &["get"]))).await;
-    installed.not_ready(&["kubernetes", "list pods", "cannot list resource"]).await;
+    let installed = install("list", Rights::Watched(rules(&["get", "watch"], &["get"]))).await;
+    not_ready(&installed, &["kubernetes", "list pods", "cannot list resource"]).await;
 }
 
 #[tokio::test]
 async fn a_missing_verb_watch_is_named_by_readyz() {
-    let installed = Installation::new("watch", Lacking::RoleIs(rules(&["get", "list"], &["get"]))).await;
-    installed.not_ready(&["kubernetes", "watch pods", "cannot watch resource"]).await;
+    let installed = install("watch", Rights::Watched(rules(&["get", "list"], &["get"]))).await;
+    not_ready(&installed, &["kubernetes", "watch pods", "cannot watch resource"]).await;
 }
 
 #[tokio::test]
 async fn without_the_right_to_read_logs_the_end_is_told_and_says_so() {
-    let installed = Installation::new("logs", Lacking::RoleIs(rules(&["get", "list", "watch"], &[]))).await;
-    installed.ready();
+    let installed = install("logs", Rights::Watched(rules(&["get", "list", "watch"], &[]))).await;
+    installed.ready().await.unwrap();
     let uid = installed.watched.create(execution(&installed.name, "unread", "echo hidden; exit 3")).await.unwrap();
-    let mut history = installed.history();
+    let mut history = installed.history().unwrap();
     let ended = |records: &[Record]| records.iter().find(|record| record.is_end()).cloned();
     let end = history.until(LIMIT, "the execution's end is told", ended).await.unwrap();
     assert_eq!((end.text("pod_uid"), end.event_type()), (uid.as_str(), "execution_failed"));
@@ -115,8 +115,8 @@ async fn without_the_right_to_read_logs_the_end_is_told_and_says_so() {
 
 #[tokio::test]
 async fn a_cluster_whose_id_may_not_be_read_ends_it_with_the_mend() {
-    let installed = Installation::new("cluster-id", Lacking::ClusterId).await;
-    installed.ended(2, "kubectl create clusterrole pod-monitor-cluster-id --verb=get --resource=namespaces").await;
+    let installed = install("cluster-id", Rights::NoClusterId).await;
+    ended(&installed, 2, "kubectl create clusterrole pod-monitor-cluster-id --verb=get --resource=namespaces").await;
 }
 
 #[test]

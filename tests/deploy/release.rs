@@ -9,6 +9,7 @@ use testkit::{
         checker::{Truth, judge},
         cluster::{Cluster, execution},
         history::{History, Record},
+        installation::{LIMIT, restricted_namespace},
         until,
     },
     stack::{crds, helm},
@@ -16,7 +17,7 @@ use testkit::{
 
 use crate::{
     chart::{OPERATOR, REQUIRED, chart, run, template},
-    support::{LIMIT, kubectl, restricted_namespace, stack, watched},
+    support::{kubectl, stack},
 };
 
 /// Executions that may begin while the release is upgraded.
@@ -37,11 +38,13 @@ impl Release {
     /// Makes its namespaces and its values.
     async fn prepare(test: &str) -> Self {
         let endpoints = stack().endpoints();
+        // The pod of `helm test` asks the Service.
+        stack().start_proxy().unwrap();
         operator_kinds();
         let name = format!("helm-{test}-{}", std::process::id());
         let values = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
         apply(&name, &restricted_namespace(&name), &[]);
-        let watched = Cluster::connect(endpoints, &watched(&name)).await.unwrap();
+        let watched = Cluster::connect(endpoints, &format!("{name}-watched")).await.unwrap();
         // The stack has no DNS: the kubelet tells the pod where the Service is. The static busybox of Debian crashes in
         // wget for want of glibc's name services, so that nc asks.
         let host = format!("{}_POD_MONITOR_SERVICE_HOST", name.to_uppercase().replace('-', "_"));
@@ -94,22 +97,6 @@ impl Release {
             .split_whitespace()
             .map(Into::into)
             .collect()
-    }
-
-    /// The stack has no kube-proxy: its work is done here, for the one Service that a pod calls.
-    fn route_service(&self) {
-        let get = |path: &str| self.kubectl(&["get", "service", &self.object(), "--output", path]);
-        let address = get("jsonpath={.spec.clusterIP}");
-        let pod = self.pods().remove(0);
-        let ip = self.kubectl(&["get", "pod", &pod, "--output", "jsonpath={.status.podIP}"]);
-        let nat = |rule: &[&str]| {
-            let command = [&["iptables", "-w", "-t", "nat", "-A"], rule].concat();
-            stack().run_inside(&command).unwrap();
-        };
-        let to = format!("{ip}:8080");
-        nat(&["PREROUTING", "-d", &address, "-p", "tcp", "--dport", "8080", "-j", "DNAT", "--to-destination", &to]);
-        // Answers come back the same way, although both pods are on one bridge.
-        nat(&["POSTROUTING", "-d", &ip, "-p", "tcp", "--dport", "8080", "-j", "MASQUERADE"]);
     }
 
     /// Begins an execution that outlives a change of hands.
@@ -173,7 +160,6 @@ async fn a_release_works_and_is_tested_upgraded_and_removed_without_losing_an_ev
         release.kubectl(&["get", "deployment", &release.object(), "--output", "jsonpath={.status.readyReplicas}"]);
     assert_eq!(ready, "3", "three replicas");
 
-    release.route_service();
     let (tested, answer) = release.helm("test", &["--timeout", "60s"]);
     // What the pod printed is what a ready replica answers.
     assert!(tested.contains("Succeeded") && answer.contains("[+]kafka ok"), "{tested}{answer}");

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use crate::{
     chart::{OPERATOR, name_of, objects, template},
-    support::{kubectl, relative, stack},
+    support::{kubectl, stack},
 };
+use testkit::clients::installation::relative;
 
 /// What Helm's conventions add and kustomize knows nothing of: labels, and the annotation that makes a change of the
 /// configuration a roll-out, where kustomize has a hash in the ConfigMap's name.

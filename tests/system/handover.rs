@@ -39,7 +39,7 @@ async fn sixty_changes_of_hands_lose_nothing_and_double_nothing() {
     let cluster = Cluster::connect(&endpoints, &app).await.unwrap();
     cluster.ready_for_pods().await.unwrap();
     let launch = Launch::new(Path::new(env!("CARGO_BIN_EXE_pod-monitor")), &endpoints, &app, &app).with(&LEASE);
-    let mut replicas = Replicas::start_cuttable(&launch, &endpoints, &cluster).unwrap();
+    let mut replicas = Replicas::start(&launch, &endpoints, &cluster).unwrap();
     replicas.ready(LIMIT).await.unwrap();
     replicas.leader("").await.unwrap();
 

@@ -7,4 +7,5 @@
 )]
 
 mod churn;
+mod deployment;
 mod handover;

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use testkit::monitor_image;
 use testkit::stack::{Options, Packages, Profile, Stack};
 
 use crate::{claim, suites};
@@ -46,10 +47,18 @@ impl Chaos {
         let mut build = suites::cargo(&["build", "--locked", "--workspace", "--bins", "--features", "testkit/clients"]);
         build.current_dir(suites::workspace()).env("CARGO_TARGET_DIR", suites::target_dir()?);
         anyhow::ensure!(build.status().context("run cargo")?.success(), "it does not compile");
+        // Only this kind runs the monitor as pods.
+        let image = (self.fault.is_empty() || self.fault.iter().any(|kind| kind == "force-delete"))
+            .then(|| monitor_image::build(suites::workspace(), monitor_image::TEST_PROFILE))
+            .transpose()?;
         let stack = Stack::boot(Options::new(Profile::Full))?;
+        if let Some(image) = image {
+            stack.load_image(&image.archive)?;
+        }
         let programs = suites::target_dir()?.join("debug");
         let mut chaos = Command::new(programs.join("chaos"));
         chaos.arg("--monitor").arg(programs.join("pod-monitor"));
+        chaos.arg("--deploy").arg(suites::workspace().join("deploy/kustomize"));
         chaos.args(["--minutes", &self.minutes.to_string(), "--every", &self.every.to_string()]);
         chaos.args(["--kills", &self.kills.to_string(), "--about", &about()?]);
         chaos.args(self.fault.iter().flat_map(|kind| ["--fault", kind]));

@@ -1,9 +1,10 @@
-//! `demo`: boots a stack or takes a running one, builds the monitor, and lets testkit's `demo` tell the stories.
+//! `demo`: boots a stack or takes a running one, builds the image, and lets testkit's `demo` tell the stories.
 
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use testkit::monitor_image;
 use testkit::stack::{Endpoints, Options, Packages, Profile, Stack, build};
 
 use crate::claim;
@@ -13,7 +14,7 @@ use crate::suites;
 /// Show what the monitor tells: sample executions as real pods, and their stories as read back from Kafka.
 ///
 /// Boots a local Kubernetes and Kafka (needs root; the first time it builds them, which takes minutes),
-/// builds the monitor and runs it against them. Ends all of it, unless told to keep it. Exit code 1 when
+/// builds the monitor's image and installs three replicas by deploy/kustomize. Ends all of it, unless told to keep it. Exit code 1 when
 /// a story is not as expected, or when an event is lost, doubled or out of order.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
@@ -38,9 +39,12 @@ impl Demo {
         Packages::ensure()?;
         claim::target_dir()?;
         build::ensure()?;
-        eprintln!("building the monitor ...");
-        self.build()?;
+        eprintln!("building the monitor's image ...");
+        build_demo()?;
+        let profile = if self.release { "release" } else { monitor_image::TEST_PROFILE };
+        let image = monitor_image::build(suites::workspace(), profile)?;
         let (stack, ours) = self.stack()?;
+        stack.load_image(&image.archive)?;
         let told = self.tell(stack.endpoints(), ours);
         if ours && self.keep {
             let kept = stack.detach()?;
@@ -54,18 +58,6 @@ impl Demo {
         if !told? {
             std::process::exit(1);
         }
-        Ok(())
-    }
-
-    /// With the features and packages that the tests use, so that little is compiled twice.
-    fn build(&self) -> Result<()> {
-        let mut command = suites::cargo(&["build", "--locked", "--package", "pod-monitor", "--package", "testkit"]);
-        command.args(["--bins", "--features", "testkit/clients"]);
-        if self.release {
-            command.arg("--release");
-        }
-        command.current_dir(suites::workspace()).env("CARGO_TARGET_DIR", suites::target_dir()?);
-        anyhow::ensure!(command.status().context("run cargo")?.success(), "the monitor does not compile");
         Ok(())
     }
 
@@ -89,16 +81,23 @@ impl Demo {
 
     /// Whether the stories are as expected.
     fn tell(&self, endpoints: &Endpoints, ours: bool) -> Result<bool> {
-        let profile = if self.release { "release" } else { "debug" };
-        let programs = suites::target_dir()?.join(profile);
         // On a stack that saw demos before, topics and namespaces of their names hold their stories.
         let app = if ours { "demo".to_owned() } else { format!("demo-{}", std::process::id()) };
-        let mut command = Command::new(programs.join("demo"));
-        command.arg("--monitor").arg(programs.join("pod-monitor")).arg("--app").arg(app);
+        let mut command = Command::new(suites::target_dir()?.join("debug/demo"));
+        command.arg("--deploy").arg(suites::workspace().join("deploy/kustomize")).arg("--app").arg(app);
         if self.keep {
             command.arg("--keep");
         }
         suites::with_stack(&mut command, endpoints)?;
         Ok(command.status().context("run the demo")?.success())
     }
+}
+
+/// What tells the stories. Alone: the monitor itself comes from the image.
+fn build_demo() -> Result<()> {
+    let mut command = suites::cargo(&["build", "--locked", "--package", "testkit", "--bin", "demo"]);
+    command.args(["--features", "testkit/clients"]);
+    command.current_dir(suites::workspace()).env("CARGO_TARGET_DIR", suites::target_dir()?);
+    anyhow::ensure!(command.status().context("run cargo")?.success(), "the demo does not compile");
+    Ok(())
 }

@@ -57,7 +57,7 @@ impl Suite {
             Self::Fmt => 5,
             Self::Deny => 10,
             Self::Clippy | Self::Core | Self::Stack => 90,
-            Self::Target("system") => 240,
+            Self::Target("system") => 300,
             Self::Sim => 240,
             // A hundred killed leaders, and every other fault once.
             Self::Target("chaos") => 360,

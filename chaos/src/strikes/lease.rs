@@ -1,11 +1,7 @@
 //! Hands on the Lease.
 
 use anyhow::Result;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::{
-    Api,
-    api::{DeleteParams, Patch, PatchParams},
-};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::crew::Crew;
@@ -13,14 +9,10 @@ use crate::crew::Crew;
 /// In how many ways the Lease is edited.
 pub(crate) const EDITS: usize = 7;
 
-fn leases(crew: &Crew) -> Api<Lease> {
-    Api::namespaced(crew.cluster.client(), crew.cluster.namespace())
-}
-
 /// Who held it notices, or finds it made anew by another: somebody leads in the end.
 pub(super) async fn delete(crew: &mut Crew) -> Result<String> {
     let (_, holder) = crew.leader().await?;
-    leases(crew).delete(&crew.lease, &DeleteParams::default()).await?;
+    crew.leases.delete(&crew.lease, &DeleteParams::default()).await?;
     crew.leader().await?;
     Ok(format!("held by {holder}"))
 }
@@ -40,7 +32,7 @@ pub(super) async fn edit(crew: &mut Crew) -> Result<String> {
     let (name, spec) = &edits[crew.decks.edits.deal(&mut crew.random)];
     crew.strikes_now();
     let patch = Patch::Merge(json!({ "spec": spec }));
-    leases(crew).patch(&crew.lease, &PatchParams::default(), &patch).await?;
+    crew.leases.patch(&crew.lease, &PatchParams::default(), &patch).await?;
     crew.leader().await?;
     Ok(format!("{name}, while {holder} held it"))
 }

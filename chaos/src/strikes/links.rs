@@ -29,7 +29,7 @@ pub(crate) const WAYS: [(&str, &[Direction]); 3] = [
 ];
 
 fn link(crew: &mut Crew, index: usize, server: Server) -> Result<Proxy> {
-    let ways = crew.replicas.one(index).ways()?;
+    let ways = &crew.replicas.one(index).ways;
     Ok(match server {
         Server::Api => ways.api.clone(),
         Server::Kafka => ways.kafka.clone(),

@@ -2,6 +2,7 @@
 
 mod lease;
 mod links;
+mod pods;
 mod processes;
 mod servers;
 
@@ -19,6 +20,7 @@ pub(crate) async fn strike(crew: &mut Crew, kind: Kind) -> Result<String> {
         Kind::Terminate => processes::terminate(crew).await,
         Kind::Freeze => processes::freeze(crew).await,
         Kind::KillAll => processes::kill_all(crew).await,
+        Kind::ForceDelete => pods::force_delete(crew).await,
         Kind::DieTakingOver => processes::die_taking_over(crew).await,
         Kind::DieHandingOver => processes::die_handing_over(crew).await,
         Kind::ClockJump => processes::clock_jump(crew).await,

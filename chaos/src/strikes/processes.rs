@@ -60,19 +60,11 @@ pub(super) async fn freeze(crew: &mut Crew) -> Result<String> {
 }
 
 pub(super) async fn kill_all(crew: &mut Crew) -> Result<String> {
-    let (leader, holder) = crew.leader().await?;
+    let (_, holder) = crew.leader().await?;
     crew.strikes_now();
-    for index in [vec![leader], crew.others(leader)].concat() {
-        crew.monitor(index)?.signal(Signal::KILL)?;
-    }
-    crew.kills += 1;
-    for index in 0..crew.replicas.all().len() {
-        crew.monitor(index)?.ended(LIMIT).await?;
-    }
+    crew.kill_all().await?;
     crew.lasts(ALL_DOWN).await;
-    for index in 0..crew.replicas.all().len() {
-        crew.replicas.restart(index)?;
-    }
+    crew.restart_all()?;
     crew.leader_but(&holder).await?;
     Ok(format!("{holder} and its standbys, for {ALL_DOWN:?}"))
 }
@@ -96,9 +88,7 @@ pub(super) async fn die_taking_over(crew: &mut Crew) -> Result<String> {
         crew.arm(leader, step)?;
         crew.dies(leader, step).await?;
     }
-    for index in 0..crew.replicas.all().len() {
-        crew.replicas.restart(index)?;
-    }
+    crew.restart_all()?;
     crew.leader().await?;
     Ok(format!("two successors at {armed}, {step}"))
 }

@@ -11,7 +11,7 @@ use testkit::{
 const HELP: &str = "\
 Run by `cargo xtask demo`, which boots the stack and builds what is needed.
 
-Usage: demo --monitor PROGRAM --app NAME [--keep]
+Usage: demo --deploy DIRECTORY --app NAME [--keep]
        demo --read TOPIC      print the events of a topic, one JSON object a line
 
 The stack is found by the variables that `cargo xtask up --quiet-exports` prints.";
@@ -29,12 +29,12 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run() -> Result<bool> {
-    let (mut monitor, mut app, mut keep) = (None, None, false);
+    let (mut deploy, mut app, mut keep) = (None, None, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
         match argument.as_str() {
-            "--monitor" => monitor = Some(value()?),
+            "--deploy" => deploy = Some(value()?),
             "--app" => app = Some(value()?),
             "--keep" => keep = true,
             "--read" => return demo::read(&Endpoints::from_env()?, &value()?).map(|()| true),
@@ -46,7 +46,7 @@ async fn run() -> Result<bool> {
         }
     }
     let demo = Demo {
-        monitor: monitor.context("--monitor is missing; see --help")?.into(),
+        deploy: deploy.context("--deploy is missing; see --help")?.into(),
         app: app.context("--app is missing; see --help")?,
         keep,
     };

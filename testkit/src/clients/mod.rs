@@ -6,6 +6,7 @@ pub mod checker;
 pub mod cluster;
 pub mod fault;
 pub mod history;
+pub mod installation;
 pub mod lives;
 pub mod monitor;
 pub mod proxy;

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -64,7 +64,7 @@ impl Launch {
             variables: vec![("KUBECONFIG".into(), kubeconfig)],
             log: endpoints.run_dir.join(format!("monitor-{app}-{}.log", std::process::id())),
             output: None,
-            address: free_address().expect("a free port on loopback"),
+            address: free_address(Ipv4Addr::LOCALHOST.into()).expect("a free port on loopback"),
         }
     }
 
@@ -91,12 +91,21 @@ impl Launch {
         self
     }
 
-    /// At an address of its own, beside others that are started like this one.
+    /// At a port of its own, beside others that are started like this one.
     ///
     /// # Errors
     /// When the system has no free port.
     pub fn relocated(self) -> Result<Self> {
-        Ok(Self { address: free_address()?, ..self })
+        Ok(Self { address: free_address(self.address.ip())?, ..self })
+    }
+
+    /// At an address of this machine other than loopback, so that pods reach it.
+    ///
+    /// # Errors
+    /// When it is no address of this machine.
+    pub fn on(self, host: &str) -> Result<Self> {
+        let host = host.parse().with_context(|| format!("{host:?} is no address"))?;
+        Ok(Self { address: free_address(host)?, ..self })
     }
 
     /// With an environment variable.
@@ -113,7 +122,8 @@ impl Launch {
     /// When the process cannot be started.
     pub fn start(&self) -> Result<Monitor> {
         let log = File::options().create(true).append(true).open(&self.log).context("open the monitor's log")?;
-        let address = TcpListener::bind(self.address).map_or_else(|_| free_address(), |_| Ok(self.address))?;
+        let address =
+            TcpListener::bind(self.address).map_or_else(|_| free_address(self.address.ip()), |_| Ok(self.address))?;
         let mut command = Command::new(&self.program);
         command.arg("run").args(&self.arguments).args(["--listen", &address.to_string()]);
         command.envs(self.variables.iter().map(|(k, v)| (k, v)));
@@ -148,8 +158,8 @@ impl Launch {
     }
 }
 
-fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+fn free_address(host: IpAddr) -> Result<SocketAddr> {
+    let listener = TcpListener::bind((host, 0)).with_context(|| format!("find a free port of {host}"))?;
     Ok(listener.local_addr()?)
 }
 
@@ -268,12 +278,6 @@ impl Monitor {
     /// When the system does not say.
     pub fn try_ended(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().context("look after the monitor")
-    }
-
-    /// Lets it outlive us; ending it is then the caller's business, by its pid.
-    pub fn leave(self) {
-        // Dropping would kill it.
-        std::mem::forget(self);
     }
 
     /// The last lines of its log.

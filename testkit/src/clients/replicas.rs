@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use rustix::process::Signal;
@@ -17,14 +17,12 @@ use super::{
 };
 use crate::stack::Endpoints;
 
-/// How many there are.
-const REPLICAS: usize = 3;
 /// Longest wait for a change of hands: a Lease that runs out, on a machine at its limit.
 const CHANGE_MAX: Duration = Duration::from_secs(40);
 
 /// Replicas of one installation, each with ways to the API server and to Kafka that can be cut.
 pub struct Replicas {
-    cluster: Cluster,
+    leases: Api<Lease>,
     lease: String,
     replicas: Vec<Replica>,
 }
@@ -33,8 +31,8 @@ pub struct Replicas {
 pub struct Replica {
     /// How it is started; its identities begin with `r<index>_`.
     pub launch: Launch,
-    /// Its ways, where they can be cut.
-    pub ways: Option<Ways>,
+    /// Its ways.
+    pub ways: Ways,
     /// The process, while there is one.
     pub running: Option<Monitor>,
 }
@@ -64,49 +62,24 @@ pub enum Fault {
 }
 
 impl Replicas {
-    /// Starts three replicas like `launch`, which reach their servers directly.
-    ///
-    /// # Errors
-    /// When one cannot be started.
-    pub fn start(launch: &Launch, cluster: &Cluster) -> Result<Self> {
-        Self::with_ways(launch, cluster, std::iter::repeat_with(|| Ok(None)))
-    }
-
     /// Starts three replicas like `launch`, whose ways to their servers can be cut: each has a listener of the broker of
     /// its own.
     ///
     /// # Errors
     /// When one cannot be started.
-    pub fn start_cuttable(launch: &Launch, endpoints: &Endpoints, cluster: &Cluster) -> Result<Self> {
+    pub fn start(launch: &Launch, endpoints: &Endpoints, cluster: &Cluster) -> Result<Self> {
+        let name = launch.argument("--lease-name").context("an installation's name")?;
+        let namespace = launch.argument("--lease-namespace").context("the namespace of its Lease")?.to_owned();
+        let leases = Api::namespaced(cluster.client(), &namespace);
+        let mut started = Self { leases, lease: format!("{name}-0"), replicas: Vec::new() };
         let server = endpoints.api_server.trim_start_matches("https://");
-        let cuts = endpoints.kafka_cuts().into_iter();
-        let ways = cuts.map(|(at, target)| {
+        for (index, (at, target)) in endpoints.kafka_cuts().into_iter().enumerate() {
             let (api, kafka) = (Proxy::open("127.0.0.1:0", server)?, Proxy::open(&at, &target)?);
             let kubeconfig = api.kubeconfig(endpoints, &format!("{}-{}", cluster.namespace(), kafka.address.port()))?;
-            Ok(Some((Ways { api, kafka }, kubeconfig)))
-        });
-        Self::with_ways(launch, cluster, ways)
-    }
-
-    fn with_ways(
-        launch: &Launch,
-        cluster: &Cluster,
-        ways: impl Iterator<Item = Result<Option<(Ways, String)>>>,
-    ) -> Result<Self> {
-        let name = launch.argument("--lease-name").context("an installation's name")?;
-        let mut started = Self { cluster: cluster.clone(), lease: format!("{name}-0"), replicas: Vec::new() };
-        for (index, ways) in ways.enumerate().take(REPLICAS) {
             let mut launch = launch.clone().variable("POD_NAME", &format!("r{index}")).relocated()?;
             launch.log = launch.log.with_file_name(format!("monitor-{name}-{index}.log"));
-            let ways = match ways? {
-                Some((ways, kubeconfig)) => {
-                    let kafka = ways.kafka.address.to_string();
-                    launch = launch.set("--kafka", &kafka).variable("KUBECONFIG", &kubeconfig);
-                    Some(ways)
-                }
-                None => None,
-            };
-            started.replicas.push(Replica { launch, ways, running: None });
+            launch = launch.set("--kafka", &kafka.address.to_string()).variable("KUBECONFIG", &kubeconfig);
+            started.replicas.push(Replica { launch, ways: Ways { api, kafka }, running: None });
             started.restart(index)?;
         }
         Ok(started)
@@ -149,8 +122,7 @@ impl Replicas {
     /// # Errors
     /// When the API server does not answer.
     pub async fn holder(&self) -> Result<String> {
-        let leases: Api<Lease> = Api::namespaced(self.cluster.client(), self.cluster.namespace());
-        let lease = leases.get_opt(&self.lease).await?;
+        let lease = self.leases.get_opt(&self.lease).await?;
         Ok(lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default())
     }
 
@@ -192,8 +164,8 @@ impl Replicas {
                 // A fault has a duration; nothing is waited for by it.
                 tokio::time::sleep(3 * lease_duration).await;
             }
-            Fault::CutApi => replica.ways()?.api.cut(),
-            Fault::CutKafka => replica.ways()?.kafka.cut(),
+            Fault::CutApi => replica.ways.api.cut(),
+            Fault::CutKafka => replica.ways.kafka.cut(),
         }
         self.leader(&holder).await.with_context(|| format!("after {fault:?} of {holder}"))?;
         match fault {
@@ -202,24 +174,11 @@ impl Replicas {
                 let monitor = self.replicas[index].running.as_ref().context("it runs")?;
                 monitor.signal(Signal::CONT)?;
             }
-            Fault::CutApi => self.replicas[index].ways()?.api.heal(),
-            Fault::CutKafka => self.replicas[index].ways()?.kafka.heal(),
+            Fault::CutApi => self.replicas[index].ways.api.heal(),
+            Fault::CutKafka => self.replicas[index].ways.kafka.heal(),
         }
         self.ready(CHANGE_MAX).await?;
         Ok(holder)
-    }
-
-    /// That none has ended by itself.
-    ///
-    /// # Errors
-    /// When one has; with the end of its log.
-    pub fn all_run(&mut self) -> Result<()> {
-        for monitor in self.replicas.iter_mut().filter_map(|replica| replica.running.as_mut()) {
-            if let Some(status) = monitor.try_ended()? {
-                bail!("a replica has ended: {status}\n{}", monitor.log_end());
-            }
-        }
-        Ok(())
     }
 
     /// SIGTERM to all; each must end with 0.
@@ -232,11 +191,6 @@ impl Replicas {
             ensure!(status.code() == Some(0), "asked to stop, it ended with {status}");
         }
         Ok(())
-    }
-
-    /// The processes, to be left running.
-    pub fn into_running(self) -> impl Iterator<Item = Monitor> {
-        self.replicas.into_iter().filter_map(|replica| replica.running)
     }
 
     /// The log lines of all replicas with this message, oldest first.
@@ -258,15 +212,5 @@ impl Replicas {
     pub fn sum(&self, series: &str) -> f64 {
         let running = self.replicas.iter().filter_map(|replica| replica.running.as_ref());
         running.filter_map(|monitor| monitor.metric(series).ok()).sum()
-    }
-}
-
-impl Replica {
-    /// Its ways to its servers.
-    ///
-    /// # Errors
-    /// When they cannot be cut.
-    pub fn ways(&self) -> Result<&Ways> {
-        self.ways.as_ref().context("the ways of these replicas cannot be cut")
     }
 }

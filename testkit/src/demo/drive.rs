@@ -15,8 +15,9 @@ use crate::clients::{
     checker::Truth,
     cluster::Cluster,
     history::History,
-    replicas::{Fault, Replicas},
+    installation::{Installation, Replica},
 };
+use crate::stack::Stack;
 
 /// All stories must be told within this; a warm machine needs a third of it.
 const TOLD_MAX: Duration = Duration::from_secs(75);
@@ -50,24 +51,23 @@ impl Execution {
     }
 }
 
-/// Runs all samples at the same time. Stories that are not told in time are returned as they are.
+/// Runs all samples at the same time, and kills the leader in the middle of it. Stories that are not told in time are
+/// returned as they are; so is a leader that was not killed, since too few events came.
 pub(super) async fn run(
-    app: &str,
-    cluster: &Cluster,
-    replicas: &mut Replicas,
+    installed: &Installation,
+    stack: &Stack,
     history: &mut History,
-) -> Result<(Vec<Execution>, String)> {
-    let mut executions = create(app, cluster).await?;
+) -> Result<(Vec<Execution>, Option<Replica>)> {
+    let mut executions = create(&installed.name, &installed.watched).await?;
     let mut progress = Progress::new(executions.len());
     let (began, mut killed) = (Instant::now(), None);
     while began.elapsed() < TOLD_MAX && !executions.iter().all(|execution| execution.told) {
-        replicas.all_run()?;
         history.read(Duration::from_millis(1))?;
         if killed.is_none() && history.records.len() >= EVENTS_BEFORE_THE_KILL {
-            killed = Some(replicas.change_hands(Fault::Kill, Duration::ZERO).await?);
+            killed = Some(installed.crash_leader(stack).await?);
         }
         for execution in &mut executions {
-            look(execution, cluster, history).await?;
+            look(execution, &installed.watched, history).await?;
         }
         let waiting = executions.iter().filter(|e| !e.told).map(|e| e.sample.name);
         progress.show(&waiting.collect::<Vec<_>>());
@@ -79,7 +79,7 @@ pub(super) async fn run(
         tokio::time::sleep(LOOK_EVERY).await;
     }
     progress.finish();
-    Ok((executions, killed.unwrap_or_default()))
+    Ok((executions, killed))
 }
 
 async fn create(app: &str, cluster: &Cluster) -> Result<Vec<Execution>> {

@@ -4,7 +4,7 @@
 //!  samples ──▶ drive: pods in, acts, events out ──▶ story: as expected? ──▶ show: blocks for a terminal
 //! ```
 //! Promises: expectations are data that this code does not bend; a story that is not as expected fails the demo and is
-//! shown with the pod's status. Must not: use code of the monitor, end a stack (that is xtask's business).
+//! shown with the pod's status. The monitor is installed as users do it. Must not: use code of the monitor, end a stack (that is xtask's business).
 
 mod drive;
 mod progress;
@@ -18,7 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -26,17 +27,15 @@ use crate::{
         checker::{self, Fault},
         cluster::Cluster,
         history::History,
-        monitor::Launch,
-        replicas::Replicas,
-        until,
+        installation::{Installation, Plan, Replica},
     },
-    stack::{Endpoints, ProcessId, companions},
+    stack::{Endpoints, Stack},
 };
 use drive::Execution;
 use show::Style;
 
-const READY_MAX: Duration = Duration::from_secs(30);
-const STOP_MAX: Duration = Duration::from_secs(10);
+/// Shorter than the replicas' grace period: each ends by itself.
+const STOP_MAX: Duration = Duration::from_secs(20);
 
 /// How long the events topic must be silent before `read` takes it for its end.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -44,11 +43,11 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// What to demonstrate, and where.
 #[derive(Debug)]
 pub struct Demo {
-    /// The monitor's program.
-    pub monitor: PathBuf,
-    /// Names the namespace, the pods' `app` label and the topics `<app>.events` and `<app>.changelog`.
+    /// What is installed: the repository's deploy/kustomize. The image is on the stack.
+    pub deploy: PathBuf,
+    /// Names the installation: its namespace, the pods' `app` label and the topics `<app>.events` and `<app>.changelog`.
     pub app: String,
-    /// Leave the replicas running; they end with the stack.
+    /// Leave the installation there; it ends with the stack.
     pub keep: bool,
 }
 
@@ -67,34 +66,26 @@ impl Demo {
 
     async fn tell(&self, endpoints: &Endpoints) -> Result<bool> {
         let began = Instant::now();
-        eprintln!("starting three replicas of the monitor ...");
-        let cluster = Cluster::connect(endpoints, &self.app).await?;
-        let launch = Launch::new(&self.monitor, endpoints, &self.app, &self.app);
-        let mut replicas = Replicas::start(&launch, &cluster)?;
-        replicas.ready(READY_MAX).await?;
-        cluster.ready_for_pods().await?;
-        let topic = self.topic();
-        let open = async || Ok(History::open(&endpoints.kafka, &[&topic]).ok());
-        let mut history = until(READY_MAX, "the monitor has made its topics", open).await?;
-        let (told, killed) = drive::run(&self.app, &cluster, &mut replicas, &mut history).await?;
-        let good = self.report(&cluster, &told, &history, began).await?;
-        let took_over = replicas.said("took over")?;
-        anyhow::ensure!(!killed.is_empty(), "the stories were over before the leader was killed: too few events came");
-        // Of the first leader, and of its successor.
-        anyhow::ensure!(took_over.len() >= 2, "nobody says that it took over from {killed}");
-        print(&show::change_of_hands(Style::of_stdout(), &killed, took_over.last()))?;
+        eprintln!("installing three replicas of the monitor ...");
+        let stack = Stack::from_env()?;
+        let installed = Installation::install(endpoints, &self.deploy, &Plan::new(&self.app)).await?;
+        installed.ready().await?;
+        let mut history = installed.history()?;
+        let (told, killed) = drive::run(&installed, &stack, &mut history).await?;
+        let good = self.report(&installed.watched, &told, &history, began).await?;
+        let killed = killed.context("the stories were over before the leader was killed: too few events came")?;
+        print(&show::change_of_hands(
+            Style::of_stdout(),
+            &killed.name,
+            took_over_from(&installed, &killed).await?.as_ref(),
+        ))?;
         if self.keep {
-            self.leave(endpoints, replicas)?;
+            self.leave(endpoints, installed).await?;
         } else {
-            replicas.stop(STOP_MAX).await?;
-            cluster.remove_namespace().await?;
+            installed.stop(STOP_MAX).await?;
             println!("To look around while all of it runs: cargo xtask demo --keep");
         }
         Ok(good)
-    }
-
-    fn topic(&self) -> String {
-        format!("{}.events", self.app)
     }
 
     async fn report(&self, cluster: &Cluster, told: &[Execution], history: &History, began: Instant) -> Result<bool> {
@@ -120,23 +111,34 @@ impl Demo {
         Ok(strange == 0 && faults.is_empty())
     }
 
-    fn leave(&self, endpoints: &Endpoints, replicas: Replicas) -> Result<()> {
-        println!("The stack and the replicas stay up. To look further:");
-        for monitor in replicas.into_running() {
-            let pid = i32::try_from(monitor.pid()).ok().and_then(ProcessId::of).context("a replica has ended")?;
-            companions::add(&endpoints.run_dir, pid)?;
-            println!("  status page   http://{}/    log {}", monitor.address, monitor.log.display());
-            monitor.leave();
+    async fn leave(&self, endpoints: &Endpoints, installed: Installation) -> Result<()> {
+        println!("The stack and the installation stay up. To look further:");
+        for replica in installed.replicas().await? {
+            println!("  status page   http://{}:8080/    {}", replica.address, replica.name);
         }
         let program = std::env::current_exe().context("find our own program")?;
-        let (name, app, topic) = (&endpoints.name, &self.app, self.topic());
+        let (name, app, watched) = (&endpoints.name, &self.app, installed.watched.namespace());
         println!("  variables     eval \"$(cargo xtask up --name {name} --quiet-exports)\"");
-        println!("  and then      kubectl get pods --namespace {app}");
-        println!("                kubectl delete pod exec-success --namespace {app}");
-        println!("                {} --read {topic}", program.display());
+        println!("  and then      kubectl get pods --namespace {watched}");
+        println!("                kubectl delete pod exec-success --namespace {watched}");
+        println!("                kubectl get pods,leases --namespace {app}");
+        println!("                kubectl logs deployment/pod-monitor --namespace {app}");
+        println!("                {} --read {}", program.display(), installed.topic());
         println!("To end all of it: cargo xtask down --name {name}");
+        installed.leave();
         Ok(())
     }
+}
+
+/// What the successor of a killed leader says of its take-over. Nobody else may have been started again.
+async fn took_over_from(installed: &Installation, killed: &Replica) -> Result<Option<Value>> {
+    installed.restarted(killed).await?;
+    let restarts: u64 = installed.replicas().await?.iter().map(|replica| replica.restarts).sum();
+    ensure!(restarts == 1, "one replica was killed, and {restarts} were started again\n{}", installed.story().await);
+    let took_over = installed.said("took over").await?;
+    // Of the first leader, and of its successor.
+    ensure!(took_over.len() >= 2, "nobody says that it took over from {}", killed.name);
+    Ok(took_over.last().cloned())
 }
 
 /// Waits for the signals that end a program at a terminal; says which one came.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::process::{ProcessId, Signal};
 use super::readiness::until;
 use super::state::{State, lock_stacks, run_dir, stacks_dir};
-use super::{cgroup, companions, namespace, process};
+use super::{cgroup, namespace, process};
 
 const BURIAL_MAX: Duration = Duration::from_secs(20);
 
@@ -35,7 +35,6 @@ pub fn down(name: &str) -> Result<bool> {
     if !run.exists() {
         return Ok(false);
     }
-    companions::end(&run)?;
     if let Ok(state) = State::of_run(&run)
         && state.is_alive()?
     {

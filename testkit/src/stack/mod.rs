@@ -17,7 +17,6 @@ mod boot;
 pub mod build;
 mod cgroup;
 pub mod cleanup;
-pub mod companions;
 pub mod component;
 pub mod crds;
 mod files;

@@ -1,0 +1,140 @@
+//! An overlay in the shape of deploy/kustomize/overlays/example. JSON is YAML, too.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::stack::Endpoints;
+
+/// What the Roles of an installation grant.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rights {
+    /// As shipped.
+    All,
+    /// The rules of the watched namespace's Role are these instead.
+    Watched(Value),
+    /// The ClusterRole has no rules.
+    NoClusterId,
+    /// The Role of its own namespace has no rules.
+    NoLeases,
+}
+
+/// What is to be installed.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Of the monitor's namespace, of the label `app` of the pods that it watches, of its Lease and topics.
+    pub name: String,
+    /// What it may do.
+    pub rights: Rights,
+    /// How many replicas, where not as shipped.
+    pub replicas: Option<usize>,
+    /// Keys of config.yaml beside those that every installation needs.
+    pub settings: Value,
+}
+
+impl Plan {
+    /// As shipped.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), rights: Rights::All, replicas: None, settings: json!({}) }
+    }
+
+    /// The watched namespace.
+    pub fn watched(&self) -> String {
+        format!("{}-watched", self.name)
+    }
+
+    fn config(&self, endpoints: &Endpoints) -> Value {
+        let name = &self.name;
+        let mut config = json!({
+            "selector": format!("app={name}"), "namespace": [self.watched()], "kafka": endpoints.kafka,
+            "create-topics": true, "lease-name": name, "log-format": "json",
+            "events-topic": format!("{name}.events"), "changelog-topic": format!("{name}.changelog"),
+        });
+        for (key, value) in self.settings.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        config
+    }
+
+    /// Patches of what belongs to the monitor itself.
+    fn patches(&self) -> Vec<Value> {
+        // Of the whole cluster, so their names must be this installation's own.
+        let role = format!("pod-monitor-cluster-id-{}", self.name);
+        let rename = replace("/metadata/name", &json!(role));
+        let mut patches = vec![
+            json!({ "target": { "kind": "ClusterRole.*" }, "options": { "allowNameChange": true }, "patch": rename }),
+        ];
+        let emptied = match self.rights {
+            Rights::NoClusterId => Some("ClusterRole"),
+            Rights::NoLeases => Some("Role"),
+            Rights::All | Rights::Watched(_) => None,
+        };
+        patches.extend(emptied.map(|kind| patch(kind, "/rules", &json!([]))));
+        patches.extend(self.replicas.map(|count| patch("Deployment", "/spec/replicas", &json!(count))));
+        patches
+    }
+}
+
+/// Writes the overlay into `dir`, on the bases in `deploy`.
+pub(super) fn write(dir: &Path, deploy: &Path, plan: &Plan, endpoints: &Endpoints) -> Result<()> {
+    fs::create_dir_all(dir.join("monitor"))?;
+    fs::create_dir_all(dir.join("watched"))?;
+    let write = |file: &str, value: Value| fs::write(dir.join(file), value.to_string());
+    write("namespace.yaml", restricted_namespace(&plan.name))?;
+    write("kustomization.yaml", json!({ "resources": ["namespace.yaml", "monitor", "watched"] }))?;
+    write("monitor/config.yaml", plan.config(endpoints))?;
+    write(
+        "monitor/kustomization.yaml",
+        json!({
+            "namespace": plan.name,
+            "resources": [relative(&dir.join("monitor"), &deploy.join("base"))?],
+            "configMapGenerator": [{ "name": "pod-monitor", "behavior": "replace", "files": ["config.yaml"] }],
+            "patches": plan.patches(),
+        }),
+    )?;
+    let mut patches = vec![patch("RoleBinding", "/subjects/0/namespace", &json!(plan.name))];
+    if let Rights::Watched(rules) = &plan.rights {
+        patches.push(patch("Role", "/rules", rules));
+    }
+    write(
+        "watched/kustomization.yaml",
+        json!({
+            "namespace": plan.watched(),
+            "resources": [relative(&dir.join("watched"), &deploy.join("watched"))?],
+            "patches": patches,
+        }),
+    )?;
+    Ok(())
+}
+
+fn patch(kind: &str, path: &str, value: &Value) -> Value {
+    json!({ "target": { "kind": kind }, "patch": replace(path, value) })
+}
+
+fn replace(path: &str, value: &Value) -> String {
+    json!([{ "op": "replace", "path": path, "value": value }]).to_string()
+}
+
+/// A namespace that admits only pods of Pod Security `restricted`, and says what it would not.
+pub fn restricted_namespace(name: &str) -> Value {
+    let labels = json!({
+        "pod-security.kubernetes.io/enforce": "restricted",
+        "pod-security.kubernetes.io/warn": "restricted",
+        "pod-security.kubernetes.io/audit": "restricted",
+    });
+    json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels } })
+}
+
+/// The way from a directory to another; kustomize takes no absolute paths.
+///
+/// # Errors
+/// When one of them is not there.
+pub fn relative(from: &Path, to: &Path) -> Result<PathBuf> {
+    let (from, to) = (fs::canonicalize(from)?, fs::canonicalize(to)?);
+    let up: PathBuf = from.components().skip(1).map(|_| "..").collect();
+    Ok(up.join(to.strip_prefix("/")?))
+}
