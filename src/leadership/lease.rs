@@ -37,7 +37,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(35);
 pub enum Error {
     /// 401 or 403.
     #[error(
-        "{verb} lease {namespace}/{name}: the API server refuses ({said}). Grant it: kubectl create role pod-monitor-leases --verb=get,list,watch,create,patch --resource=leases.coordination.k8s.io --namespace {namespace}, and bind it to this ServiceAccount"
+        "{verb} lease {namespace}/{name}: the API server refuses ({said}). Grant it: kubectl create role pod-monitor-leases --verb=list,watch,create,patch --resource=leases.coordination.k8s.io --namespace {namespace}, and bind it to this ServiceAccount"
     )]
     Forbidden {
         /// The RBAC verb that is missing.

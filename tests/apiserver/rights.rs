@@ -33,15 +33,22 @@ async fn account(bench: &Bench) -> Result<String> {
     kubeconfig_with_token(&bench.endpoints, &bench.app, &token)
 }
 
+/// What the shipped Role grants on Leases, in the order in which they are needed.
+const LEASES: [&str; 4] = ["list", "watch", "create", "patch"];
+
 async fn grant(bench: &Bench, verbs: &[&str], resources: &[&str]) -> Result<()> {
+    grant_with(bench, verbs, resources, &LEASES).await
+}
+
+async fn grant_with(bench: &Bench, verbs: &[&str], resources: &[&str], leases: &[&str]) -> Result<()> {
     let roles: Api<Role> = Api::namespaced(bench.cluster.client(), bench.cluster.namespace());
+    let mut rules = vec![json!({ "apiGroups": [""], "resources": resources, "verbs": verbs })];
+    // A rule without verbs is not a legal one.
+    if !leases.is_empty() {
+        rules.push(json!({ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": leases }));
+    }
     let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-        "metadata": { "name": "monitor" },
-        "rules": [
-            { "apiGroups": [""], "resources": resources, "verbs": verbs },
-            { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
-              "verbs": ["get", "list", "watch", "create", "patch"] },
-        ] });
+        "metadata": { "name": "monitor" }, "rules": rules });
     roles.patch("monitor", &PatchParams::apply("tests").force(), &Patch::Apply(role)).await.context("grant")?;
     Ok(())
 }
@@ -58,7 +65,7 @@ async fn each_missing_right_is_named_with_its_mend_and_none_needs_a_restart() ->
     );
     unready(&monitor, &["kubernetes", "list pods", &command]).await?;
     let leases = format!("--resource=leases.coordination.k8s.io --namespace {}", bench.app);
-    unready(&monitor, &["lease", "list lease", "--verb=get,list,watch,create,patch", &leases]).await?;
+    unready(&monitor, &["lease", "list lease", "--verb=list,watch,create,patch", &leases]).await?;
     grant(&bench, &["list"], &["pods"]).await?;
     unready(&monitor, &["kubernetes", "watch pods", &command]).await?;
     grant(&bench, &["list", "watch"], &["pods"]).await?;
@@ -86,6 +93,28 @@ async fn each_missing_right_is_named_with_its_mend_and_none_needs_a_restart() ->
     let told = expect(&mut history, &flush.uid, &whole).await?;
     ensure!(told[2].value["logs"]["reason"] != "forbidden", "{}", told[2].value);
     faultless(&history, &[truth(&uid, &whole), truth(&left, &whole[..2]), truth(&flush.uid, &whole)])?;
+    monitor.stop(LIMIT).await?;
+    bench.close().await
+}
+
+#[tokio::test]
+async fn each_right_on_leases_is_needed_and_named_until_it_is_granted() -> Result<()> {
+    let bench = Bench::new("lease-rights").await?;
+    let kubeconfig = account(&bench).await?;
+    let launch = bench.launch.clone().with(&["--cluster-id", "c-1"]).variable("KUBECONFIG", &kubeconfig);
+    let mut monitor = launch.start()?;
+    for granted in 0..LEASES.len() {
+        grant_with(&bench, &["get", "list", "watch"], &["pods", "pods/log"], &LEASES[..granted]).await?;
+        let missing = format!("{} lease {}/{}-0: the API server refuses", LEASES[granted], bench.app, bench.app);
+        unready(&monitor, &["lease", &missing, "kubectl create role pod-monitor-leases"]).await?;
+    }
+    grant(&bench, &["get", "list", "watch"], &["pods", "pods/log"]).await?;
+    ready(&mut monitor).await?;
+    let mut history = bench.history()?;
+    let uid = bench.running("a").await?;
+    bench.end("a", 0).await?;
+    let whole = ["pod_scheduled", "execution_running", "execution_completed"];
+    expect(&mut history, &uid, &whole).await?;
     monitor.stop(LIMIT).await?;
     bench.close().await
 }
