@@ -9,6 +9,7 @@ mod chart;
 mod release;
 mod rolling;
 mod same;
+mod sbom;
 mod support;
 
 use std::time::Duration;
