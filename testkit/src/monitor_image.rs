@@ -5,7 +5,13 @@
 //!  this machine's glibc ------------------------------------> runtime ------COPY----------> archive
 //! ```
 //! The two base images are empty but for that. Promises: the Dockerfile is the one that users build; nothing is
-//! written outside of the project's cache; the build itself is offline. Needs root, for mounts.
+//! written outside of the project's cache; the build itself is offline; its bill of materials ([`sbom`]) lies beside the
+//! archive. Needs root, for mounts.
+
+mod contents;
+mod crates;
+mod debian;
+pub mod sbom;
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -19,6 +25,7 @@ use anyhow::{Context, Result, bail};
 use crate::stack::process::checked;
 use crate::stack::versions::cache_dir;
 use crate::stack::{Packages, Stack};
+use sbom::{Rust, Sbom};
 
 /// The image's name on the local stack.
 pub const TAG: &str = "localhost/pod-monitor:dev";
@@ -35,6 +42,8 @@ const GLIBC: &[&str] = &["libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.
 pub struct Built {
     /// The archive, in docker's format.
     pub archive: PathBuf,
+    /// What is in it, and the file that says so.
+    pub sbom: (PathBuf, Sbom),
     /// Its size, which is that of its uncompressed layers.
     pub bytes: u64,
     /// How long it took.
@@ -53,9 +62,11 @@ pub fn build(workspace: &Path, profile: &str) -> Result<Built> {
     let lock = File::create(root.join(".lock"))?;
     lock.lock().context("lock the directory of images")?;
     let started = Instant::now();
-    let archive = Builder::prepare(root)?.run(workspace, profile)?;
+    let builder = Builder::prepare(root)?;
+    let archive = builder.run(workspace, profile)?;
+    let sbom = builder.describe(workspace, &archive)?;
     let bytes = fs::metadata(&archive)?.len();
-    Ok(Built { archive, bytes, took: started.elapsed() })
+    Ok(Built { archive, sbom, bytes, took: started.elapsed() })
 }
 
 /// Builds the image for tests and loads it into the stack of the environment.
@@ -137,6 +148,18 @@ impl Builder {
         Ok(archive)
     }
 
+    fn describe(&self, workspace: &Path, archive: &Path) -> Result<(PathBuf, Sbom)> {
+        let (file, temporary) = (archive.with_extension("cdx.json"), self.root.join("tmp/pod-monitor.cdx.json"));
+        // That of the image before it: must not lie beside this one, should there be none of it.
+        if file.exists() {
+            fs::remove_file(&file)?;
+        }
+        let sbom = Sbom::of(workspace, archive).context("write the bill of materials")?;
+        fs::write(&temporary, sbom.text()).with_context(|| format!("write {}", temporary.display()))?;
+        fs::rename(temporary, &file).with_context(|| format!("write {}", file.display()))?;
+        Ok((file, sbom))
+    }
+
     fn bud(&self) -> Command {
         let mut command = self.buildah("bud");
         // chroot needs neither a container runtime nor cgroups.
@@ -178,10 +201,8 @@ fn mounts(workspace: &Path, root: &Path) -> Result<Vec<(PathBuf, &'static str, &
 
 /// Downloads what the lock file names, since the build itself is offline.
 fn fetch(workspace: &Path) -> Result<()> {
-    let versions = checked(Command::new("rustc").arg("-vV").current_dir(workspace))?;
-    let host = versions.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
     let mut command = Command::new("cargo");
-    command.args(["fetch", "--locked", "--target", host]).current_dir(workspace);
+    command.args(["fetch", "--locked", "--target", &Rust::of(workspace)?.host]).current_dir(workspace);
     checked(&mut command).context("fetch the crates")?;
     Ok(())
 }

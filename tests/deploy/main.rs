@@ -8,6 +8,7 @@ mod alerts;
 mod chart;
 mod release;
 mod same;
+mod sbom;
 mod support;
 
 use std::time::Duration;

@@ -41,7 +41,7 @@ enum Command {
     Demo(demo::Demo),
     /// Install the packages and build the local stack's programs into the cache. `up` and `test` do it too.
     BuildStack,
-    /// Build the image of the monitor, and load it into a local stack.
+    /// Build the image of the monitor with its bill of materials, and load it into a local stack.
     Image(image::Image),
     /// Write the files of deploy/ that are made of others: the chart's README, alerts and dashboard in chart and kustomize.
     Chart,
