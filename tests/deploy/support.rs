@@ -14,7 +14,7 @@ use testkit::{
         installation::{Installation, LIMIT, Plan, Rights},
         until,
     },
-    monitor_image,
+    monitor_image::{self, Built},
     stack::{Endpoints, Stack},
 };
 
@@ -25,8 +25,17 @@ pub(crate) fn kustomize() -> PathBuf {
 
 /// The stack of the environment, with the image on it.
 pub(crate) fn stack() -> &'static Stack {
-    static STACK: OnceLock<Stack> = OnceLock::new();
-    STACK.get_or_init(|| monitor_image::on_stack(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap().0)
+    &prepared().0
+}
+
+/// The archive of the image.
+pub(crate) fn image() -> &'static Path {
+    &prepared().1.archive
+}
+
+fn prepared() -> &'static (Stack, Built) {
+    static PREPARED: OnceLock<(Stack, Built)> = OnceLock::new();
+    PREPARED.get_or_init(|| monitor_image::on_stack(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap())
 }
 
 /// Runs kubectl; its standard output and standard error. Fails when it does, with both.
