@@ -3,7 +3,7 @@
 //! Order: HTTP first (so that probes see what is missing), then the cluster's name, then Kafka's topics, then the
 //! worker. Each waits for its server with back-off, says so once, and gives up only for what waiting cannot mend.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli::{chain, signals::Signals},
     clock::{self, Wall},
-    config::{Config, Kafka, Namespaces, Sink},
+    config::{Config, Kafka, Namespaces, Properties, Sink},
     http::{self, Board, Health, Server, health::Component, status::Shown},
     leadership::{
         election::Times,
@@ -231,6 +231,9 @@ impl Monitor {
     async fn topics(&self, who: &str, settings: &Settings, create: bool) -> Result<Topics, Error> {
         let mut backoff = Backoff::of(who);
         loop {
+            // Who is not let in may be after a rotation.
+            let reread = settings.clone();
+            tokio::task::spawn_blocking(move || reread.reload()).await.map_err(Error::Part)?;
             match topics::ensure(settings, create).await {
                 Ok(topics) => return Ok(topics),
                 Err(error) if error.class() == Class::Transient => self.kafka.not_yet(chain(&error)),
@@ -366,8 +369,18 @@ fn identity(config: &Config, cluster_id: &str) -> Identity {
 }
 
 fn settings(kafka: &Kafka, identity: Identity, service: Service) -> Result<Settings, settings::Error> {
-    let properties = kafka.properties.iter_with_secrets().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-    Settings::new(&kafka.bootstrap_servers, properties, &kafka.events_topic, &kafka.changelog_topic, identity, service)
+    let properties = in_the_clear(&kafka.properties);
+    let (servers, sources) = (&kafka.bootstrap_servers, kafka.sources.clone());
+    let settings = Settings::new(servers, properties, &kafka.events_topic, &kafka.changelog_topic, identity, service)?;
+    Ok(settings.rereading(Arc::new(move || match sources.read() {
+        Ok(properties) => Ok(in_the_clear(&properties)),
+        Err(error) => Err(error.to_string()),
+    })))
+}
+
+/// For the Kafka client only.
+fn in_the_clear(properties: &Properties) -> BTreeMap<String, String> {
+    properties.iter_with_secrets().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// Captured output must fit the record that the broker takes, beside everything else in it.

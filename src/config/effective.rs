@@ -4,7 +4,7 @@ use crate::lifecycle::identity::IdSources;
 use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroU32, path::Path, time::Duration};
 
 use super::{
-    At, Error, LogFormat, Origin, Properties, Selector,
+    At, Error, LogFormat, Origin, Properties, Selector, Sources,
     args::{RunArgs, SinkKind},
     duration,
     layers::Origins,
@@ -88,8 +88,10 @@ pub enum Sink {
 pub struct Kafka {
     /// `bootstrap.servers`.
     pub bootstrap_servers: String,
-    /// Further librdkafka properties; may hold secrets, which Debug does not show.
+    /// Further librdkafka properties as they are at start; may hold secrets, which Debug does not show.
     pub properties: Properties,
+    /// Where they stand, to be read again when secrets are rotated.
+    pub sources: Sources,
     /// Topic of events, may contain [`names::EVENT_TYPE`].
     pub events_topic: String,
     /// Topic of the changelog.
@@ -276,36 +278,23 @@ fn sink(args: &RunArgs, origins: &Origins) -> Result<Sink, Error> {
             ),
         });
     }
+    let sources = kafka_sources(args, origins)?;
     Ok(Sink::Kafka(Kafka {
         bootstrap_servers,
-        properties: kafka_properties(args, origins)?,
+        properties: sources.read()?,
+        sources,
         events_topic: args.events_topic.clone(),
         changelog_topic: args.changelog_topic.clone(),
         create_topics: args.create_topics,
     }))
 }
 
-fn kafka_properties(args: &RunArgs, origins: &Origins) -> Result<Properties, Error> {
-    let mut properties = Properties::default();
-    if let Some(path) = &args.kafka_config_file {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
-            key: "kafka-config-file",
-            path: path.clone(),
-            source,
-            mend: "name a readable file with name=value lines",
-        })?;
-        properties = Properties::parse_lines(&text).map_err(|(line, why)| Error::Yaml {
-            path: path.clone(),
-            line: u64::try_from(line).unwrap_or(u64::MAX),
-            why: format!("kafka-config-file: {why}"),
-        })?;
-    }
+fn kafka_sources(args: &RunArgs, origins: &Origins) -> Result<Sources, Error> {
     let mut given = Properties::default();
     for entry in &args.kafka_config {
         given.add(entry).map_err(|why| Error::Conflict { why: format!("{}: {why}", at(origins, "kafka-config")) })?;
     }
-    properties.extend(given);
-    Ok(properties)
+    Ok(Sources { file: args.kafka_config_file.clone(), given })
 }
 
 /// How an error names a key: with its place where it has one.

@@ -26,6 +26,8 @@ use rdkafka::{
 };
 use tracing::{debug, warn};
 
+use super::reach::Reach;
+
 /// How long the polling thread waits for an event before it looks whether to stop.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -44,6 +46,8 @@ pub(super) struct Reports {
     /// Any transport error: the answer to a transactional request may be a retried one (INV-10).
     disturbed: AtomicBool,
     publisher: OnceLock<Thread>,
+    /// Where the reasons of such errors are kept.
+    reach: Reach,
 }
 
 impl Reports {
@@ -95,6 +99,7 @@ impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
         // Being fenced is a change of role; the transactional call that follows reports it.
         debug!(%error, reason, "kafka producer error");
+        self.reach.heard(&error, reason);
         self.disturbed.store(true, Ordering::SeqCst);
     }
 }
@@ -127,9 +132,9 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
     }
 }
 
-/// Creates an instance. No connection is made yet.
-pub(super) fn create(config: &ClientConfig) -> KafkaResult<Instance> {
-    BaseProducer::from_config_and_context(config, Reports::default())
+/// Creates an instance, whose troubles are told to `reach`. No connection is made yet.
+pub(super) fn create(config: &ClientConfig, reach: &Reach) -> KafkaResult<Instance> {
+    BaseProducer::from_config_and_context(config, Reports { reach: reach.clone(), ..Reports::default() })
 }
 
 /// Drops an instance on a thread of its own: its timers must end soon, and our caller must not wait for it.

@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -39,6 +39,7 @@ use super::{
     settings::Settings,
 };
 use crate::{
+    cli::chain,
     leadership::tenure::ShardId,
     lifecycle::tracked::Tracked,
     watch::pod::{ByUid, PodUid},
@@ -52,6 +53,9 @@ const POLL: Duration = Duration::from_millis(100);
 const METADATA_MAX: Duration = Duration::from_secs(1);
 /// Half of `delete.retention.ms`: a tail that was cut off for longer may have missed tombstones.
 const SILENT_MAX: Duration = Duration::from_secs(12 * 3600);
+
+/// How long a tail that failed is left alone: what it lacks may be mended meanwhile.
+const FAILED_REST: Duration = Duration::from_secs(1);
 
 /// Why a changelog could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -168,8 +172,8 @@ type Answer = Result<Restored, Error>;
 struct Wish {
     /// The barrier that ends the tail, and who waits for what was read until then.
     wanted: Option<(changelog::Barrier, oneshot::Sender<Answer>)>,
-    /// Why the tail ended before anyone asked.
-    failed: Option<Error>,
+    /// Why the tail ended before anyone asked, and when.
+    failed: Option<(Error, Instant)>,
     /// Whose changelog it is, as far as it was read.
     identity: Option<Identity>,
     /// The end of the partition was reached once.
@@ -186,13 +190,15 @@ pub struct Tail {
 impl Tail {
     /// Starts reading. Kafka need not answer yet.
     pub fn start(settings: &Settings, shard: ShardId) -> Result<Self, Error> {
-        let config = settings.consumer(shard);
-        let consumer = BaseConsumer::from_config_and_context(&config, Logs)
-            .map_err(|error| Error::Create(settings.client_error(error)))?;
+        // The generation first: properties that change in between are newer than it says, and made use of once more.
+        let generation = settings.generation();
+        let consumer = consumer(settings, shard)?;
         let wish = Arc::new(Mutex::new(Wish::default()));
         let stop = Arc::new(AtomicBool::new(false));
         let mut reader = Reader {
             consumer,
+            generation,
+            next: Offset::Beginning,
             settings: settings.clone(),
             topic: settings.changelog_topic().to_owned(),
             shard,
@@ -220,9 +226,16 @@ impl Tail {
         self.wish.lock().unwrap_or_else(PoisonError::into_inner).caught_up
     }
 
-    /// Whether it ended by an error that reading on does not mend.
-    pub fn has_failed(&self) -> bool {
-        self.wish.lock().unwrap_or_else(PoisonError::into_inner).failed.is_some()
+    /// Why it ended, if it did by an error that reading on does not mend.
+    pub fn failure(&self) -> Option<String> {
+        let wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        wish.failed.as_ref().map(|(error, _)| chain(error))
+    }
+
+    /// Whether it failed long enough ago to be begun anew.
+    pub fn has_rested(&self) -> bool {
+        let wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        wish.failed.as_ref().is_some_and(|(_, at)| at.elapsed() > FAILED_REST)
     }
 
     /// Ends the tail when it delivers this barrier. To be called before the barrier is committed.
@@ -230,7 +243,7 @@ impl Tail {
         let (sender, receiver) = oneshot::channel();
         let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
         match wish.failed.take() {
-            Some(error) => drop(sender.send(Err(error))),
+            Some((error, _)) => drop(sender.send(Err(error))),
             None => wish.wanted = Some((barrier, sender)),
         }
         receiver
@@ -257,8 +270,17 @@ impl ClientContext for Logs {
 
 impl ConsumerContext for Logs {}
 
+fn consumer(settings: &Settings, shard: ShardId) -> Result<BaseConsumer<Logs>, Error> {
+    let made = BaseConsumer::from_config_and_context(&settings.consumer(shard), Logs);
+    made.map_err(|error| Error::Create(settings.client_error(error)))
+}
+
 struct Reader {
     consumer: BaseConsumer<Logs>,
+    /// Of the properties that the consumer was made with.
+    generation: u64,
+    /// Where to read on.
+    next: Offset,
     settings: Settings,
     topic: String,
     shard: ShardId,
@@ -270,14 +292,31 @@ struct Reader {
 impl Reader {
     fn run(&mut self) {
         if let Err(error) = self.begin().and_then(|()| self.follow()) {
-            let asked = Asked::Read(&self.topic);
-            let grant = error.rdkafka_error_code().and_then(|code| self.settings.grant(self.shard, asked, code));
-            self.answer(Err(Error::Read { mend: to_mend(grant), source: error }));
+            self.answer(Err(error));
         }
     }
 
-    fn begin(&mut self) -> Result<(), KafkaError> {
+    fn refused(&self, source: KafkaError) -> Error {
+        let asked = Asked::Read(&self.topic);
+        let grant = source.rdkafka_error_code().and_then(|code| self.settings.grant(self.shard, asked, code));
+        Error::Read { mend: to_mend(grant), source }
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
         self.state = State::default();
+        self.next = Offset::Beginning;
+        self.read_on()
+    }
+
+    /// With another consumer where the properties changed; what was read stays read.
+    fn renew(&mut self) -> Result<(), Error> {
+        self.generation = self.settings.generation();
+        let new = consumer(&self.settings, self.shard)?;
+        producer::discard(std::mem::replace(&mut self.consumer, new));
+        self.read_on()
+    }
+
+    fn read_on(&self) -> Result<(), Error> {
         // Where the partition's leader is not known yet when reading begins, librdkafka looks again only after a fixed
         // 500 ms. If Kafka does not answer now, those do not matter.
         if let Err(error) = self.consumer.fetch_metadata(Some(&self.topic), METADATA_MAX) {
@@ -285,14 +324,17 @@ impl Reader {
         }
         let partition = i32::try_from(self.shard.0).expect("Kafka counts partitions in i32, and shards are checked");
         let mut assignment = TopicPartitionList::with_capacity(1);
-        assignment.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
-        self.consumer.assign(&assignment)
+        let added = assignment.add_partition_offset(&self.topic, partition, self.next);
+        added.and_then(|()| self.consumer.assign(&assignment)).map_err(|error| self.refused(error))
     }
 
     /// Reads until the wanted barrier or until stopped; an error only where reading on cannot help.
-    fn follow(&mut self) -> Result<(), KafkaError> {
+    fn follow(&mut self) -> Result<(), Error> {
         let mut heard = crate::clock::monotonic();
         while !self.stop.load(Ordering::Relaxed) {
+            if self.generation < self.settings.generation() {
+                self.renew()?;
+            }
             let entry = match self.consumer.poll(POLL) {
                 None if heard.elapsed() > SILENT_MAX => {
                     self.begin()?;
@@ -304,12 +346,15 @@ impl Reader {
                     self.wish.lock().unwrap_or_else(PoisonError::into_inner).caught_up = true;
                     continue;
                 }
-                Some(Err(error)) if cannot_help(&error) => return Err(error),
+                Some(Err(error)) if cannot_help(&error) => return Err(self.refused(error)),
                 Some(Err(error)) => {
                     debug!(shard = %self.shard, %error, "reading the changelog goes on");
                     continue;
                 }
-                Some(Ok(message)) => changelog::decode(message.key(), message.payload()),
+                Some(Ok(message)) => {
+                    self.next = Offset::Offset(message.offset() + 1);
+                    changelog::decode(message.key(), message.payload())
+                }
             };
             heard = crate::clock::monotonic();
             if let Entry::Identity(identity) = &entry {
@@ -339,13 +384,14 @@ impl Reader {
                     debug!(shard = %self.shard, "nobody waits for the restore any more");
                 }
             }
-            (None, Err(error)) => wish.failed = Some(error),
+            (None, Err(error)) => wish.failed = Some((error, crate::clock::monotonic())),
             (None, Ok(_)) => debug!(shard = %self.shard, "nobody asked for the restore"),
         }
     }
 }
 
-/// Errors that reading on does not mend. Everything about connections does mend itself, and no group is joined.
+/// Errors that reading on does not mend. Everything about connections does mend itself. The client asks for its group's
+/// coordinator, and may be refused: no group is ever joined.
 fn cannot_help(error: &KafkaError) -> bool {
     match error {
         KafkaError::MessageConsumptionFatal(_) => true,
@@ -356,7 +402,6 @@ fn cannot_help(error: &KafkaError) -> bool {
                     | RDKafkaErrorCode::UnknownTopic
                     | RDKafkaErrorCode::UnknownPartition
                     | RDKafkaErrorCode::TopicAuthorizationFailed
-                    | RDKafkaErrorCode::GroupAuthorizationFailed
                     | RDKafkaErrorCode::OffsetOutOfRange
                     | RDKafkaErrorCode::AutoOffsetReset
             )

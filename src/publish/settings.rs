@@ -6,10 +6,13 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError, util::get_rdkafka_version};
+use tracing::{info, warn};
 
+pub use super::rotation::Reread;
 use super::{
     identity::Identity,
     record::{self, OVERHEAD_BYTES_MAX, Service},
+    rotation::{Looked, Properties, Rotation, Version},
 };
 use crate::{leadership::tenure::ShardId, lifecycle::event::EventType};
 
@@ -38,8 +41,8 @@ const LIBRDKAFKA_MIN: i32 = 0x020c_0000;
 pub struct Settings {
     /// `--kafka`
     bootstrap_servers: String,
-    /// `--kafka-config`: librdkafka properties; secrets among them.
-    properties: BTreeMap<String, String>,
+    /// `--kafka-config`: librdkafka properties; secrets among them, which may be rotated.
+    rotation: Rotation,
     /// `--events-topic`; may contain `{event_type}`.
     events_topic: String,
     /// `--changelog-topic`
@@ -53,10 +56,10 @@ pub struct Settings {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Values may be secrets; names are enough to know what was set.
-        let Self { bootstrap_servers, properties, events_topic, changelog_topic, identity, service } = self;
+        let Self { bootstrap_servers, rotation, events_topic, changelog_topic, identity, service } = self;
         f.debug_struct("Settings")
             .field("bootstrap_servers", bootstrap_servers)
-            .field("properties", &properties.keys())
+            .field("properties", &rotation.properties().keys())
             .field("events_topic", events_topic)
             .field("changelog_topic", changelog_topic)
             .field("identity", identity)
@@ -111,10 +114,9 @@ impl Settings {
         service: Service,
     ) -> Result<Self, Error> {
         check_library()?;
-        properties.iter().try_for_each(|(key, value)| check_property(key, value))?;
         let settings = Self {
             bootstrap_servers: bootstrap_servers.to_owned(),
-            properties,
+            rotation: Rotation::new(properties),
             events_topic: events_topic.to_owned(),
             changelog_topic: changelog_topic.to_owned(),
             identity,
@@ -122,6 +124,53 @@ impl Settings {
         };
         settings.check()?;
         Ok(settings)
+    }
+
+    /// With properties that are read anew by [`Settings::refresh`].
+    #[must_use]
+    pub fn rereading(self, reread: Reread) -> Self {
+        Self { rotation: self.rotation.rereading(reread), ..self }
+    }
+
+    /// Looks whether the properties changed where they stand: then there is a candidate. What cannot be used changes
+    /// nothing. Reads files.
+    pub(super) fn refresh(&self) {
+        let usable = |properties: &Properties| {
+            self.with(properties.clone()).check_properties().map_err(|error| error.to_string())
+        };
+        match self.rotation.refresh(usable) {
+            Looked::Same => {}
+            Looked::Changed(names) => info!(?names, "kafka properties changed"),
+            Looked::Unusable(why) => warn!(why, "changed kafka properties cannot be used, the old ones stay in use"),
+        }
+    }
+
+    /// Uses from now on what the files say: for as long as Kafka has let nothing in that could stay in use.
+    pub fn reload(&self) {
+        self.refresh();
+        if let Some(candidate) = self.rotation.candidate() {
+            self.rotation.prove(candidate.generation);
+        }
+    }
+
+    /// How often the properties in use changed.
+    pub(super) fn generation(&self) -> u64 {
+        self.rotation.generation()
+    }
+
+    /// Settings with changed properties that Kafka has not let in yet, and their generation.
+    pub(super) fn candidate(&self) -> Option<(u64, Self)> {
+        let Version { properties, generation, .. } = self.rotation.candidate()?;
+        Some((generation, self.with(properties.as_ref().clone())))
+    }
+
+    /// Kafka let in a client of the candidate of this generation: it is what clients are made of from now on.
+    pub(super) fn prove(&self, generation: u64) {
+        self.rotation.prove(generation);
+    }
+
+    fn with(&self, properties: Properties) -> Self {
+        Self { rotation: Rotation::new(properties), ..self.clone() }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -147,6 +196,11 @@ impl Settings {
                 format!("{} is the events topic too: give it its own", self.changelog_topic),
             );
         }
+        self.check_properties()
+    }
+
+    fn check_properties(&self) -> Result<(), Error> {
+        self.rotation.properties().iter().try_for_each(|(key, value)| check_property(key, value))?;
         let configs = [self.producer(ShardId(0), RECORD_BYTES_MAX), self.consumer(ShardId(0)), self.admin()];
         configs
             .iter()
@@ -164,7 +218,8 @@ impl Settings {
     }
 
     fn redact(&self, key: &str, text: &str) -> String {
-        let secrets = self.properties.iter().filter(|(k, v)| !v.is_empty() && (*k == key || v.len() >= 4));
+        let properties = self.rotation.properties();
+        let secrets = properties.iter().filter(|(k, v)| !v.is_empty() && (*k == key || v.len() >= 4));
         secrets.fold(text.to_owned(), |text, (_, value)| text.replace(value.as_str(), "***"))
     }
 
@@ -308,7 +363,7 @@ impl Settings {
     }
 
     fn apply_user(&self, config: &mut ClientConfig) {
-        for (key, value) in &self.properties {
+        for (key, value) in self.rotation.properties().iter() {
             config.set(key, value);
         }
     }

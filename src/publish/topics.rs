@@ -3,20 +3,22 @@
 //! Promises: an error names the topic and the command that mends it; a broker that does not answer is never taken for
 //! a wrong topic.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rdkafka::{
     ClientContext,
     admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication},
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::{KafkaError, RDKafkaErrorCode},
+    producer::Producer as _,
     types::RDKafkaRespErr,
 };
 use tracing::{debug, info, warn};
 
 use super::{
     error::Class,
-    producer,
+    producer::{self, Instance},
+    reach::{EVENTS_MAX, Reach},
     rights::{Asked, to_mend},
     settings::{RECORD_BYTES_MAX, RECORD_BYTES_MIN, Settings, record_bytes_max},
 };
@@ -53,13 +55,15 @@ pub struct Topics {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No broker answers: try again.
-    #[error("kafka at {servers} does not answer")]
+    #[error("kafka at {servers} does not answer{why}")]
     Unreachable {
         /// Bootstrap servers.
         servers: String,
-        /// What librdkafka said.
+        /// `: ` and the reason with its mend, where one was heard.
+        why: String,
+        /// What librdkafka said, where nothing better was heard.
         #[source]
-        source: KafkaError,
+        source: Option<Box<KafkaError>>,
     },
     /// Kafka answers, and says no.
     #[error("kafka refuses to {what}: {code}{mend}")]
@@ -133,7 +137,10 @@ struct Wanted {
 pub async fn ensure(settings: &Settings, create: bool) -> Result<Topics, Error> {
     let admin = AdminClient::from_config_and_context(&settings.admin(), Logs)
         .map_err(|error| Error::Create(settings.client_error(error)))?;
-    let looker = Looker { settings, admin: std::sync::Arc::new(admin) };
+    let reach = Reach::default();
+    let look =
+        producer::create(&settings.admin(), &reach).map_err(|error| Error::Create(settings.client_error(error)))?;
+    let looker = Looker { settings, admin, look: Arc::new(look), reach };
     let wanted = wanted(settings);
     let mut found = looker.partitions().await?;
     let missing: Vec<_> = wanted.iter().filter(|topic| !found.contains_key(&topic.name)).collect();
@@ -267,20 +274,31 @@ fn check_configs(
 
 struct Looker<'a> {
     settings: &'a Settings,
-    admin: std::sync::Arc<AdminClient<Logs>>,
+    admin: AdminClient<Logs>,
+    /// Looks at the metadata: nobody hears what an admin client has to say of its connections.
+    look: Arc<Instance>,
+    reach: Reach,
 }
 
 impl Looker<'_> {
     fn unreachable(&self, source: KafkaError) -> Error {
-        Error::Unreachable { servers: self.settings.bootstrap_servers().to_owned(), source }
+        let servers = self.settings.bootstrap_servers().to_owned();
+        let why = self.reach.why();
+        Error::Unreachable { servers, source: why.is_empty().then(|| Box::new(source)), why }
     }
 
     /// Partitions of every topic that this user may see. All topics are asked for, since asking for one by name would
     /// make it on brokers that create topics by themselves.
     async fn partitions(&self) -> Result<HashMap<String, usize>, Error> {
-        let admin = std::sync::Arc::clone(&self.admin);
+        let (client, reach, settings) = (Arc::clone(&self.look), self.reach.clone(), self.settings.clone());
         let look = move || {
-            let metadata = admin.inner().fetch_metadata(None, REQUEST_MAX)?;
+            let metadata = client.client().fetch_metadata(None, REQUEST_MAX);
+            // Hears the reason of a failure.
+            client.poll(EVENTS_MAX);
+            if metadata.is_err() {
+                reach.look_closer(&settings);
+            }
+            let metadata = metadata?;
             let usable = metadata.topics().iter().filter(|topic| topic.error().is_none_or(still_there));
             Ok(usable.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect())
         };

@@ -4,6 +4,8 @@
 //!   Opening ──▶ Idle ──batch──▶ Committing ──▶ Idle
 //!      ▲                            │ not clean
 //!      └──────── Resting ◀──────────┘        (a journal whose last answer was not clean is never used again)
+//!
+//!   Idle, outdated ──▶ Resting              (secrets were rotated: nothing is on its way, so nothing is to be given back)
 //! ```
 
 use std::{
@@ -134,6 +136,15 @@ impl<J: Journals + 'static> Publishing<J> {
         matches!(self.state, Some(State::Idle(_) | State::Committing(..)))
     }
 
+    /// Has the journal opened anew if it is idle and outdated; whether it was.
+    pub(super) fn renew(&mut self) -> bool {
+        let outdated = matches!(&self.state, Some(State::Idle(journal)) if journal.is_outdated());
+        if outdated {
+            self.state = Some(State::Resting(Box::pin(std::future::ready(()))));
+        }
+        outdated
+    }
+
     /// Whether a batch may be given.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.state, Some(State::Idle(_)))
@@ -216,6 +227,8 @@ impl<J: Journals + 'static> Publishing<J> {
                 self.backoff.reset();
                 self.waits_since = None;
                 self.state = Some(State::Idle(journal));
+                // Where there is always something to tell, it is idle at no other time.
+                self.renew();
             }
             // The journal says by its next answer whether it is still good.
             Err(CommitError::TooLarge { .. }) => {
@@ -256,7 +269,79 @@ impl<J: Journals + 'static> Publishing<J> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::{
+        leadership::tenure::ShardId,
+        ports::{Journal, Readiness},
+    };
+
+    /// Journals that are outdated when this says so, and how many were opened.
+    #[derive(Default)]
+    struct Aging {
+        outdated: Arc<AtomicBool>,
+        opened: AtomicU32,
+    }
+
+    struct Aged(Arc<AtomicBool>);
+
+    impl Journal for Aged {
+        async fn commit(&mut self, _: Batch) -> Result<(), CommitError> {
+            Ok(())
+        }
+
+        fn is_outdated(&self) -> bool {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    impl Journals for Aging {
+        type Journal = Aged;
+
+        fn stand_by(&self, _: ShardId) -> Result<(), OpenError> {
+            Ok(())
+        }
+
+        fn readiness(&self, _: ShardId) -> Result<Readiness, OpenError> {
+            Ok(Readiness::Warm)
+        }
+
+        async fn open(&self, _: &Tenure) -> Result<(Aged, Restored), OpenError> {
+            self.opened.fetch_add(1, Ordering::SeqCst);
+            // Anew with what was rotated.
+            self.outdated.store(false, Ordering::SeqCst);
+            Ok((Aged(Arc::clone(&self.outdated)), Restored::default()))
+        }
+    }
+
+    fn ticket() -> Ticket {
+        Ticket { in_flight: InFlight::default(), told: Vec::new(), oldest: None, begun: Instant::now() }
+    }
+
+    #[tokio::test]
+    async fn an_outdated_journal_is_opened_anew_between_two_batches_and_no_batch_fails() {
+        let journals = Arc::new(Aging::default());
+        let tenure = Tenure::unconditional(ShardId(0), "me", CancellationToken::new());
+        let mut publishing = Publishing::new(Arc::clone(&journals), tenure);
+        assert!(matches!(publishing.next().await, Happened::Opened(_)));
+        assert!(!publishing.renew() && publishing.is_idle(), "nothing was rotated");
+        // While it is idle.
+        journals.outdated.store(true, Ordering::SeqCst);
+        assert!(publishing.renew() && !publishing.is_idle());
+        assert!(matches!(publishing.next().await, Happened::Opening));
+        assert!(matches!(publishing.next().await, Happened::Opened(_)));
+        // While a batch is on its way: that one has its verdict first.
+        publishing.commit(Batch::default(), ticket());
+        journals.outdated.store(true, Ordering::SeqCst);
+        assert!(!publishing.renew() && publishing.is_committing());
+        assert!(matches!(publishing.next().await, Happened::Ended(_, Ok(()))));
+        assert!(matches!(publishing.next().await, Happened::Opening));
+        assert!(matches!(publishing.next().await, Happened::Opened(_)));
+        assert_eq!(journals.opened.load(Ordering::SeqCst), 3);
+    }
 
     #[test]
     fn fences_in_a_row_are_counted_over_commits_and_rest_longer_each_time() {

@@ -165,10 +165,11 @@ impl Journals for Kafka {
     fn readiness(&self, _: ShardId) -> Result<Readiness, OpenError> {
         let link = self.wire.link();
         if link.requests != Way::Open || link.answers != Way::Open {
-            return Ok(Readiness::NotYet("no producer is connected"));
+            return Ok(Readiness::NotYet("no producer is connected".into()));
         }
         let caught_up = lock(&self.following).is_some_and(|since| since.elapsed() > Duration::from_millis(50));
-        Ok(if caught_up { Readiness::Warm } else { Readiness::NotYet("the changelog has not been read to its end") })
+        let behind = || Readiness::NotYet("the changelog has not been read to its end".into());
+        Ok(if caught_up { Readiness::Warm } else { behind() })
     }
 
     async fn open(&self, tenure: &Tenure) -> Result<(Told, Restored), OpenError> {
