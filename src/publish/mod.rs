@@ -11,6 +11,7 @@ pub mod error;
 pub mod fence;
 pub mod identity;
 pub mod journal;
+mod kind;
 mod producer;
 mod reach;
 pub mod record;

@@ -31,6 +31,10 @@ use super::reach::Reach;
 /// How long the polling thread waits for an event before it looks whether to stop.
 const POLL: Duration = Duration::from_millis(100);
 
+/// How long an instance is listened to at a time, and how often: each line takes some ten microseconds.
+const LISTEN: Duration = Duration::from_millis(5);
+const LISTENS_MAX: usize = 40;
+
 /// An instance that has not been initialised for transactions yet.
 pub(super) type Instance = BaseProducer<Reports>;
 
@@ -135,6 +139,17 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
 /// Creates an instance, whose troubles are told to `reach`. No connection is made yet.
 pub(super) fn create(config: &ClientConfig, reach: &Reach) -> KafkaResult<Instance> {
     BaseProducer::from_config_and_context(config, Reports { reach: reach.clone(), ..Reports::default() })
+}
+
+/// Hears what an instance without a polling thread has to say: errors of connections, log lines.
+pub(super) fn listen(instance: &Instance) {
+    // Bounded, since it may go on talking.
+    for _ in 0..LISTENS_MAX {
+        if instance.in_flight_count() == 0 {
+            return;
+        }
+        instance.poll(LISTEN);
+    }
 }
 
 /// Drops an instance on a thread of its own: its timers must end soon, and our caller must not wait for it.

@@ -32,16 +32,15 @@ pub(super) struct Trouble {
 
 /// How long it is waited for what a broker makes of a hello.
 const HELLO_MAX: Duration = Duration::from_secs(2);
-/// How long it is listened to what a client has to say.
-pub(super) const EVENTS_MAX: Duration = Duration::from_millis(1);
 
 impl Reach {
     /// A client's error callback.
     pub(super) fn heard(&self, error: &KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
-        // That all are down is no reason, but follows from one.
-        if mend(code).is_some() {
-            // How long a state lasted differs each time, and would make each line another one.
+        // That all are down is no reason, but follows from one. The first of its kind is kept: the same trouble is told in
+        // other words for each broker and each way in which a connection ends.
+        if mend(code).is_some() && self.code() != Some(code) {
+            // How long a state lasted differs each time.
             let reason = reason.rsplit_once(" (after ").map_or(reason, |(reason, _)| reason).to_owned();
             *self.trouble() = Some(Trouble { code, reason, other_host: false });
         }
@@ -58,6 +57,14 @@ impl Reach {
         let is_about_tls = self.trouble().as_ref().is_some_and(|trouble| trouble.code == RDKafkaErrorCode::SSL);
         if is_about_tls && trusts_any_host(settings) {
             self.trouble().iter_mut().for_each(|trouble| trouble.other_host = true);
+        }
+    }
+
+    /// As [`Reach::why`]. A connection that a broker closes is no error to librdkafka, which then only times out.
+    pub(super) fn why_or(&self, said: &KafkaError) -> String {
+        match self.why() {
+            why if why.is_empty() => format!(": {said}; to mend it: {CONNECTION}"),
+            why => why,
         }
     }
 
@@ -82,6 +89,10 @@ impl fmt::Display for Trouble {
     }
 }
 
+const CONNECTION: &str = "look whether --kafka names a broker that listens and can be reached from here (NetworkPolicy, \
+                          firewall), whether security.protocol is that of its listener, and whether that asks for a \
+                          certificate (ssl.certificate.location, ssl.key.location)";
+
 const OTHER_HOST: &str = "the broker's certificate is trusted, but is not for the host that was connected to: use a name \
                           that stands in it (subjectAltName), in --kafka and in the broker's advertised.listeners";
 
@@ -96,10 +107,10 @@ fn trusts_any_host(settings: &Settings) -> bool {
     let heard = Reach::default();
     let Ok(client) = producer::create(&config, &heard) else { return false };
     let answered = client.client().fetch_metadata(None, HELLO_MAX).is_ok();
-    client.poll(EVENTS_MAX);
+    producer::listen(&client);
     producer::discard(client);
-    // A listener that wants a name hangs up: after the handshake, which is all that was asked.
-    answered || heard.code().is_some_and(|code| code != RDKafkaErrorCode::SSL)
+    // A listener that wants a name hangs up: after the handshake, which is all that was asked, and in silence.
+    answered || heard.code().is_none()
 }
 
 /// What to look at, by the kind of trouble; `None`: it is not about reaching a broker.
@@ -119,10 +130,7 @@ fn mend(code: RDKafkaErrorCode) -> Option<&'static str> {
              certificate, ssl.certificate.location and ssl.key.location must name one that it trusts"
         }
         Code::Resolve => "name hosts in --kafka, and in the broker's advertised.listeners, that can be resolved here",
-        Code::BrokerTransportFailure => {
-            "look whether --kafka names a broker that listens and can be reached from here (NetworkPolicy, firewall), \
-             and whether security.protocol is that of its listener"
-        }
+        Code::BrokerTransportFailure => CONNECTION,
         _ => return None,
     })
 }

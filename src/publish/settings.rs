@@ -3,7 +3,7 @@
 //! Promises: a property that the delivery promise rests on cannot be changed from outside (INV-11), and a wrong one is
 //! refused at start with its name. Values of the user's properties never appear in errors, logs or `Debug`.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError, util::get_rdkafka_version};
 use tracing::{info, warn};
@@ -223,6 +223,11 @@ impl Settings {
         secrets.fold(text.to_owned(), |text, (_, value)| text.replace(value.as_str(), "***"))
     }
 
+    /// The user's properties as they are now; secrets in the clear.
+    pub(super) fn properties(&self) -> Arc<Properties> {
+        self.rotation.properties()
+    }
+
     /// Bootstrap servers, for commands shown to people.
     pub fn bootstrap_servers(&self) -> &str {
         &self.bootstrap_servers
@@ -323,7 +328,7 @@ impl Settings {
     }
 
     /// The name that a reader of the changelog gives itself.
-    pub(super) fn restore_group(&self, shard: ShardId) -> String {
+    fn restore_group(&self, shard: ShardId) -> String {
         format!("{}.restore", self.identity.transactional_id(shard))
     }
 
@@ -363,8 +368,13 @@ impl Settings {
     }
 
     fn apply_user(&self, config: &mut ClientConfig) {
-        for (key, value) in self.rotation.properties().iter() {
+        let properties = self.rotation.properties();
+        for (key, value) in properties.iter() {
             config.set(key, value);
+        }
+        // Who asks for librdkafka's debug lines wants to see them; ours are filtered by --log-level.
+        if properties.contains_key("debug") {
+            config.set_log_level(RDKafkaLogLevel::Debug);
         }
     }
 }

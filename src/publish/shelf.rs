@@ -109,7 +109,7 @@ impl Shelf {
     /// Uses the connection, so that neither side closes it, and serves what the client has to say.
     fn connect(&self, instance: &Instance) -> bool {
         let answered = instance.client().fetch_metadata(Some(self.settings.changelog_topic()), METADATA_MAX);
-        instance.poll(Duration::ZERO);
+        producer::listen(instance);
         answered.inspect_err(|error| debug!(%error, "kafka does not answer a warm producer")).is_ok()
     }
 

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use super::{
     error::Class,
     producer::{self, Instance},
-    reach::{EVENTS_MAX, Reach},
+    reach::Reach,
     rights::{Asked, to_mend},
     settings::{RECORD_BYTES_MAX, RECORD_BYTES_MIN, Settings, record_bytes_max},
 };
@@ -59,11 +59,8 @@ pub enum Error {
     Unreachable {
         /// Bootstrap servers.
         servers: String,
-        /// `: ` and the reason with its mend, where one was heard.
+        /// `: ` and the reason with its mend.
         why: String,
-        /// What librdkafka said, where nothing better was heard.
-        #[source]
-        source: Option<Box<KafkaError>>,
     },
     /// Kafka answers, and says no.
     #[error("kafka refuses to {what}: {code}{mend}")]
@@ -189,8 +186,7 @@ impl Wanted {
     }
 
     fn missing(&self, settings: &Settings) -> Error {
-        let code = RDKafkaErrorCode::TopicAuthorizationFailed;
-        let mend = to_mend(settings.grant(ShardId(0), Asked::Describe(&self.name), code));
+        let mend = to_mend(Some(settings.grant_all(&self.name)));
         Error::Missing { topic: self.name.clone(), command: self.create_command(settings), mend }
     }
 
@@ -283,8 +279,7 @@ struct Looker<'a> {
 impl Looker<'_> {
     fn unreachable(&self, source: KafkaError) -> Error {
         let servers = self.settings.bootstrap_servers().to_owned();
-        let why = self.reach.why();
-        Error::Unreachable { servers, source: why.is_empty().then(|| Box::new(source)), why }
+        Error::Unreachable { servers, why: self.reach.why_or(&source) }
     }
 
     /// Partitions of every topic that this user may see. All topics are asked for, since asking for one by name would
@@ -294,7 +289,7 @@ impl Looker<'_> {
         let look = move || {
             let metadata = client.client().fetch_metadata(None, REQUEST_MAX);
             // Hears the reason of a failure.
-            client.poll(EVENTS_MAX);
+            producer::listen(&client);
             if metadata.is_err() {
                 reach.look_closer(&settings);
             }
@@ -414,6 +409,7 @@ mod tests {
     #[test]
     fn topic_that_is_not_seen_may_be_hidden_by_missing_rights() {
         let said = wanted(&settings())[0].missing(&settings()).to_string();
-        assert!(said.contains("kafka-topics.sh") && said.contains("--operation Describe --topic events"), "{said}");
+        let rights = "--operation Write --operation DescribeConfigs --topic events";
+        assert!(said.contains("kafka-topics.sh") && said.contains(rights), "{said}");
     }
 }
