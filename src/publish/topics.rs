@@ -345,8 +345,8 @@ impl Looker<'_> {
             let answers = self.admin.describe_configs(&resources, &options()).await;
             let answers = answers.map_err(|error| self.unreachable(error))?;
             match answers.into_iter().zip(wanted).map(|(answer, topic)| config_of(answer, topic)).collect() {
-                // A broker that has not heard of a new topic yet.
-                Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) if looks < NEW_TOPIC_LOOKS_MAX => {
+                // A broker that has not heard of a new topic yet, if that does not last.
+                Err((_, RDKafkaErrorCode::TopicAuthorizationFailed)) if looks < NEW_TOPIC_LOOKS_MAX => {
                     tokio::time::sleep(NEW_TOPIC_PAUSE).await;
                 }
                 Err((topic, code)) => {
@@ -364,11 +364,15 @@ fn refused(settings: &Settings, asked: Asked<'_>, code: RDKafkaErrorCode) -> Err
 
 type Config = (String, HashMap<String, String>);
 
+/// A topic that is there has a configuration, so that none at all is a refusal: rust-rdkafka leaves out why.
 fn config_of(
     answer: Result<ConfigResource, RDKafkaErrorCode>,
     topic: &Wanted,
 ) -> Result<Config, (String, RDKafkaErrorCode)> {
     let config = answer.map_err(|code| (topic.name.clone(), code))?;
+    if config.entries.is_empty() {
+        return Err((topic.name.clone(), RDKafkaErrorCode::TopicAuthorizationFailed));
+    }
     let entries = config.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
     Ok((topic.name.clone(), entries.collect()))
 }
