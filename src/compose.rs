@@ -3,7 +3,7 @@
 //! Order: HTTP first (so that probes see what is missing), then the cluster's name, then Kafka's topics, then the
 //! worker. Each waits for its server with back-off, says so once, and gives up only for what waiting cannot mend.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli::{chain, signals::Signals},
     clock::{self, Wall},
-    config::{Config, Kafka, Namespaces, Properties, Sink},
+    config::{Config, Kafka, Namespaces, Sink},
     http::{self, Board, Health, Server, health::Component, status::Shown},
     leadership::{
         election::Times,
@@ -56,6 +56,9 @@ const RECORD_REST_BYTES: usize = 64 << 10;
 /// How long a stop may take altogether: the transaction under way (10 s), the release, HTTP (2 s), with room to spare,
 /// and below the 30 s after which Kubernetes kills.
 const STOP_MAX: Duration = Duration::from_secs(20);
+/// How long the process goes on after the Lease was let go: standbys see the release before they see it die. Otherwise
+/// each of them writes first on the version that it saw before the release, in vain.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// Why the monitor cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +132,7 @@ pub async fn run(config: Config, telemetry: &Telemetry, health: Health) -> Resul
     let server = Server::bind(config.listen, health, telemetry.metrics().clone(), board, peers).await?;
     // HTTP outlives the worker, so that a draining replica still answers its probes.
     let http_stop = CancellationToken::new();
+    let elects = config.lease_times.is_some();
     let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
     let (serving, working) = (server.run(http_stop.clone()), monitor.work(config));
     let serving = parts.spawn(async move { Ok(serving.await?) }).id();
@@ -147,6 +151,9 @@ pub async fn run(config: Config, telemetry: &Telemetry, health: Health) -> Resul
         let (id, result) = ended.map_err(Error::Part)?;
         if id != serving {
             outcome = result;
+            if elects && outcome.is_ok() {
+                sleep(LINGER).await;
+            }
         } else if result.is_err() {
             return result;
         }
@@ -305,7 +312,7 @@ impl Monitor {
         }
         let leases = Leases::new(client, &config.lease_namespace, &name, me, address, times);
         let lease = self.health.component("lease");
-        let watcher = Watcher::new(shard, lease, self.metrics.clone(), self.board.clone());
+        let watcher = Watcher::new(shard, lease, self.metrics.clone(), self.board.clone(), self.peers.clone());
         let us = notice::Attendant { me: me.into(), peers: self.peers.clone() };
         Ok(Elector::new(shard, Arc::new(leases), me, times, Arc::new(watcher), notice::by_connection(us)))
     }
@@ -369,18 +376,13 @@ fn identity(config: &Config, cluster_id: &str) -> Identity {
 }
 
 fn settings(kafka: &Kafka, identity: Identity, service: Service) -> Result<Settings, settings::Error> {
-    let properties = in_the_clear(&kafka.properties);
+    let properties = kafka.properties.to_map_with_secrets();
     let (servers, sources) = (&kafka.bootstrap_servers, kafka.sources.clone());
     let settings = Settings::new(servers, properties, &kafka.events_topic, &kafka.changelog_topic, identity, service)?;
     Ok(settings.rereading(Arc::new(move || match sources.read() {
-        Ok(properties) => Ok(in_the_clear(&properties)),
+        Ok(properties) => Ok(properties.to_map_with_secrets()),
         Err(error) => Err(error.to_string()),
     })))
-}
-
-/// For the Kafka client only.
-fn in_the_clear(properties: &Properties) -> BTreeMap<String, String> {
-    properties.iter_with_secrets().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// Captured output must fit the record that the broker takes, beside everything else in it.

@@ -10,8 +10,9 @@ use pod_monitor::{
 
 fn main() -> ExitCode {
     let command = cli::parse(std::env::args_os(), &|name| std::env::var_os(name), &Surroundings::of_this_process());
-    let Command::Run(config) = match command {
-        Ok(command) => command,
+    let config = match command {
+        Ok(Command::Run(config)) => config,
+        Ok(Command::Verify(verify)) => return cli::verify::run(&verify),
         Err(error) => return cli::refuse(&error),
     };
     // Before the async runtime starts and after it has ended: the exporter of traces blocks.

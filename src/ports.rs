@@ -14,7 +14,7 @@ use crate::{
 /// How warm a standby is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
-    /// Producers are connected and the changelog was read to its end.
+    /// Producers are connected and the changelog was read to its end once.
     Warm,
     /// Not yet, or no longer.
     NotYet(Cow<'static, str>),
@@ -50,6 +50,10 @@ pub trait Journals: Send + Sync {
     /// # Errors
     /// When this replica does not fit the shard's changelog: it must not contend.
     fn readiness(&self, shard: ShardId) -> Result<Readiness, OpenError>;
+
+    /// Records of the shard's changelog that are written and not read yet; marks of transactions count. `None` where that
+    /// is not known, or nothing is followed.
+    fn lag_records(&self, shard: ShardId) -> Option<u64>;
 
     /// Takes a shard over: when this returns, earlier holders cannot tell anything any more, and `Restored` is
     /// everything they told.

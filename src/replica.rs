@@ -5,7 +5,8 @@
 //!   standby ──Tenure──▶ worker (fence, restore, reconcile, live, drain) ──drained──▶ standby
 //!      warm: producers, tail of the changelog, connection to the API server
 //! ```
-//! INV-14: a replica that does not fit the changelog, or has not read it, does not contend.
+//! INV-14: a replica that does not fit the changelog does not contend; one that has not read it leaves a free Lease to
+//! others for a retry period.
 
 use std::time::Duration;
 
@@ -16,11 +17,13 @@ use tokio::{
 
 use crate::{
     cli::chain,
+    failpoint,
     http::{Board, Health, health::Component, status::ShardStatus},
     leadership::{
         election::{Ended, Why},
         elector::{Granted, Observer},
         lease,
+        peers::Peers,
         tenure::ShardId,
     },
     logs::streams::LogSource,
@@ -37,6 +40,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_LOOKS: u32 = 5;
 /// While it prepares: how often it looks whether it may contend.
 const PREPARE_INTERVAL: Duration = Duration::from_millis(20);
+const STANDBY: &str = Role::Standby.as_str();
 /// The worker's loop turns every second; longer than this it is stuck.
 const BEAT_AGE_MAX: Duration = Duration::from_secs(30);
 
@@ -71,6 +75,7 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
         self.parts.journals.stand_by(self.shard)?;
         let readiness = self.parts.journals.readiness(self.shard)?;
         self.parts.peers.reach_kafka(readiness == Readiness::Warm);
+        self.show_lag(self.parts.journals.lag_records(self.shard));
         match readiness {
             Readiness::Warm => {
                 self.parts.kafka.ok();
@@ -93,6 +98,7 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
             let beat = self.health.heartbeat("worker", BEAT_AGE_MAX);
             let worker = Worker::new(self.parts.clone(), granted.tenure.clone(), beat);
             worker.run().await?;
+            failpoint::reached("drained");
             // At once: a successor waits for nothing else.
             granted.drained().await;
         }
@@ -129,11 +135,21 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
         }
     }
 
+    fn show_lag(&self, lag_records: Option<u64>) {
+        lag_records.iter().for_each(|records| self.parts.metrics.set_standby_lag(*records));
+        self.parts.board.update(|shown| {
+            let standby = |known: &&mut ShardStatus| known.shard == self.shard.0 && known.role == STANDBY;
+            if let Some(known) = shown.shards.iter_mut().find(standby) {
+                known.lag_records = lag_records;
+            }
+        });
+    }
+
     fn show(&self) {
         self.parts.metrics.set_role(Role::Standby);
         // Only who leads is told.
         self.parts.metrics.set_standbys(0);
-        show(&self.parts.board, ShardStatus { shard: self.shard.0, role: "standby", ..ShardStatus::default() });
+        show(&self.parts.board, ShardStatus { shard: self.shard.0, role: STANDBY, ..ShardStatus::default() });
     }
 }
 
@@ -166,12 +182,13 @@ pub struct Watcher {
     lease: Component,
     metrics: Metrics,
     board: Board,
+    peers: Peers,
 }
 
 impl Watcher {
     /// For one shard.
-    pub fn new(shard: ShardId, lease: Component, metrics: Metrics, board: Board) -> Self {
-        Self { shard, lease, metrics, board }
+    pub fn new(shard: ShardId, lease: Component, metrics: Metrics, board: Board, peers: Peers) -> Self {
+        Self { shard, lease, metrics, board, peers }
     }
 }
 
@@ -189,6 +206,10 @@ impl Observer for Watcher {
     fn taken(&self, why: Why) {
         tracing::info!(shard = %self.shard, ?why, "lease acquired");
         self.metrics.lease_taken(why.into());
+    }
+
+    fn is_warm(&self) -> bool {
+        self.peers.reaches_kafka()
     }
 
     fn ended(&self, why: Ended) {

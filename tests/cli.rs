@@ -50,7 +50,12 @@ fn refused(output: &Output, name: &str) -> String {
 #[test]
 fn help_is_as_reviewed() {
     let here = directory("help");
-    for (name, arguments) in [("help.txt", &["--help"][..]), ("help-run.txt", &["run", "--help"])] {
+    let commands = [
+        ("help.txt", &["--help"][..]),
+        ("help-run.txt", &["run", "--help"]),
+        ("help-verify.txt", &["verify", "--help"]),
+    ];
+    for (name, arguments) in commands {
         let output = program(&here).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{name}");
         golden(name, utf8(&output.stdout));
@@ -150,6 +155,22 @@ fn wrong_settings_end_with_2_and_one_clear_message() {
         said.push_str(&format!("== {name}\n{message}"));
     }
     golden("errors.txt", &said);
+}
+
+#[test]
+fn verify_reads_the_file_of_run_and_refuses_like_it() {
+    let here = directory("verify");
+    let cases = [
+        ("selector: app=x\nreconcile-interval: 5s\n", "kafka is missing: name the bootstrap servers"),
+        ("kafka: k:9092\nkafka-config: {acks: '1'}\n", "c.yaml:2: kafka-config: acks is set by the monitor"),
+        ("kafka: k:9092\nreconcile-interval: 5\n", "c.yaml:2: reconcile-interval: "),
+        ("kafka: k:9092\nno-changelog: true\n", "c.yaml:2: no-changelog: is not a key"),
+    ];
+    for (file, expected) in cases {
+        fs::write(here.join("c.yaml"), file).unwrap();
+        let said = refused(&program(&here).args(["verify", "--config", "c.yaml"]).output().unwrap(), file);
+        assert!(said.starts_with("error: ") && said.contains(expected), "{file}: {said}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! before any of the latter two.
 
 pub mod signals;
+pub mod verify;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -51,6 +52,9 @@ enum Subcommands {
     /// Watch execution pods and tell what happens to them
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
+    /// Read what was told and say whether anything is lost, doubled, out of order or misshapen
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(Box<verify::VerifyArgs>),
 }
 
 /// What to do.
@@ -58,6 +62,8 @@ enum Subcommands {
 pub enum Command {
     /// Be the monitor.
     Run(Box<Config>),
+    /// Judge what was told.
+    Verify(verify::Verify),
 }
 
 /// Reads the command line with the environment and the file it names.
@@ -67,10 +73,13 @@ pub fn parse(
     surroundings: &Surroundings,
 ) -> Result<Command, config::Error> {
     // The variables stand in the help, but are read by config, which knows their place among the layers.
-    let command = Cli::command().mut_subcommand("run", layers::with_variables);
+    let command = ["run", "verify"]
+        .iter()
+        .fold(Cli::command(), |command, name| command.mut_subcommand(name, layers::with_variables));
     let matches = command.try_get_matches_from(arguments).map_err(layers::refused)?;
     match matches.subcommand() {
         Some(("run", given)) => Ok(Command::Run(Box::new(config::load(given, variables, surroundings)?))),
+        Some(("verify", given)) => Ok(Command::Verify(verify::parse(given, variables)?)),
         other => unreachable!("clap lets only known sub-commands through, not {other:?}"),
     }
 }
@@ -98,7 +107,10 @@ pub fn run(config: Config, telemetry: &Telemetry) -> ExitCode {
             return ExitCode::from(EXIT_FAILED);
         }
     };
-    match runtime.block_on(compose::run(config, telemetry, Health::default())) {
+    let outcome = runtime.block_on(compose::run(config, telemetry, Health::default()));
+    // Its deadline is over where something hangs: waiting for that here would have none.
+    runtime.shutdown_background();
+    match outcome {
         Ok(()) => {
             tracing::info!("stopped as asked");
             ExitCode::SUCCESS

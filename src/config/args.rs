@@ -120,23 +120,9 @@ pub struct RunArgs {
     /// Where events go; stdout: one JSON event a line, nothing kept
     #[arg(long, value_name = "SINK", default_value = "kafka", help_heading = "Events")]
     pub sink: SinkKind,
-    /// Bootstrap servers, comma-separated; required for the sink kafka
-    #[arg(long, value_name = "HOST:PORT,...", help_heading = "Events", value_parser = bootstrap)]
-    pub kafka: Option<String>,
-    /// Any librdkafka property; repeatable; NAME=@/PATH takes the value from a file
-    #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append, help_heading = "Events")]
-    pub kafka_config: Vec<String>,
-    /// File with name=value lines, for secrets; --kafka-config wins; read again when it changes
-    #[arg(long, value_name = "FILE", help_heading = "Events")]
-    pub kafka_config_file: Option<PathBuf>,
-    /// Topic of events; with {event_type} in it, one topic per type
-    #[arg(long, value_name = "TOPIC", default_value = "pod-monitor.events", help_heading = "Events",
-        value_parser = checked(names::topic_pattern))]
-    pub events_topic: String,
-    /// Topic that remembers what was told: compacted, partitions = shards
-    #[arg(long, value_name = "TOPIC", default_value = "pod-monitor.changelog", help_heading = "Events",
-        value_parser = checked(names::topic))]
-    pub changelog_topic: String,
+    /// How Kafka is reached, and its topics
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
     /// Make missing topics
     #[arg(long, help_heading = "Events", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value = "false", default_missing_value = "true", hide_possible_values = true, hide_default_value = true)]
@@ -185,6 +171,28 @@ pub struct RunArgs {
     /// error, warn, info, debug, trace, or per module, for instance warn,pod_monitor=debug
     #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = "Watching the monitor", value_parser = log_level)]
     pub log_level: String,
+}
+
+/// How Kafka is reached, and which topics: shared by all commands that do.
+#[derive(Args)]
+pub struct KafkaArgs {
+    /// Bootstrap servers, comma-separated; required for the sink kafka
+    #[arg(long, value_name = "HOST:PORT,...", help_heading = "Events", value_parser = bootstrap)]
+    pub kafka: Option<String>,
+    /// Any librdkafka property; repeatable; NAME=@/PATH takes the value from a file
+    #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append, help_heading = "Events")]
+    pub kafka_config: Vec<String>,
+    /// File with name=value lines, for secrets; --kafka-config wins; read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = "Events")]
+    pub kafka_config_file: Option<PathBuf>,
+    /// Topic of events; with {event_type} in it, one topic per type
+    #[arg(long, value_name = "TOPIC", default_value = "pod-monitor.events", help_heading = "Events",
+        value_parser = checked(names::topic_pattern))]
+    pub events_topic: String,
+    /// Topic that remembers what was told: compacted, partitions = shards
+    #[arg(long, value_name = "TOPIC", default_value = "pod-monitor.changelog", help_heading = "Events",
+        value_parser = checked(names::topic))]
+    pub changelog_topic: String,
 }
 
 /// A value parser from a rule of names.rs.

@@ -4,9 +4,9 @@ use crate::lifecycle::identity::IdSources;
 use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroU32, path::Path, time::Duration};
 
 use super::{
-    At, Error, LogFormat, Origin, Properties, Selector, Sources,
+    At, Error, Kafka, LogFormat, Origin, Selector,
     args::{RunArgs, SinkKind},
-    duration,
+    duration, kafka,
     layers::Origins,
     lease, names,
 };
@@ -81,23 +81,6 @@ pub enum Sink {
     Kafka(Kafka),
     /// To standard output, nothing kept.
     Stdout,
-}
-
-/// The settings of the sink kafka.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kafka {
-    /// `bootstrap.servers`.
-    pub bootstrap_servers: String,
-    /// Further librdkafka properties as they are at start; may hold secrets, which Debug does not show.
-    pub properties: Properties,
-    /// Where they stand, to be read again when secrets are rotated.
-    pub sources: Sources,
-    /// Topic of events, may contain [`names::EVENT_TYPE`].
-    pub events_topic: String,
-    /// Topic of the changelog.
-    pub changelog_topic: String,
-    /// Make missing topics.
-    pub create_topics: bool,
 }
 
 /// How the monitor logs.
@@ -264,41 +247,13 @@ fn sink(args: &RunArgs, origins: &Origins) -> Result<Sink, Error> {
         }
         return Ok(Sink::Stdout);
     }
-    let bootstrap_servers = args.kafka.clone().ok_or(Error::Missing {
-        key: "kafka",
-        mend: "name the bootstrap servers with --kafka, POD_MONITOR_KAFKA or the key kafka in the file, for instance \
-               --kafka kafka:9092; or try the monitor without Kafka: --sink stdout",
-    })?;
-    if args.events_topic == args.changelog_topic {
-        return Err(Error::Conflict {
-            why: format!(
-                "events-topic and changelog-topic are both '{}': give {} another name",
-                args.events_topic,
-                at(origins, "events-topic")
-            ),
-        });
-    }
-    let sources = kafka_sources(args, origins)?;
-    Ok(Sink::Kafka(Kafka {
-        bootstrap_servers,
-        properties: sources.read()?,
-        sources,
-        events_topic: args.events_topic.clone(),
-        changelog_topic: args.changelog_topic.clone(),
-        create_topics: args.create_topics,
-    }))
-}
-
-fn kafka_sources(args: &RunArgs, origins: &Origins) -> Result<Sources, Error> {
-    let mut given = Properties::default();
-    for entry in &args.kafka_config {
-        given.add(entry).map_err(|why| Error::Conflict { why: format!("{}: {why}", at(origins, "kafka-config")) })?;
-    }
-    Ok(Sources { file: args.kafka_config_file.clone(), given })
+    let mend = "name the bootstrap servers with --kafka, POD_MONITOR_KAFKA or the key kafka in the file, for instance \
+                --kafka kafka:9092; or try the monitor without Kafka: --sink stdout";
+    Ok(Sink::Kafka(Kafka { create_topics: args.create_topics, ..kafka::build(&args.kafka, origins, mend)? }))
 }
 
 /// How an error names a key: with its place where it has one.
-fn at(origins: &Origins, key: &str) -> String {
+pub(super) fn at(origins: &Origins, key: &str) -> String {
     origins.get(key).map_or_else(|| key.to_owned(), |origin| At { origin, key }.to_string())
 }
 

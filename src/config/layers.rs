@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, error::Error as _, ffi::OsString};
 
 use clap::{
-    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches,
+    Arg, ArgAction, ArgMatches, Args, Command,
     error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
 };
@@ -29,9 +29,14 @@ pub(crate) fn with_variables(command: Command) -> Command {
     command.arg(help)
 }
 
-/// All keys, as they stand in the file.
-pub(super) fn keys() -> Vec<String> {
-    RunArgs::augment_args(Command::new("run")).get_arguments().filter_map(Arg::get_long).map(str::to_owned).collect()
+/// All keys of a command.
+pub(super) fn keys<A: Args>() -> Vec<String> {
+    alone::<A>().get_arguments().filter_map(Arg::get_long).map(str::to_owned).collect()
+}
+
+/// The command's flags by themselves.
+fn alone<A: Args>() -> Command {
+    A::augment_args(Command::new("settings").no_binary_name(true))
 }
 
 /// The variable of a key.
@@ -41,41 +46,40 @@ pub(super) fn variable(key: &str) -> String {
     format!("POD_MONITOR_{}", key.replace('-', "_").to_ascii_uppercase())
 }
 
-/// The settings of `run` from all layers.
-pub(super) fn resolve(given: &ArgMatches, variables: Variables<'_>) -> Result<(RunArgs, Origins), Error> {
-    let keys = keys();
+/// The settings of a command from all layers. The file is that of `run`, whichever command reads it: keys in it that
+/// this command does not have are no mistake.
+pub(super) fn resolve<A: Args>(given: &ArgMatches, variables: Variables<'_>) -> Result<(A, Origins), Error> {
+    let keys = keys::<A>();
     let mut layers = Layers { values: BTreeMap::new(), origins: Origins::new() };
     for key in &keys {
         let id = key.replace('-', "_");
         if given.value_source(&id) == Some(ValueSource::CommandLine) {
             let values = given.get_raw(&id).into_iter().flatten().map(|raw| raw.to_string_lossy().into_owned());
-            layers.set(key, values.collect(), Origin::Flag)?;
+            layers.set::<A>(key, values.collect(), Origin::Flag)?;
         } else if let Some(raw) = variables(&variable(key)) {
-            layers.set(key, from_variable(key, raw)?, Origin::Variable)?;
+            layers.set::<A>(key, from_variable(key, raw)?, Origin::Variable)?;
         }
     }
     // The file last, since a flag or variable names it.
     if let Some(path) = layers.values.get("config").and_then(|values| values.first()).cloned() {
         let path = std::path::PathBuf::from(path);
-        for (key, entry) in file::read(&path, &keys)? {
+        for (key, entry) in file::read(&path, &self::keys::<RunArgs>())? {
             let origin = Origin::File { path: path.clone(), line: entry.line };
-            if !layers.values.contains_key(&key) {
-                layers.set(&key, entry.values, origin)?;
+            if keys.contains(&key) && !layers.values.contains_key(&key) {
+                layers.set::<A>(&key, entry.values, origin)?;
             } else {
                 // A wrong line stays wrong where a flag hides it: it would surprise whoever drops the flag.
-                check(&key, &entry.values, &origin)?;
+                check::<RunArgs>(&key, &entry.values, &origin)?;
             }
         }
     }
     let Layers { values, origins } = layers;
-    let command = RunArgs::augment_args(Command::new("run").no_binary_name(true)).mut_args(|arg| {
-        match arg.get_long().and_then(|long| values.get(long)) {
-            Some(values) => arg.default_values(values.clone()),
-            None => arg,
-        }
+    let command = alone::<A>().mut_args(|arg| match arg.get_long().and_then(|long| values.get(long)) {
+        Some(values) => arg.default_values(values.clone()),
+        None => arg,
     });
     let matches = command.try_get_matches_from(std::iter::empty::<OsString>()).map_err(Error::Clap)?;
-    let args = RunArgs::from_arg_matches(&matches).map_err(Error::Clap)?;
+    let args = A::from_arg_matches(&matches).map_err(Error::Clap)?;
     Ok((args, origins))
 }
 
@@ -85,8 +89,8 @@ struct Layers {
 }
 
 impl Layers {
-    fn set(&mut self, key: &str, values: Vec<String>, origin: Origin) -> Result<(), Error> {
-        check(key, &values, &origin)?;
+    fn set<A: Args>(&mut self, key: &str, values: Vec<String>, origin: Origin) -> Result<(), Error> {
+        check::<A>(key, &values, &origin)?;
         // An empty list says nothing.
         if !values.is_empty() {
             self.values.insert(key.to_owned(), values);
@@ -113,10 +117,9 @@ fn from_variable(key: &str, raw: OsString) -> Result<Vec<String>, Error> {
 }
 
 /// Has the flag's own parser read the values.
-fn check(key: &str, values: &[String], origin: &Origin) -> Result<(), Error> {
+fn check<A: Args>(key: &str, values: &[String], origin: &Origin) -> Result<(), Error> {
     for value in values {
-        let alone = RunArgs::augment_args(Command::new("run").no_binary_name(true));
-        let Err(error) = alone.try_get_matches_from([format!("--{key}={value}")]) else { continue };
+        let Err(error) = alone::<A>().try_get_matches_from([format!("--{key}={value}")]) else { continue };
         return Err(Error::Setting { origin: origin.clone(), key: key.to_owned(), why: why(&error, value) });
     }
     Ok(())

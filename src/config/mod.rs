@@ -14,6 +14,7 @@ pub mod args;
 pub mod duration;
 mod effective;
 mod file;
+pub mod kafka;
 pub(crate) mod layers;
 pub mod lease;
 pub mod names;
@@ -24,8 +25,9 @@ mod sources;
 use std::{ffi::OsString, fmt, path::PathBuf};
 
 pub use crate::lifecycle::identity::IdSources;
-pub use args::{LogFormat, RunArgs};
-pub use effective::{Config, Kafka, LogSettings, Namespaces, Sink, Surroundings};
+pub use args::{KafkaArgs, LogFormat, RunArgs};
+pub use effective::{Config, LogSettings, Namespaces, Sink, Surroundings};
+pub use kafka::Kafka;
 pub use properties::Properties;
 pub use selector::Selector;
 pub use sources::Sources;
@@ -117,6 +119,19 @@ pub enum Error {
 pub fn load(given: &clap::ArgMatches, variables: Variables<'_>, surroundings: &Surroundings) -> Result<Config, Error> {
     let (args, origins) = layers::resolve(given, variables)?;
     effective::build(args, &origins, surroundings)
+}
+
+/// The settings of another command, from all layers: its own flags, and how Kafka is reached.
+pub fn load_with_kafka<A: clap::Args>(
+    given: &clap::ArgMatches,
+    variables: Variables<'_>,
+    kafka: fn(&A) -> &KafkaArgs,
+) -> Result<(A, Kafka), Error> {
+    let (args, origins) = layers::resolve::<A>(given, variables)?;
+    let mend = "name the bootstrap servers with --kafka, POD_MONITOR_KAFKA or the key kafka in the file of --config, for \
+                instance --kafka kafka:9092";
+    let kafka = kafka::build(kafka(&args), &origins, mend)?;
+    Ok((args, kafka))
 }
 
 /// A key with its place: `--key`, `POD_MONITOR_KEY` or `file:line: key`.

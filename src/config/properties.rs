@@ -75,6 +75,11 @@ impl Properties {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// The same as a map.
+    pub fn to_map_with_secrets(&self) -> BTreeMap<String, String> {
+        self.0.clone()
+    }
+
     /// With each value replaced by what `of` makes of it.
     pub fn try_map<E>(self, of: impl Fn(&str, &str) -> Result<String, E>) -> Result<Self, E> {
         let mapped = self.0.into_iter().map(|(name, value)| of(&name, &value).map(|value| (name, value)));

@@ -12,10 +12,17 @@
 
 use std::time::Duration;
 
-use super::record::{Record, Version};
+use super::{
+    record::{Record, Version},
+    sighting::{Died, Sighting, sight},
+};
 
 /// A moment: since the start of the process, on the monotonic clock.
 pub type At = Duration;
+
+/// The longest duration that we believe of another holder, as a multiple of ours: whoever edits a Lease by hand may write
+/// a year. One that is alive shows it much more often.
+const FOREIGN_DURATION_MAX: u32 = 3;
 
 /// How a Lease is held and contended for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,17 +33,6 @@ pub struct Times {
     pub renew_deadline: Duration,
     /// Between two renewals, and between two tries.
     pub retry_period: Duration,
-}
-
-/// The Lease as we know it. `record` is `None` where there is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sighting {
-    /// What it says.
-    pub record: Option<Record>,
-    /// Since when we saw no change of it.
-    pub since: At,
-    /// Its holder is known to be dead.
-    pub dead: bool,
 }
 
 /// Where we stand.
@@ -55,6 +51,8 @@ pub enum State {
         seen: Sighting,
         /// When it was sent.
         asked_at: At,
+        /// Something newer than what it was decided on was seen since.
+        news: bool,
     },
     /// We are the holder, until the deadline.
     Holding(Hold),
@@ -188,6 +186,10 @@ pub struct Election {
     pub state: State,
     /// After giving up: others first.
     pub after_others: At,
+    /// Who was last heard to be dead, and when: whatever we were doing then.
+    pub died: Option<Died>,
+    /// Taking over would be short. One that is cold, or does not reach Kafka, leaves a free Lease to others for a while.
+    pub warm: bool,
     /// The process was asked to end.
     pub stopping: bool,
 }
@@ -196,7 +198,7 @@ impl Election {
     /// Knows nothing yet.
     pub fn new(me: &str, times: Times) -> Self {
         let state = State::Standby { seen: None, rest_until: At::ZERO };
-        Self { me: me.into(), times, state, after_others: At::ZERO, stopping: false }
+        Self { me: me.into(), times, state, after_others: At::ZERO, died: None, warm: true, stopping: false }
     }
 
     /// When [`Input::Wake`] is due next.
@@ -216,14 +218,16 @@ impl Election {
     /// Takes one input in.
     pub fn step(self, input: Input, now: At) -> (Self, Vec<Command>) {
         let mut next = self;
-        if input == Input::Stop {
-            next.stopping = true;
+        match &input {
+            Input::Stop => next.stopping = true,
+            Input::Dead(who) => next.died = Some((who.clone(), now)),
+            _ => {}
         }
         let state = std::mem::replace(&mut next.state, State::Stopped);
         let commands;
         (next.state, commands) = match state {
             State::Standby { seen, rest_until } => next.standby(seen, rest_until, input, now),
-            State::Taking { seen, asked_at } => next.taking(seen, asked_at, input, now),
+            State::Taking { seen, asked_at, news } => next.taking(seen, (asked_at, news), input, now),
             State::Holding(hold) => next.holding(hold, input, now),
             State::Draining { hold, lost, drained } => next.draining(hold, (lost, drained), input, now),
             State::Releasing => next.releasing(input),
@@ -234,30 +238,44 @@ impl Election {
 
     /// From when on the Lease may be taken, and why.
     fn ripe_at(&self, seen: &Sighting) -> (At, Why) {
-        match &seen.record {
-            None => (self.after_others, Why::Absent),
-            Some(record) if record.holder.is_empty() => (self.after_others, Why::Released),
+        let handicap = if self.warm { At::ZERO } else { self.times.retry_period };
+        let free_at = self.after_others.max(seen.since + handicap);
+        match (&seen.record, seen.dead) {
+            (None, _) => (free_at, Why::Absent),
+            (Some(record), _) if record.holder.is_empty() => (free_at, Why::Released),
             // An answer that we never heard, or a tenure that ran out: nobody else can renew it.
-            Some(record) if record.holder == self.me => (self.after_others, Why::Ours),
-            Some(_) if seen.dead => (At::ZERO, Why::Dead),
-            // The holder goes by what it wrote; in a roll-out with other durations that may be longer than ours.
-            Some(record) => (seen.since + self.times.lease_duration.max(record.lease_duration), Why::Silent),
+            (Some(record), _) if record.holder == self.me => (self.after_others, Why::Ours),
+            (Some(_), Some(died_at)) => (died_at + handicap, Why::Dead),
+            // The holder goes by what it wrote; in a roll-out with other durations that may be longer than ours. Written
+            // by hand it may be anything.
+            (Some(record), None) => {
+                let ours = self.times.lease_duration;
+                let theirs = record.lease_duration.min(ours * FOREIGN_DURATION_MAX);
+                (seen.since + ours.max(theirs) + handicap, Why::Silent)
+            }
         }
     }
 
-    fn standby(&self, seen: Option<Sighting>, rest_until: At, input: Input, now: At) -> (State, Vec<Command>) {
+    /// How long nobody has given a sign of holding the Lease that is being taken.
+    pub fn vacant_for(&self, why: Why, now: At) -> Duration {
+        let State::Taking { seen, .. } = &self.state else { return Duration::ZERO };
+        let since = seen.dead.filter(|_| why == Why::Dead).unwrap_or(seen.since);
+        now.saturating_sub(since)
+    }
+
+    fn standby(&mut self, seen: Option<Sighting>, rest_until: At, input: Input, now: At) -> (State, Vec<Command>) {
         let standby = |seen| State::Standby { seen, rest_until };
         match (seen, input) {
             (_, Input::Stop) => (State::Stopped, vec![Command::Done]),
             (seen, Input::Seen(record, version)) => {
-                let news = sighting(seen.as_ref(), record, version, now);
+                let news = sight(&mut self.died, seen.as_ref(), record, version, now);
                 // A conflict was about the older one.
                 let rest_until = if news.is_some() { At::ZERO } else { rest_until };
                 self.try_to_take(news.or(seen), rest_until, now)
             }
             (seen, Input::Wake) => self.try_to_take(seen, rest_until, now),
             (Some(mut seen), Input::Dead(who)) => {
-                seen.dead |= seen.record.as_ref().is_some_and(|record| record.holder == who);
+                seen.hear_of_death(&who, now);
                 self.try_to_take(Some(seen), rest_until, now)
             }
             (None, Input::Dead(_)) => (standby(None), vec![]),
@@ -281,10 +299,16 @@ impl Election {
 
     fn take(&self, seen: Sighting, why: Why, now: At) -> (State, Vec<Command>) {
         let command = Command::Take(seen.record.clone(), why);
-        (State::Taking { seen, asked_at: now }, vec![command])
+        (State::Taking { seen, asked_at: now, news: false }, vec![command])
     }
 
-    fn taking(&self, seen: Sighting, asked_at: At, input: Input, now: At) -> (State, Vec<Command>) {
+    fn taking(
+        &mut self,
+        mut seen: Sighting,
+        (asked_at, news): (At, bool),
+        input: Input,
+        now: At,
+    ) -> (State, Vec<Command>) {
         let deadline = asked_at + self.times.renew_deadline;
         let standby = |seen, rest_until| State::Standby { seen: Some(seen), rest_until };
         match input {
@@ -292,22 +316,30 @@ impl Election {
                 (State::Releasing, vec![Command::Release(version)])
             }
             Input::Answered(Answer::Ours(version)) if now < deadline => {
+                self.died = None;
                 let hold = Hold { version, deadline, renew_at: asked_at + self.times.retry_period, asked_at: None };
                 (State::Holding(hold), vec![Command::Grant(asked_at, deadline)])
             }
             // Answered so late that others may have begun to count us out: what is seen next decides.
             Input::Answered(Answer::Ours(_)) => (standby(seen, now), vec![Command::Look]),
             Input::Answered(_) if self.stopping => (State::Stopped, vec![Command::Done]),
+            // The conflict is explained: a holder that ends is noticed before its release is seen, for instance.
+            Input::Answered(Answer::Conflict) if news => self.try_to_take(Some(seen), At::ZERO, now),
             // What we saw is out of date; the watch or the look brings what is true now.
             Input::Answered(Answer::Conflict) => (standby(seen, now + self.times.retry_period), vec![Command::Look]),
             Input::Answered(Answer::Failed) => (standby(seen, now + self.times.retry_period), vec![]),
             Input::Seen(record, version) => {
-                let seen = sighting(Some(&seen), record, version, now).unwrap_or(seen);
-                (State::Taking { seen, asked_at }, vec![])
+                let newer = sight(&mut self.died, Some(&seen), record, version, now);
+                let news = news || newer.is_some();
+                (State::Taking { seen: newer.unwrap_or(seen), asked_at, news }, vec![])
+            }
+            Input::Dead(who) => {
+                seen.hear_of_death(&who, now);
+                (State::Taking { seen, asked_at, news }, vec![])
             }
             // Stop: the answer is waited for, since what it may have written must be released.
-            Input::Stop | Input::Dead(_) | Input::Wake | Input::Doubted | Input::GiveUp(_) | Input::Drained => {
-                (State::Taking { seen, asked_at }, vec![])
+            Input::Stop | Input::Wake | Input::Doubted | Input::GiveUp(_) | Input::Drained => {
+                (State::Taking { seen, asked_at, news }, vec![])
             }
         }
     }
@@ -409,18 +441,6 @@ impl Election {
         }
         (State::Standby { seen: None, rest_until: At::ZERO }, vec![Command::Look])
     }
-}
-
-/// What is news about the Lease: an older version is not, and the same one does not begin its silence anew, however much
-/// newer the answer is that shows it.
-fn sighting(known: Option<&Sighting>, record: Option<Record>, version: Version, now: At) -> Option<Sighting> {
-    let changed_at = record.as_ref().map_or(version, |record| record.version);
-    let news = match known.map(|known| &known.record) {
-        Some(Some(known)) => changed_at > known.version,
-        Some(None) => record.is_some(),
-        None => true,
-    };
-    news.then_some(Sighting { record, since: now, dead: false })
 }
 
 impl Hold {

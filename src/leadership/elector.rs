@@ -38,6 +38,8 @@ pub trait Observer: Send + Sync + 'static {
     fn holder(&self, holder: Option<&str>);
     /// We took it.
     fn taken(&self, why: Why);
+    /// Whether taking over would be short now.
+    fn is_warm(&self) -> bool;
     /// Our tenure ended.
     fn ended(&self, why: Ended);
     /// The API server did not let us read or write the Lease.
@@ -140,10 +142,7 @@ impl<O: Observer> Elector<O> {
                     self.write = None;
                     trouble.into_iter().for_each(|error| self.observer.trouble(error));
                     match (&answer, &self.taking) {
-                        (Answer::Ours(_), Some((why, take_over))) => {
-                            take_over.reached(Leg::Acquired);
-                            self.observer.taken(*why);
-                        }
+                        (Answer::Ours(_), Some((_, take_over))) => take_over.reached(Leg::Acquired),
                         _ => self.taking = None,
                     }
                     Input::Answered(answer)
@@ -197,7 +196,7 @@ impl<O: Observer> Elector<O> {
     }
 
     async fn take_in(&mut self, input: Input) {
-        let election = self.election.clone();
+        let election = Election { warm: self.observer.is_warm(), ..self.election.clone() };
         let (next, commands) = election.step(input, self.started.elapsed());
         self.election = next;
         for command in commands {
@@ -210,7 +209,8 @@ impl<O: Observer> Elector<O> {
         match command {
             Command::Take(record, why) => {
                 tracing::debug!(shard = %self.shard, ?why, "taking the lease");
-                let take_over = TakeOver::begin(self.shard, &self.election.me, why);
+                let silence = self.election.vacant_for(why, self.started.elapsed());
+                let take_over = TakeOver::begin(self.shard, &self.election.me, why, silence);
                 let span = tracing::info_span!(parent: &take_over.span(), "acquire");
                 self.taking = Some((why, take_over));
                 self.write = Some(Box::pin(async move { leases.take(record.as_ref()).await }.instrument(span)));
@@ -244,7 +244,9 @@ impl<O: Observer> Elector<O> {
         let grant = Grant { renewed, wishes: self.wishes.0.clone() };
         // A wish of an earlier tenure must not end this one.
         while self.wishes.1.try_recv().is_ok() {}
-        let take_over = self.taking.take().map(|(_, take_over)| take_over);
+        let taken = self.taking.take();
+        taken.iter().for_each(|(why, _)| self.observer.taken(*why));
+        let take_over = taken.map(|(_, take_over)| take_over);
         let tenure = Tenure::granted(self.shard, &self.election.me, ended.clone(), grant, take_over);
         self.tenure = Some((ended, renewed_in));
         let granted = Granted { tenure, drained: self.drained.0.clone() };

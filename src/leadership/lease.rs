@@ -166,7 +166,10 @@ impl Leases {
             .expect("names of namespaces and Leases are legal in URLs");
         match timeout(self.call_max, self.client.request::<Lease>(request)).await {
             Err(_) => (Answer::Failed, Some(self.late("patch"))),
-            Ok(Ok(lease)) => (Answer::Ours(record::version(&lease)), None),
+            Ok(Ok(lease)) => {
+                crate::failpoint::reached("released");
+                (Answer::Ours(record::version(&lease)), None)
+            }
             Ok(Err(error)) => self.refused("patch", Box::new(error)),
         }
     }

@@ -14,5 +14,6 @@ pub mod lease;
 pub mod notice;
 pub mod peers;
 pub mod record;
+pub mod sighting;
 pub mod takeover;
 pub mod tenure;

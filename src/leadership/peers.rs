@@ -40,9 +40,14 @@ impl Peers {
         self.0.kafka.store(reach, Ordering::Relaxed);
     }
 
+    /// Whether we reach Kafka and have read the changelog, as far as we know.
+    pub fn reaches_kafka(&self) -> bool {
+        self.0.kafka.load(Ordering::Relaxed)
+    }
+
     /// What we say of ourselves: one line.
     pub fn report(&self, me: &str) -> String {
-        format!("kafka={} peer={me}\n", u8::from(self.0.kafka.load(Ordering::Relaxed)))
+        format!("kafka={} peer={me}\n", u8::from(self.reaches_kafka()))
     }
 
     /// Takes in what another said. Lines that it cannot read say nothing.

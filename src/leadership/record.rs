@@ -67,7 +67,8 @@ pub fn expired(name: &str, transitions: i32) -> Lease {
         holder_identity: Some(String::new()),
         renew_time: Some(MicroTime(Timestamp::UNIX_EPOCH)),
         lease_duration_seconds: Some(1),
-        lease_transitions: Some(transitions),
+        // The crate adds 1 to it.
+        lease_transitions: Some(transitions.clamp(0, i32::MAX - 1)),
         ..LeaseSpec::default()
     };
     presented(name, spec)

@@ -122,6 +122,14 @@ impl Body {
             Self::Terminated { .. } => EventType::PodTerminated,
         }
     }
+
+    /// Why the execution did not complete, where this says so.
+    pub fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Ended(ended) => ended.verdict.failure.as_ref().map(|failure| failure.cause),
+            Self::Scheduled | Self::Running { .. } | Self::Terminated { .. } => None,
+        }
+    }
 }
 
 /// One container in `execution_running`.
@@ -211,6 +219,26 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 16] = [
+        Self::ExitCode,
+        Self::Signal,
+        Self::Killed,
+        Self::OomKilled,
+        Self::Evicted,
+        Self::Disrupted,
+        Self::Deadline,
+        Self::Image,
+        Self::Config,
+        Self::Init,
+        Self::Admission,
+        Self::Unschedulable,
+        Self::NodeLost,
+        Self::Deleted,
+        Self::Lost,
+        Self::Unknown,
+    ];
+
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -247,7 +247,8 @@ impl Shots {
     fn fire(&self) -> Result<(Live, u64), Error> {
         let (started, mut slice, mut last) = (crate::clock::monotonic(), SHOT, None);
         while started.elapsed() < FENCE_MAX {
-            if self.tenure.ended.is_cancelled() {
+            // By the clock as well: a process that was frozen here is over before anybody could tell it so.
+            if self.tenure.is_over(tokio::time::Instant::now()) {
                 return Err(Error::Ended { shard: self.tenure.shard });
             }
             let Made { instance, generation } = self.shelf.take().map_err(Error::Create)?;
@@ -258,6 +259,7 @@ impl Shots {
                 }
                 Err(error) => {
                     debug!(shard = %self.tenure.shard, %error, ?slice, "fencing again with another producer");
+                    crate::failpoint::reached("shot");
                     producer::discard(instance);
                     if refused_for_good(&error) {
                         return Err(refused(&self.settings, self.tenure.shard, error));

@@ -116,6 +116,9 @@ impl KafkaJournals {
         let fence = self.standby(shard).warm.fence(tenure).instrument(leg("fence")).await;
         let fenced = fence.map_err(|source| OpenError::Fence { shard, source })?;
         tenure.reached(Leg::Fenced);
+        if tenure.is_over(tokio::time::Instant::now()) {
+            return Err(OpenError::Fence { shard, source: super::fence::Error::Ended { shard } });
+        }
         let barrier = fenced.barrier(tail).instrument(leg("barrier")).await;
         let barrier = barrier.map_err(|source| OpenError::Barrier { shard, source })?;
         tenure.reached(Leg::Barrier);
@@ -159,6 +162,10 @@ impl Journals for KafkaJournals {
             (true, false) => Readiness::NotYet("the changelog has not been read to its end".into()),
             (true, true) => Readiness::Warm,
         })
+    }
+
+    fn lag_records(&self, shard: ShardId) -> Option<u64> {
+        self.standby(shard).tail.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.lag_records()
     }
 
     async fn open(&self, tenure: &Tenure) -> Result<(KafkaJournal, Restored), OpenError> {

@@ -12,6 +12,7 @@ pub mod fence;
 pub mod identity;
 pub mod journal;
 mod kind;
+mod lag;
 mod producer;
 mod reach;
 pub mod record;

@@ -19,9 +19,9 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, Message, Offset, TopicPartitionList,
-    config::{FromClientConfigAndContext, RDKafkaLogLevel},
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    Message, Offset, TopicPartitionList,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
 };
 use tokio::sync::oneshot;
@@ -34,6 +34,7 @@ use super::{
     fence::Fenced,
     identity::Identity,
     journal::KafkaJournal,
+    lag::{Behind, Told},
     producer,
     rights::{Asked, to_mend},
     settings::Settings,
@@ -185,6 +186,7 @@ pub struct Tail {
     shard: ShardId,
     wish: Arc<Mutex<Wish>>,
     stop: Arc<AtomicBool>,
+    behind: Arc<Behind>,
 }
 
 impl Tail {
@@ -192,7 +194,8 @@ impl Tail {
     pub fn start(settings: &Settings, shard: ShardId) -> Result<Self, Error> {
         // The generation first: properties that change in between are newer than it says, and made use of once more.
         let generation = settings.generation();
-        let consumer = consumer(settings, shard)?;
+        let behind = Arc::new(Behind::default());
+        let consumer = consumer(settings, shard, &behind)?;
         let wish = Arc::new(Mutex::new(Wish::default()));
         let stop = Arc::new(AtomicBool::new(false));
         let mut reader = Reader {
@@ -213,7 +216,7 @@ impl Tail {
                 producer::discard(reader);
             })
             .map_err(Error::Thread)?;
-        Ok(Self { shard, wish, stop })
+        Ok(Self { shard, wish, stop, behind })
     }
 
     /// Whose changelog it is, as far as it was read: a replica that does not fit must not even contend.
@@ -224,6 +227,11 @@ impl Tail {
     /// Whether everything that stood there when it began has been read.
     pub fn has_caught_up(&self) -> bool {
         self.wish.lock().unwrap_or_else(PoisonError::into_inner).caught_up
+    }
+
+    /// Records that are written and not read yet, as of a second ago; marks of transactions count. `None`: not known yet.
+    pub fn lag_records(&self) -> Option<u64> {
+        self.behind.records()
     }
 
     /// Why it ended, if it did by an error that reading on does not mend.
@@ -256,27 +264,14 @@ impl Drop for Tail {
     }
 }
 
-struct Logs;
-
-impl ClientContext for Logs {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        producer::log(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        debug!(%error, reason, "kafka consumer error");
-    }
-}
-
-impl ConsumerContext for Logs {}
-
-fn consumer(settings: &Settings, shard: ShardId) -> Result<BaseConsumer<Logs>, Error> {
-    let made = BaseConsumer::from_config_and_context(&settings.consumer(shard), Logs);
+/// One that tells `behind` how far it is.
+fn consumer(settings: &Settings, shard: ShardId, behind: &Arc<Behind>) -> Result<BaseConsumer<Told>, Error> {
+    let made = BaseConsumer::from_config_and_context(&settings.consumer(shard), Told(Arc::clone(behind)));
     made.map_err(|error| Error::Create(settings.client_error(error)))
 }
 
 struct Reader {
-    consumer: BaseConsumer<Logs>,
+    consumer: BaseConsumer<Told>,
     /// Of the properties that the consumer was made with.
     generation: u64,
     /// Where to read on.
@@ -311,7 +306,7 @@ impl Reader {
     /// With another consumer where the properties changed; what was read stays read.
     fn renew(&mut self) -> Result<(), Error> {
         self.generation = self.settings.generation();
-        let new = consumer(&self.settings, self.shard)?;
+        let new = consumer(&self.settings, self.shard, &self.consumer.context().0)?;
         producer::discard(std::mem::replace(&mut self.consumer, new));
         self.read_on()
     }
@@ -344,6 +339,7 @@ impl Reader {
                 None => continue,
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     self.wish.lock().unwrap_or_else(PoisonError::into_inner).caught_up = true;
+                    self.consumer.context().0.set_at_end(true);
                     continue;
                 }
                 Some(Err(error)) if cannot_help(&error) => return Err(self.refused(error)),
@@ -357,6 +353,7 @@ impl Reader {
                 }
             };
             heard = crate::clock::monotonic();
+            self.consumer.context().0.set_at_end(false);
             if let Entry::Identity(identity) = &entry {
                 self.wish.lock().unwrap_or_else(PoisonError::into_inner).identity = Some(identity.clone());
             }

@@ -113,7 +113,6 @@ impl Settings {
         identity: Identity,
         service: Service,
     ) -> Result<Self, Error> {
-        check_library()?;
         let settings = Self {
             bootstrap_servers: bootstrap_servers.to_owned(),
             rotation: Rotation::new(properties),
@@ -200,7 +199,7 @@ impl Settings {
     }
 
     fn check_properties(&self) -> Result<(), Error> {
-        self.rotation.properties().iter().try_for_each(|(key, value)| check_property(key, value))?;
+        check_all(&self.rotation.properties())?;
         let configs = [self.producer(ShardId(0), RECORD_BYTES_MAX), self.consumer(ShardId(0)), self.admin()];
         configs
             .iter()
@@ -309,21 +308,13 @@ impl Settings {
         config.set("fetch.message.max.bytes", "8388608");
         config.set("queued.min.messages", "200000");
         config.set("queued.max.messages.kbytes", "131072");
+        // How far a standby is behind is told by these.
+        config.set("statistics.interval.ms", "1000");
         self.apply_user(&mut config);
-        // Uncommitted records are not what was told.
-        config.set("isolation.level", "read_committed");
-        // librdkafka wants a name before it lets partitions be assigned; no group is ever joined.
-        config.set("group.id", self.restore_group(shard));
-        // Nothing is stored at the broker: a restore always begins at the beginning.
-        config.set("enable.auto.commit", "false");
-        config.set("enable.auto.offset.store", "false");
+        // The end of a partition tells a standby that it is warm. It never ends a restore, which only the barrier does.
+        read_alone(&mut config, &self.restore_group(shard));
         // An offset out of range means that records vanished under us: that is an error, never a jump.
         config.set("auto.offset.reset", "error");
-        // Tells a standby that it is warm. It never ends a restore, which only the barrier does: it comes a fetch late.
-        config.set("enable.partition.eof", "true");
-        config.set("allow.auto.create.topics", "false");
-        // A flipped bit must be an error, not a story.
-        config.set("check.crcs", "true");
         config
     }
 
@@ -340,43 +331,93 @@ impl Settings {
     }
 
     fn common(&self, role: &str, shard: ShardId) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        // Logs go through our context to tracing; librdkafka's info level is start-up chatter.
-        config.set_log_level(RDKafkaLogLevel::Warning);
-        config.set("bootstrap.servers", &self.bootstrap_servers);
-        // Shown in the broker's logs, metrics and quotas.
-        config.set("client.id", format!("pod-monitor-{role}-{shard}"));
-        // A black-holed broker must not stall a commit for the default minute.
-        config.set("socket.timeout.ms", "3000");
-        config.set("socket.connection.setup.timeout.ms", "3000");
-        // Firewalls forget idle connections silently; keep-alive notices.
-        config.set("socket.keepalive.enable", "true");
-        // Small requests must leave at once.
-        config.set("socket.nagle.disable", "true");
-        // Dead connections come back in milliseconds first, then politely.
-        config.set("reconnect.backoff.ms", "20");
-        config.set("reconnect.backoff.max.ms", "1000");
-        config.set("retry.backoff.ms", "20");
-        config.set("retry.backoff.max.ms", "500");
-        // A moved leader or coordinator is learned from errors; this only bounds how stale an idle client gets.
-        config.set("topic.metadata.refresh.interval.ms", "60000");
-        // The broker closes idle connections; that is no news.
-        config.set("log.connection.close", "false");
-        // Numbers come from our own measurements.
-        config.set("statistics.interval.ms", "0");
-        config
+        common(&self.bootstrap_servers, &format!("pod-monitor-{role}-{shard}"))
     }
 
     fn apply_user(&self, config: &mut ClientConfig) {
-        let properties = self.rotation.properties();
-        for (key, value) in properties.iter() {
-            config.set(key, value);
-        }
-        // Who asks for librdkafka's debug lines wants to see them; ours are filtered by --log-level.
-        if properties.contains_key("debug") {
-            config.set_log_level(RDKafkaLogLevel::Debug);
-        }
+        apply(config, &self.rotation.properties());
     }
+}
+
+/// A reader of whole topics that never joins a group: what `verify` sees is what any consumer may see.
+///
+/// # Errors
+/// When a property is not the user's to set, or librdkafka does not take one.
+pub fn reader(bootstrap_servers: &str, properties: &BTreeMap<String, String>) -> Result<ClientConfig, Error> {
+    check_all(properties)?;
+    let mut config = common(bootstrap_servers, VERIFY);
+    // The end of a partition is told by the fetch after the last record.
+    config.set("fetch.wait.max.ms", "20");
+    // It may run beside a monitor, in the same container: what waits to be read is bounded, per partition too.
+    config.set("queued.max.messages.kbytes", "16384");
+    apply(&mut config, properties);
+    read_alone(&mut config, VERIFY);
+    // Retention may take records while they are read: what is there then begins later.
+    config.set("auto.offset.reset", "earliest");
+    Ok(config)
+}
+
+/// What `verify` calls itself.
+const VERIFY: &str = "pod-monitor-verify";
+
+/// A reader of committed records that is told the ends of its partitions, and leaves no trace at the broker.
+fn read_alone(config: &mut ClientConfig, name: &str) {
+    // Uncommitted records are not what was told.
+    config.set("isolation.level", "read_committed");
+    // librdkafka wants a name before it lets partitions be assigned; no group is ever joined.
+    config.set("group.id", name);
+    // Nothing is stored at the broker: reading always begins where we say.
+    config.set("enable.auto.commit", "false");
+    config.set("enable.auto.offset.store", "false");
+    // Comes with the fetch after the last record.
+    config.set("enable.partition.eof", "true");
+    config.set("allow.auto.create.topics", "false");
+    // A flipped bit must be an error, not a story.
+    config.set("check.crcs", "true");
+}
+
+fn apply(config: &mut ClientConfig, properties: &Properties) {
+    for (key, value) in properties {
+        config.set(key, value);
+    }
+    // Who asks for librdkafka's debug lines wants to see them; ours are filtered by --log-level.
+    if properties.contains_key("debug") {
+        config.set_log_level(RDKafkaLogLevel::Debug);
+    }
+}
+
+fn common(bootstrap_servers: &str, client_id: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    // Logs go through our context to tracing; librdkafka's info level is start-up chatter.
+    config.set_log_level(RDKafkaLogLevel::Warning);
+    config.set("bootstrap.servers", bootstrap_servers);
+    // Shown in the broker's logs, metrics and quotas.
+    config.set("client.id", client_id);
+    // A black-holed broker must not stall a commit for the default minute.
+    config.set("socket.timeout.ms", "3000");
+    config.set("socket.connection.setup.timeout.ms", "3000");
+    // Firewalls forget idle connections silently; keep-alive notices.
+    config.set("socket.keepalive.enable", "true");
+    // Small requests must leave at once.
+    config.set("socket.nagle.disable", "true");
+    // Dead connections come back in milliseconds first, then politely.
+    config.set("reconnect.backoff.ms", "20");
+    config.set("reconnect.backoff.max.ms", "1000");
+    config.set("retry.backoff.ms", "20");
+    config.set("retry.backoff.max.ms", "500");
+    // A moved leader or coordinator is learned from errors; this only bounds how stale an idle client gets.
+    config.set("topic.metadata.refresh.interval.ms", "60000");
+    // The broker closes idle connections; that is no news.
+    config.set("log.connection.close", "false");
+    // Numbers come from our own measurements.
+    config.set("statistics.interval.ms", "0");
+    config
+}
+
+/// What no client may be made without.
+fn check_all(properties: &Properties) -> Result<(), Error> {
+    check_library()?;
+    properties.iter().try_for_each(|(key, value)| check_property(key, value))
 }
 
 fn check_library() -> Result<(), Error> {

@@ -45,6 +45,10 @@ impl<W: Write + Send + 'static> Journals for Stdout<W> {
         Ok(Readiness::Warm)
     }
 
+    fn lag_records(&self, _: ShardId) -> Option<u64> {
+        None
+    }
+
     async fn open(&self, _: &Tenure) -> Result<(Self, Restored), OpenError> {
         let journal = Self { out: Arc::clone(&self.out), service: Arc::clone(&self.service) };
         Ok((journal, Restored::default()))

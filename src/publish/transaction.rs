@@ -36,7 +36,7 @@ use super::{
     settings::{RETRY_PAUSE, Settings, TRANSACTION_TIMEOUT},
     trace,
 };
-use crate::{leadership::tenure::ShardId, lifecycle::event::EventType, watch::pod::PodUid};
+use crate::{failpoint, leadership::tenure::ShardId, lifecycle::event::EventType, watch::pod::PodUid};
 
 /// A commit or abort that was answered later than this may have been asked for twice: not clean. librdkafka asks again
 /// by itself when a connection breaks, and tells nobody; but never within 80 % of its pause.
@@ -314,12 +314,20 @@ impl Publisher<'_> {
             self.sizes.len(),
             "INV-2: every record of a transaction is delivered before its commit is asked for"
         );
+        // Not of a barrier or a position: with events at stake.
+        let tells = !batch.events.is_empty();
+        if tells {
+            failpoint::reached("sent");
+        }
         let asked = crate::clock::monotonic();
         let mut clean = true;
         loop {
             // On the same call: a shorter limit would only leave the commit running in the background.
             match self.live.commit_transaction(left_of(began)) {
                 Ok(()) => {
+                    if tells {
+                        failpoint::reached("committed");
+                    }
                     self.acknowledged = Some(crate::clock::monotonic());
                     clean &= asked.elapsed() < ACK_MAX && !self.live.reports().disturbed();
                     return Verdict { result: Ok(()), clean };

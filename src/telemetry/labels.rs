@@ -9,7 +9,7 @@ use crate::{
         election::{Ended, GiveUp, Why},
         takeover::Leg,
     },
-    lifecycle::event::EventType,
+    lifecycle::event::{Cause, EventType},
 };
 
 /// An enum of label values: `Name { Variant = "text" }`.
@@ -24,7 +24,7 @@ macro_rules! label_values {
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// As it stands in the label.
-            pub fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
         }
@@ -206,6 +206,7 @@ macro_rules! label_sets {
 
 label_sets! {
     ByEventType { event_type: EventLabel }
+    ByCause { cause: CauseLabel }
     ByVerdict { verdict: Verdict }
     ByStatus { status: CaptureStatus }
     ByReason { reason: WatchRestart }
@@ -231,21 +232,22 @@ impl EncodeLabelValue for EventLabel {
     }
 }
 
+/// [`Cause`] as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct CauseLabel(pub(super) Cause);
+
+impl EncodeLabelValue for CauseLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        EncodeLabelValue::encode(&self.0.as_str(), encoder)
+    }
+}
+
 /// [`Leg`] as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct LegLabel(pub(super) Leg);
 
 impl EncodeLabelValue for LegLabel {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        let name = match self.0 {
-            Leg::Acquired => "acquired",
-            Leg::Fenced => "fenced",
-            Leg::Barrier => "barrier",
-            Leg::Restored => "restored",
-            Leg::Watching => "watching",
-            Leg::Reconciled => "reconciled",
-            Leg::FirstCommit => "first_commit",
-        };
-        EncodeLabelValue::encode(&name, encoder)
+        EncodeLabelValue::encode(&self.0.as_str(), encoder)
     }
 }

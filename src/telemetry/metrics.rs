@@ -9,11 +9,14 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{leadership::takeover::Leg, lifecycle::event::EventType};
+use crate::{
+    leadership::takeover::Leg,
+    lifecycle::event::{Cause, EventType},
+};
 
 use super::labels::{
-    ByDrift, ByEventType, ByFenceResult, ById, ByLeg, ByListResult, ByPart, ByReason, ByRole, ByStatus, ByTaken,
-    ByTenureEnd, ByVerdict, ByWatchEvent, EventLabel, LegLabel,
+    ByCause, ByDrift, ByEventType, ByFenceResult, ById, ByLeg, ByListResult, ByPart, ByReason, ByRole, ByStatus,
+    ByTaken, ByTenureEnd, ByVerdict, ByWatchEvent, CauseLabel, EventLabel, LegLabel,
 };
 pub use super::labels::{
     CaptureStatus, Drift, FenceResult, ListResult, MissingId, PodPart, Role, Taken, TenureEnd, Verdict, WatchEvent,
@@ -30,6 +33,7 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     registry: Registry,
     events: Family<ByEventType, Counter>,
+    failures: Family<ByCause, Counter>,
     transactions: Family<ByVerdict, Counter>,
     transaction_duration: Histogram,
     captures: Family<ByStatus, Counter>,
@@ -50,6 +54,8 @@ struct Inner {
     role: Family<ByRole, Gauge>,
     term: Gauge,
     standbys: Gauge,
+    standby_lag: Gauge,
+    takeover_gap: Histogram,
     takeover_duration: Family<ByLeg, Histogram, fn() -> Histogram>,
     otlp_export_failures: Counter,
 }
@@ -63,6 +69,7 @@ impl Metrics {
         let mut inner = Inner {
             registry: Registry::with_prefix("pod_monitor"),
             events: Family::default(),
+            failures: Family::default(),
             transactions: Family::default(),
             transaction_duration: Histogram::new(SECONDS),
             captures: Family::default(),
@@ -83,6 +90,8 @@ impl Metrics {
             role: Family::default(),
             term: Gauge::default(),
             standbys: Gauge::default(),
+            standby_lag: Gauge::default(),
+            takeover_gap: Histogram::new(SECONDS),
             takeover_duration: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             otlp_export_failures: Counter::default(),
         };
@@ -101,6 +110,11 @@ impl Metrics {
     /// Events of one type became visible.
     pub fn events_committed(&self, event_type: EventType, count: u64) {
         self.0.events.get_or_create(&ByEventType { event_type: EventLabel(event_type) }).inc_by(count);
+    }
+
+    /// An end became visible that was no success.
+    pub fn failure_committed(&self, cause: Cause) {
+        self.0.failures.get_or_create(&ByCause { cause: CauseLabel(cause) }).inc();
     }
 
     /// A transaction ended after `took`.
@@ -197,6 +211,16 @@ impl Metrics {
         self.0.standbys.set(gauge(standbys));
     }
 
+    /// This replica has so many records of the changelog yet to read.
+    pub fn set_standby_lag(&self, records: u64) {
+        self.0.standby_lag.set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// So long nobody told anything around a change of hands.
+    pub fn gap(&self, took: Duration) {
+        self.0.takeover_gap.observe(took.as_secs_f64());
+    }
+
     /// A leg of a take-over was reached so long after its beginning.
     pub fn taken_over(&self, leg: Leg, took: Duration) {
         self.0.takeover_duration.get_or_create(&ByLeg { leg: LegLabel(leg) }).observe(took.as_secs_f64());
@@ -229,6 +253,7 @@ impl Inner {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("events", "Events that became visible", self.events.clone());
+        r.register("failures", "Ends that were no success, by cause", self.failures.clone());
         r.register("transactions", "Transactions by how they ended", self.transactions.clone());
         r.register("transaction_duration_seconds", "From begin to verdict", self.transaction_duration.clone());
         r.register("captures", "Captures of output by how much was had", self.captures.clone());
@@ -254,6 +279,16 @@ impl Inner {
         r.register("term", "The shard's count of changes of hands", self.term.clone());
         r.register("standbys", "Replicas that stand by, as they tell this leader", self.standbys.clone());
         r.register(
+            "standby_lag_records",
+            "Records of the changelog that this standby has not read yet",
+            self.standby_lag.clone(),
+        );
+        r.register(
+            "takeover_gap_seconds",
+            "From the last sign of a holder until its successor's first commit",
+            self.takeover_gap.clone(),
+        );
+        r.register(
             "takeover_duration_seconds",
             "From the moment when the Lease could be had until each leg was reached",
             self.takeover_duration.clone(),
@@ -266,6 +301,9 @@ impl Inner {
     fn create_all_series(&self) {
         for event_type in EventType::ALL {
             drop(self.events.get_or_create(&ByEventType { event_type: EventLabel(event_type) }));
+        }
+        for cause in Cause::ALL {
+            drop(self.failures.get_or_create(&ByCause { cause: CauseLabel(cause) }));
         }
         Verdict::ALL.iter().for_each(|&verdict| drop(self.transactions.get_or_create(&ByVerdict { verdict })));
         CaptureStatus::ALL.iter().for_each(|&status| drop(self.captures.get_or_create(&ByStatus { status })));
@@ -291,6 +329,7 @@ mod tests {
         let text = Metrics::new().text().expect("metrics can be written");
         for series in [
             "pod_monitor_events_total{event_type=\"pod_scheduled\"} 0",
+            "pod_monitor_failures_total{cause=\"oom_killed\"} 0",
             "pod_monitor_transactions_total{verdict=\"committed\"} 0",
             "pod_monitor_transaction_duration_seconds_bucket{le=\"0.005\"} 0",
             "pod_monitor_captures_total{status=\"complete\"} 0",
@@ -306,6 +345,8 @@ mod tests {
             "pod_monitor_reconcile_runs_total 0",
             "pod_monitor_observed_to_committed_seconds_sum 0.0",
             "pod_monitor_fences_total{result=\"ok\"} 0",
+            "pod_monitor_standby_lag_records 0",
+            "pod_monitor_takeover_gap_seconds_count 0",
             "pod_monitor_otlp_export_failures_total 0",
             concat!("pod_monitor_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
@@ -319,6 +360,7 @@ mod tests {
         let metrics = Metrics::new();
         let clone = metrics.clone();
         clone.events_committed(EventType::PodTerminated, 3);
+        clone.failure_committed(Cause::NodeLost);
         clone.transaction_ended(Verdict::Fenced, Duration::from_millis(4));
         clone.capture_ended(CaptureStatus::Partial, Duration::from_secs(60));
         clone.set_tracked_pods(7);
@@ -326,6 +368,7 @@ mod tests {
         let text = metrics.text().expect("metrics can be written");
         for series in [
             "pod_monitor_events_total{event_type=\"pod_terminated\"} 3",
+            "pod_monitor_failures_total{cause=\"node_lost\"} 1",
             "pod_monitor_transactions_total{verdict=\"fenced\"} 1",
             "pod_monitor_transaction_duration_seconds_bucket{le=\"0.0025\"} 0",
             "pod_monitor_transaction_duration_seconds_bucket{le=\"0.005\"} 1",

@@ -295,9 +295,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.position_due = false;
         let mut batch = formed.batch;
         let told = batch.events.iter().map(|e| e.body.event_type()).collect();
+        let causes = batch.events.iter().filter_map(|e| e.body.cause()).collect();
         let holder = self.tenure.holder.clone();
         batch.position = Some(Position { term: self.term, holder, streams: self.table.positions() });
-        let ticket = Ticket { in_flight: formed.in_flight, told, oldest: formed.oldest, begun: Instant::now() };
+        let ticket = Ticket { in_flight: formed.in_flight, told, causes, oldest: formed.oldest, begun: Instant::now() };
         self.publishing.commit(batch, ticket);
     }
 
@@ -368,6 +369,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let metrics = &self.parts.metrics;
         metrics.transaction_ended(Verdict::Committed, ticket.begun.elapsed());
         ticket.told.iter().for_each(|event_type| metrics.events_committed(*event_type, 1));
+        ticket.causes.iter().for_each(|cause| metrics.failure_committed(*cause));
         ticket.oldest.inspect(|oldest| metrics.observed_to_committed(oldest.elapsed()));
         let wanted = self.table.committed(ticket.in_flight);
         self.claimed = true;

@@ -58,6 +58,8 @@ pub(super) struct Ticket {
     pub(super) in_flight: InFlight,
     /// Events by type, for counting.
     pub(super) told: Vec<crate::lifecycle::event::EventType>,
+    /// Causes of the failures among them, for counting.
+    pub(super) causes: Vec<crate::lifecycle::event::Cause>,
     /// When the oldest observation in it was read.
     pub(super) oldest: Option<Instant>,
     /// When the commit was asked for.
@@ -301,6 +303,10 @@ mod tests {
     impl Journals for Aging {
         type Journal = Aged;
 
+        fn lag_records(&self, _: ShardId) -> Option<u64> {
+            None
+        }
+
         fn stand_by(&self, _: ShardId) -> Result<(), OpenError> {
             Ok(())
         }
@@ -318,7 +324,8 @@ mod tests {
     }
 
     fn ticket() -> Ticket {
-        Ticket { in_flight: InFlight::default(), told: Vec::new(), oldest: None, begun: Instant::now() }
+        let (told, causes) = (Vec::new(), Vec::new());
+        Ticket { in_flight: InFlight::default(), told, causes, oldest: None, begun: Instant::now() }
     }
 
     #[tokio::test]

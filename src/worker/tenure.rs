@@ -56,12 +56,14 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         for (leg, took) in &report.legs {
             self.parts.metrics.taken_over(*leg, *took);
         }
+        self.parts.metrics.gap(report.gap());
         let ms = |leg| report.ms(leg);
         tracing::info!(
             shard = %self.tenure.shard,
             holder = self.tenure.holder,
             term = self.term,
             why = ?report.why,
+            gap_ms = report.gap_ms(),
             acquired_ms = ms(Leg::Acquired),
             fenced_ms = ms(Leg::Fenced),
             barrier_ms = ms(Leg::Barrier),
@@ -75,6 +77,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
     pub(super) fn show(&self, role: Role) {
         self.parts.metrics.set_role(role);
+        // Whoever leads has read all there is.
+        self.parts.metrics.set_standby_lag(0);
         self.parts.metrics.set_term(self.term);
         let shard = ShardStatus {
             shard: self.tenure.shard.0,

@@ -7,6 +7,7 @@
     reason = "test tooling measures and waits on the real clock; nothing here decides for the service"
 )]
 
+pub mod chart;
 #[cfg(feature = "clients")]
 pub mod clients;
 #[cfg(feature = "clients")]

@@ -20,5 +20,6 @@ mod reset;
 mod rights;
 mod rivals;
 mod start;
+mod stopping;
 mod story;
 mod tampered;

@@ -55,6 +55,9 @@ async fn a_pod_first_seen_at_its_end_tells_the_whole_story_with_its_times() -> R
     let end = &told[2].value;
     ensure!(end["exit_code"] == 3 && end["cause"] == "exit_code" && end["error_type"] == "script_error", "{end}");
     ensure!(end["attempt_started"] == true && end["retryable"] == false, "{end}");
+    // Counted when the commit is answered, which may be after others see it.
+    let failures = || monitor.metric(r#"pod_monitor_failures_total{cause="exit_code"}"#);
+    until(LIMIT, "the failure is counted by its cause", async || Ok((failures()? == 1.0).then_some(()))).await?;
     drop(monitor);
     bench.close().await
 }

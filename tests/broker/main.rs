@@ -19,3 +19,4 @@ mod story;
 mod support;
 mod topics;
 mod transactions;
+mod verify;

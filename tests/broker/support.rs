@@ -65,8 +65,14 @@ pub(crate) fn settings_of(identity: Identity) -> Settings {
 
 /// Settings by which these servers are asked.
 pub(crate) fn settings_at(servers: &str, identity: Identity) -> Settings {
-    let (events, changelog) = (format!("{}.events", identity.lease_name), format!("{}.changelog", identity.lease_name));
-    Settings::new(servers, BTreeMap::new(), &events, &changelog, identity, service()).unwrap()
+    let events = format!("{}.events", identity.lease_name);
+    settings_telling(servers, identity, &events)
+}
+
+/// The same, with events in the topics of this pattern.
+pub(crate) fn settings_telling(servers: &str, identity: Identity, events: &str) -> Settings {
+    let changelog = format!("{}.changelog", identity.lease_name);
+    Settings::new(servers, BTreeMap::new(), events, &changelog, identity, service()).unwrap()
 }
 
 /// Settings of an installation of its own, whose topics exist.

@@ -1,8 +1,13 @@
-//! The image and deploy/ on a real cluster: the monitor as a Deployment with the Roles of deploy/kustomize.
+//! The image and deploy/ on a real cluster: the monitor as a Deployment with the Roles of deploy/kustomize, and as a
+//! release of the chart.
 //!
 //! Needs the whole local stack; run by `cargo xtask test --suite deploy`. Builds the image itself.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test, like the test itself")]
 
+mod alerts;
+mod chart;
+mod release;
+mod same;
 mod support;
 
 use std::time::Duration;

@@ -211,8 +211,18 @@ impl Drop for Installation {
     }
 }
 
-fn watched(name: &str) -> String {
+pub(crate) fn watched(name: &str) -> String {
     format!("{name}-watched")
+}
+
+/// A namespace that admits only pods of Pod Security `restricted`, and says what it would not.
+pub(crate) fn restricted_namespace(name: &str) -> Value {
+    let labels = json!({
+        "pod-security.kubernetes.io/enforce": "restricted",
+        "pod-security.kubernetes.io/warn": "restricted",
+        "pod-security.kubernetes.io/audit": "restricted",
+    });
+    json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels } })
 }
 
 /// An overlay in the shape of overlays/example. JSON is YAML, too.
@@ -220,12 +230,7 @@ fn write_overlay(dir: &Path, name: &str, endpoints: &Endpoints, lacking: Lacking
     fs::create_dir_all(dir.join("monitor"))?;
     fs::create_dir_all(dir.join("watched"))?;
     let write = |file: &str, value: Value| fs::write(dir.join(file), value.to_string());
-    let namespace = |name: &str, labels: Value| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels } });
-    let restricted = json!({
-        "pod-security.kubernetes.io/enforce": "restricted",
-        "pod-security.kubernetes.io/warn": "restricted",
-    });
-    write("namespace.yaml", namespace(name, restricted))?;
+    write("namespace.yaml", restricted_namespace(name))?;
     write("kustomization.yaml", json!({ "resources": ["namespace.yaml", "monitor", "watched"] }))?;
     let bases = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kustomize");
     // Of the whole cluster, so their names must be this test's own.
@@ -277,7 +282,7 @@ fn write_overlay(dir: &Path, name: &str, endpoints: &Endpoints, lacking: Lacking
 }
 
 /// kustomize takes no absolute paths.
-fn relative(from: &Path, to: &Path) -> Result<PathBuf> {
+pub(crate) fn relative(from: &Path, to: &Path) -> Result<PathBuf> {
     let (from, to) = (fs::canonicalize(from)?, fs::canonicalize(to)?);
     let up: PathBuf = from.components().skip(1).map(|_| "..").collect();
     Ok(up.join(to.strip_prefix("/")?))

@@ -1,6 +1,7 @@
 //! What a publication and a capture look like in the traces, at a receiver that speaks OTLP over HTTP.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
@@ -51,6 +52,21 @@ impl Receiver {
         Ok(())
     }
 
+    /// The trace ids of all spans of this name: field 1 of a Span, 16 bytes, a little before its name.
+    fn traces_of(&self, name: &str) -> BTreeSet<Vec<u8>> {
+        const FIELD: [u8; 2] = [0x0a, 16];
+        /// Between them: the span's own id, its parent's, flags and state.
+        const BETWEEN_MAX: usize = 64;
+        let (bytes, name) = (self.0.lock().unwrap(), span_name(name));
+        let found = bytes.windows(name.len()).enumerate().filter(|(_, window)| *window == name).map(|(at, _)| at);
+        let trace = |at: usize| {
+            let from = at.saturating_sub(BETWEEN_MAX);
+            let field = bytes[from..at].windows(2).rposition(|window| window == FIELD)? + from + 2;
+            Some(bytes.get(field..field + 16)?.to_vec())
+        };
+        found.filter_map(trace).collect()
+    }
+
     fn has(&self, wanted: &[u8]) -> bool {
         self.0.lock().unwrap().windows(wanted.len()).any(|window| window == wanted)
     }
@@ -83,10 +99,14 @@ async fn a_publication_and_a_capture_are_spans_and_events_name_their_trace() -> 
     }
     until(LIMIT, "the event's trace has arrived", async || Ok(receiver.has(&trace).then_some(()))).await?;
     // It took its shard over: one trace, a span for each leg.
-    for name in ["take over", "acquire", "fence", "barrier", "restore", "list"] {
-        let look = async || Ok(receiver.has(&span_name(name)).then_some(()));
-        until(LIMIT, &format!("the span {name} of the take-over has arrived"), look).await?;
+    let legs = ["noticed", "acquire", "fence", "barrier", "restore", "list", "reconcile", "first commit"];
+    let look = async || Ok(receiver.traces_of("take over").pop_first());
+    let take_over = until(LIMIT, "the span of the take-over has arrived", look).await?;
+    for name in legs {
+        let look = async || Ok(receiver.traces_of(name).contains(&take_over).then_some(()));
+        until(LIMIT, &format!("the span {name} has arrived in the trace of the take-over"), look).await?;
     }
+    assert!(!receiver.traces_of("capture").contains(&take_over), "another trace");
     // Bodies of logs never reach a span.
     until(Duration::from_secs(5), "the pod's uid has arrived", async || Ok(receiver.has(uid.as_bytes()).then_some(())))
         .await?;

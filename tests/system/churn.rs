@@ -87,6 +87,9 @@ async fn killed_at_random_moments_it_tells_the_same_story() {
         let wrong = faults(&truth, history);
         assert!(wrong.is_empty(), "the {run} run:\n{}", wrong.join("\n"));
     }
+    for launch in [&quiet, &killed] {
+        println!("{}", launch.verify().unwrap());
+    }
     let differing = differences(&stories(&quiet_history), &stories(&killed_history));
     assert!(differing.is_empty(), "ids, order and verdicts per execution differ:\n{}", differing.join("\n"));
     cluster.remove_namespace().await.unwrap();

@@ -15,6 +15,7 @@ use testkit::{
         lives::{complete, faults, live},
         monitor::Launch,
         replicas::{Fault, Replicas},
+        until,
     },
     stack::Endpoints,
 };
@@ -72,6 +73,9 @@ async fn sixty_changes_of_hands_lose_nothing_and_double_nothing() {
     let wrong = faults(&truth, &history);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     by_the_fast_ways(&replicas);
+    measured(&mut replicas).await;
+    // A second opinion, while three replicas go on.
+    println!("{}", launch.verify().unwrap());
     replicas.stop(LIMIT).await.unwrap();
     cluster.remove_namespace().await.unwrap();
 }
@@ -89,6 +93,30 @@ fn by_the_fast_ways(replicas: &Replicas) {
     assert!(taken[0] >= 20, "24 were killed, {} were noticed by their death", taken[0]);
     assert!(taken[1] >= 24, "24 were stopped, {} Leases were taken released", taken[1]);
     assert!(gave_up >= 3, "4 were cut off from Kafka, {gave_up} gave up");
+}
+
+/// The metrics of a change of hands have values, not only names.
+async fn measured(replicas: &mut Replicas) {
+    replicas.ready(LIMIT).await.unwrap();
+    let (leader, _) = replicas.leader("").await.unwrap();
+    let of_leader = |series: &str| replicas.all()[leader].running.as_ref().unwrap().metric(series).unwrap();
+    assert_eq!(replicas.sum("pod_monitor_role{role=\"live\"}"), 1.0);
+    assert!(of_leader("pod_monitor_term") >= 60.0, "{}", of_leader("pod_monitor_term"));
+    // Each replica counts from its last start: the leader has taken over since.
+    for leg in ["acquired", "fenced", "barrier", "restored", "watching", "reconciled", "first_commit"] {
+        let series = format!("pod_monitor_takeover_duration_seconds_count{{leg=\"{leg}\"}}");
+        assert!(of_leader(&series) >= 1.0, "{series}");
+    }
+    assert!(of_leader("pod_monitor_takeover_gap_seconds_count") >= 1.0);
+    assert!(of_leader("pod_monitor_takeover_gap_seconds_sum") > 0.0);
+    let settled = async || {
+        let standbys = (0..replicas.all().len()).filter(|index| *index != leader);
+        let lag = |index: usize| replicas.all()[index].running.as_ref()?.metric("pod_monitor_standby_lag_records").ok();
+        Ok((standbys.filter_map(lag).filter(|lag| *lag <= 2.0).count() == 2).then_some(()))
+    };
+    until(LIMIT, "both standbys have read what there is", settled).await.unwrap();
+    let standing_by = async || Ok((of_leader("pod_monitor_standbys") == 2.0).then_some(()));
+    until(LIMIT, "both standbys say so", standing_by).await.unwrap();
 }
 
 /// All faults, in an order that the seed decides.

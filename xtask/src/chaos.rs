@@ -8,45 +8,52 @@ use testkit::stack::{Options, Packages, Profile, Stack};
 
 use crate::{claim, suites};
 
-/// Kill leaders on the local stack while pods live and end, and judge what a consumer saw.
+/// Break the monitor and what it depends on, on the local stack, while pods live and end; judge what a consumer saw.
 ///
-/// Exit code 1 when an event is lost, doubled, out of order or torn.
+/// Each kind of fault comes once, then leaders are killed most of the time. Exit code 1 when an event is lost, doubled, out
+/// of order or torn.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask chaos\n  \
+    cargo xtask chaos --kills 100 --report chaos.html\n  \
     cargo xtask chaos --minutes 30 --every 10\n  \
-    cargo xtask chaos --report chaos-report.md")]
+    cargo xtask chaos --fault kill-kafka --fault pause-etcd --seed 42    # a wrong name lists them")]
 pub(crate) struct Chaos {
-    /// How long faults go on.
+    /// How long faults go on, at least.
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
+    /// Leaders to be killed, at least.
+    #[arg(long, default_value_t = 0)]
+    kills: usize,
     /// Seconds between two faults, at most.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 1.0)]
     every: f64,
-    /// Write the report to this file, too.
-    #[arg(long, value_name = "FILE")]
-    report: Option<std::path::PathBuf>,
-    /// The monitor as it is released; its build takes minutes.
+    /// Only this kind of fault; repeatable.
+    #[arg(long, value_name = "KIND")]
+    fault: Vec<String>,
+    /// Repeats the order of faults of an earlier run.
     #[arg(long)]
-    release: bool,
+    seed: Option<u64>,
+    /// Write a page with a timeline to this file.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<std::path::PathBuf>,
 }
 
 impl Chaos {
     pub(crate) fn run(self) -> Result<()> {
         Packages::ensure()?;
         claim::target_dir()?;
-        let profile = if self.release { "release" } else { "debug" };
         let mut build = suites::cargo(&["build", "--locked", "--workspace", "--bins", "--features", "testkit/clients"]);
-        if self.release {
-            build.arg("--release");
-        }
         build.current_dir(suites::workspace()).env("CARGO_TARGET_DIR", suites::target_dir()?);
         anyhow::ensure!(build.status().context("run cargo")?.success(), "it does not compile");
         let stack = Stack::boot(Options::new(Profile::Full))?;
-        let programs = suites::target_dir()?.join(profile);
+        let programs = suites::target_dir()?.join("debug");
         let mut chaos = Command::new(programs.join("chaos"));
         chaos.arg("--monitor").arg(programs.join("pod-monitor"));
         chaos.args(["--minutes", &self.minutes.to_string(), "--every", &self.every.to_string()]);
+        chaos.args(["--kills", &self.kills.to_string(), "--about", &about()?]);
+        chaos.args(self.fault.iter().flat_map(|kind| ["--fault", kind]));
+        chaos.args(self.seed.iter().flat_map(|seed| ["--seed".to_owned(), seed.to_string()]));
         if let Some(report) = &self.report {
             chaos.arg("--report").arg(report);
         }
@@ -59,4 +66,16 @@ impl Chaos {
         }
         Ok(())
     }
+}
+
+/// When, which commit, which machine.
+fn about() -> Result<String> {
+    let said = |program: &str, arguments: &[&str]| -> Result<String> {
+        let output = Command::new(program).args(arguments).current_dir(suites::workspace()).output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let date = said("date", &["--utc", "+%Y-%m-%d %H:%M UTC"])?;
+    let commit = said("git", &["rev-parse", "--short", "HEAD"])?;
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    Ok(format!("{date}, commit {commit}, {cores} cores, debug build, everything on one machine"))
 }

@@ -5,6 +5,7 @@
 
 mod bench;
 mod chaos;
+mod chart;
 mod claim;
 mod demo;
 mod deny;
@@ -42,6 +43,8 @@ enum Command {
     BuildStack,
     /// Build the image of the monitor, and load it into a local stack.
     Image(image::Image),
+    /// Write the files of deploy/ that are made of others: the chart's README, alerts and dashboard in chart and kustomize.
+    Chart,
     /// Run the test suites, those against real servers on a stack booted for the run.
     Test(test::Test),
     /// Kill leaders while pods live and end, and judge what a consumer saw.
@@ -72,6 +75,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(demo) => demo.run(),
         Command::BuildStack => stack::build(),
         Command::Image(image) => image.run(),
+        Command::Chart => chart::write(),
         Command::Test(test) => test.run(),
         Command::Sim(sim) => sim.run(),
         Command::Bench(bench) => bench.run(),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Result, bail};
 use testkit::stack::Endpoints;
@@ -23,7 +24,7 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Fmt,
         Self::Clippy,
         Self::Deny,
@@ -35,6 +36,7 @@ impl Suite {
         Self::Target("kubelet"),
         Self::Target("deploy"),
         Self::Target("system"),
+        Self::Target("chaos"),
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -57,6 +59,8 @@ impl Suite {
             Self::Clippy | Self::Core | Self::Stack => 90,
             Self::Target("system") => 240,
             Self::Sim => 240,
+            // A hundred killed leaders, and every other fault once.
+            Self::Target("chaos") => 360,
             // The image is built in it, too.
             Self::Target("deploy") => 240,
             // Tests that break a server of their own take turns; brokers are paused beyond the time of a transaction.
@@ -113,7 +117,7 @@ impl Suite {
             }
             Self::Core => {
                 let mut commands = vec![cargo_test(&["--lib", "--bins", "--no-fail-fast"])];
-                commands.extend(["laws", "tidy", "cli", "run"].map(|name| cargo_test(&["--test", name])));
+                commands.extend(["laws", "tidy", "cli", "run", "monitoring"].map(|name| cargo_test(&["--test", name])));
                 commands
             }
             Self::Sim => vec![cargo_test(&["--test", "sim"])],
@@ -136,9 +140,15 @@ pub(crate) struct Options {
     pub(crate) advisories: bool,
 }
 
-/// The repository.
+/// The repository: that of the `cargo xtask` which was typed. A checkout that shares our target directory may have
+/// compiled this program.
 pub(crate) fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    static XTASK: OnceLock<PathBuf> = OnceLock::new();
+    let xtask = XTASK.get_or_init(|| {
+        let typed = std::env::var_os("CARGO_MANIFEST_DIR").filter(|dir| !dir.is_empty());
+        typed.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+    });
+    xtask.parent().unwrap_or(Path::new("."))
 }
 
 /// Where cargo builds: as told, else in the user's cache, so that a fresh clone finds its dependencies built.

@@ -103,6 +103,15 @@ impl Cluster {
         }
     }
 
+    /// What the node has of a pod's log, of one stream (`Stdout`, `Stderr`).
+    ///
+    /// # Errors
+    /// When the API server or the kubelet does not answer.
+    pub async fn log(&self, name: &str, stream: &str) -> Result<String> {
+        let request = format!("/api/v1/namespaces/{}/pods/{name}/log?stream={stream}", self.namespace);
+        Ok(self.client.request_text(Request::get(request).body(Vec::new())?).await?)
+    }
+
     /// Names of all pods here.
     ///
     /// # Errors

@@ -154,6 +154,7 @@ impl History {
             while !arrived.is_closed() {
                 let read = match self.consumer.poll(ARRIVAL_POLL) {
                     None | Some(Err(KafkaError::PartitionEOF(_))) => continue,
+                    Some(Err(error)) if is_away(&error) => continue,
                     Some(Ok(message)) => record(&message),
                     Some(Err(error)) => Err(error.into()),
                 };

@@ -129,6 +129,25 @@ impl Launch {
     }
 }
 
+impl Launch {
+    /// What `pod-monitor verify` says of this monitor's topics: a second opinion, by the monitor's own types.
+    ///
+    /// # Errors
+    /// When it finds anything wrong, or cannot read the topics; with what it says.
+    pub fn verify(&self) -> Result<String> {
+        let mut command = Command::new(&self.program);
+        command.arg("verify").stdin(Stdio::null());
+        for flag in ["--kafka", "--events-topic", "--changelog-topic"] {
+            command.args([flag, self.argument(flag).with_context(|| format!("the launch sets {flag}"))?]);
+        }
+        let output = command.output().context("run verify")?;
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let (said, errors) = (text(&output.stdout), text(&output.stderr));
+        anyhow::ensure!(output.status.success(), "verify ends with {}:\n{said}{errors}", output.status);
+        Ok(said)
+    }
+}
+
 fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     Ok(listener.local_addr()?)

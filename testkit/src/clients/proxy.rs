@@ -1,6 +1,8 @@
-//! A TCP proxy that can be cut: connections stay open and no byte passes, as behind a firewall that drops packets.
+//! A TCP proxy whose two directions can be cut or slowed by themselves: connections stay open and no byte passes, as
+//! behind a firewall that drops packets. It can also break every connection, or die like the server behind it.
 
 use std::{
+    collections::HashMap,
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
     sync::{
@@ -8,6 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -23,21 +26,67 @@ pub struct Proxy {
     link: Arc<Link>,
 }
 
+/// Which bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// From the client to the server: requests.
+    There,
+    /// From the server to the client: answers.
+    Back,
+}
+
+/// How bytes pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Passage {
+    /// At once.
+    #[default]
+    Open,
+    /// Each piece this much later than the one before it.
+    Slow(Duration),
+    /// Not at all, until it is open again.
+    Cut,
+}
+
 /// The link behind it.
 #[derive(Debug, Default)]
 struct Link {
-    cut: Mutex<bool>,
-    healed: Condvar,
+    there: Way,
+    back: Way,
     dead: AtomicBool,
-    /// Both ends of every connection.
-    ends: Mutex<Vec<TcpStream>>,
+    /// Both ends of every connection that stands.
+    ends: Mutex<HashMap<u64, [TcpStream; 2]>>,
+}
+
+#[derive(Debug, Default)]
+struct Way {
+    passage: Mutex<Passage>,
+    changed: Condvar,
+}
+
+impl Way {
+    fn set(&self, passage: Passage) {
+        *self.passage.lock().unwrap_or_else(PoisonError::into_inner) = passage;
+        self.changed.notify_all();
+    }
+
+    /// Holds up a piece as the passage says.
+    fn pass(&self) {
+        let passage = self.passage.lock().unwrap_or_else(PoisonError::into_inner);
+        let cut = |passage: &mut Passage| *passage == Passage::Cut;
+        let passage = self.changed.wait_while(passage, cut).unwrap_or_else(PoisonError::into_inner);
+        if let Passage::Slow(pause) = *passage {
+            let slow = |passage: &mut Passage| *passage == Passage::Slow(pause);
+            drop(self.changed.wait_timeout_while(passage, pause, slow).unwrap_or_else(PoisonError::into_inner));
+        }
+    }
 }
 
 impl Link {
-    /// Waits while the link is cut.
-    fn pass(&self) {
-        let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.healed.wait_while(cut, |cut| *cut).unwrap_or_else(PoisonError::into_inner));
+    fn way(&self, direction: Direction) -> &Way {
+        match direction {
+            Direction::There => &self.there,
+            Direction::Back => &self.back,
+        }
     }
 }
 
@@ -51,11 +100,13 @@ impl Proxy {
         let (address, link) = (listener.local_addr()?, Arc::new(Link::default()));
         let (behind, target) = (Arc::clone(&link), target.to_owned());
         thread::Builder::new().name("proxy".into()).spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
+            for (number, client) in (0..).zip(listener.incoming()) {
                 if behind.dead.load(Ordering::SeqCst) {
                     return;
                 }
-                connect(client, target.clone(), Arc::clone(&behind));
+                // A client that was gone before it was taken in, or too many open files for a moment.
+                let Ok(client) = client else { continue };
+                connect(number, client, target.clone(), Arc::clone(&behind));
             }
         })?;
         Ok(Self { address, link })
@@ -69,9 +120,29 @@ impl Proxy {
         kubeconfig_through(self.address, endpoints, name)
     }
 
+    /// From now on bytes pass like this in one direction; what waited goes on when it is open.
+    pub fn set(&self, direction: Direction, passage: Passage) {
+        self.link.way(direction).set(passage);
+    }
+
     /// From now on nothing passes, in either direction; connections stay open, and new ones are taken.
     pub fn cut(&self) {
-        *self.link.cut.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.set(Direction::There, Passage::Cut);
+        self.set(Direction::Back, Passage::Cut);
+    }
+
+    /// From now on everything passes again, also what waited.
+    pub fn heal(&self) {
+        self.set(Direction::There, Passage::Open);
+        self.set(Direction::Back, Passage::Open);
+    }
+
+    /// Breaks every connection that there is; new ones are taken.
+    pub fn reset(&self) {
+        for (_, ends) in self.link.ends.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            // One that is closed already is as good.
+            ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
+        }
     }
 
     /// Closes all connections and refuses new ones, for good: as if the server's process had died.
@@ -82,17 +153,8 @@ impl Proxy {
         self.link.dead.store(true, Ordering::SeqCst);
         // Wakes the thread that listens, which then lets go of the address.
         drop(TcpStream::connect(self.address).context("wake the proxy")?);
-        for end in self.link.ends.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // One that is closed already is as good.
-            drop(end.shutdown(Shutdown::Both));
-        }
+        self.reset();
         Ok(())
-    }
-
-    /// From now on everything passes again, also what waited.
-    pub fn heal(&self) {
-        *self.link.cut.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.link.healed.notify_all();
     }
 }
 
@@ -112,9 +174,9 @@ pub fn kubeconfig_through(address: SocketAddr, endpoints: &Endpoints, name: &str
 }
 
 /// A connection on threads of its own: a cut link holds them up.
-fn connect(client: TcpStream, target: String, link: Arc<Link>) {
+fn connect(number: u64, client: TcpStream, target: String, link: Arc<Link>) {
     thread::spawn(move || {
-        link.pass();
+        link.there.pass();
         // A server that is not there is seen by the client as a connection that ends.
         let Ok(server) = TcpStream::connect(&target) else { return };
         // Small requests must leave at once, as they do without us.
@@ -123,24 +185,25 @@ fn connect(client: TcpStream, target: String, link: Arc<Link>) {
         }
         let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { return };
         if let (Ok(client), Ok(server)) = (client.try_clone(), server.try_clone()) {
-            link.ends.lock().unwrap_or_else(PoisonError::into_inner).extend([client, server]);
+            link.ends.lock().unwrap_or_else(PoisonError::into_inner).insert(number, [client, server]);
         }
         let back = Arc::clone(&link);
-        thread::spawn(move || copy(server_too, client_too, &back));
-        copy(client, server, &link);
+        thread::spawn(move || copy(server_too, client_too, &back.back));
+        copy(client, server, &link.there);
+        link.ends.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
     });
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream, link: &Link) {
+fn copy(mut from: TcpStream, mut to: TcpStream, way: &Way) {
     let mut bytes = [0; 16 * 1024];
     // Either end closing is the normal end of a connection.
     while let Ok(count @ 1..) = from.read(&mut bytes) {
-        link.pass();
+        way.pass();
         if to.write_all(&bytes[..count]).is_err() {
             break;
         }
     }
-    link.pass();
+    way.pass();
     // The other direction ends by itself where its end is closed.
     drop(to.shutdown(Shutdown::Both));
     drop(from.shutdown(Shutdown::Both));
@@ -148,17 +211,38 @@ fn copy(mut from: TcpStream, mut to: TcpStream, link: &Link) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    #[test]
-    fn a_cut_proxy_passes_nothing_until_it_is_healed() {
+    /// A proxy, a client at it, and what came out behind it.
+    fn open() -> (Proxy, TcpStream, TcpStream) {
         let server = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let target = server.local_addr().expect("bound").to_string();
         let proxy = Proxy::open("127.0.0.1:0", &target).expect("a proxy");
-        let mut client = TcpStream::connect(proxy.address).expect("it listens");
-        let (mut behind, _) = server.accept().expect("passed on");
+        let client = TcpStream::connect(proxy.address).expect("it listens");
+        let (behind, _) = server.accept().expect("passed on");
+        (proxy, client, behind)
+    }
+
+    #[test]
+    fn one_direction_is_cut_or_slow_by_itself_and_a_reset_ends_both() {
+        let (proxy, mut client, mut behind) = open();
+        let mut byte = [0];
+        proxy.set(Direction::Back, Passage::Cut);
+        client.write_all(b"a").expect("open");
+        behind.read_exact(&mut byte).expect("requests pass");
+        behind.write_all(b"b").expect("open");
+        client.set_read_timeout(Some(Duration::from_millis(300))).expect("set");
+        assert!(client.read_exact(&mut byte).is_err(), "answers do not");
+        proxy.set(Direction::Back, Passage::Slow(Duration::from_millis(200)));
+        client.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+        client.read_exact(&mut byte).expect("late, but it comes");
+        proxy.reset();
+        assert_eq!(client.read(&mut byte).expect("an end"), 0);
+    }
+
+    #[test]
+    fn a_cut_proxy_passes_nothing_until_it_is_healed() {
+        let (proxy, mut client, mut behind) = open();
         let mut byte = [0];
         client.write_all(b"a").expect("open");
         behind.read_exact(&mut byte).expect("passed on");

@@ -139,6 +139,11 @@ impl Replicas {
         &self.replicas
     }
 
+    /// One of them, to do something to.
+    pub fn one(&mut self, index: usize) -> &mut Replica {
+        &mut self.replicas[index]
+    }
+
     /// `spec.holderIdentity` of the Lease; empty if nobody holds it.
     ///
     /// # Errors
@@ -257,7 +262,11 @@ impl Replicas {
 }
 
 impl Replica {
-    fn ways(&self) -> Result<&Ways> {
+    /// Its ways to its servers.
+    ///
+    /// # Errors
+    /// When they cannot be cut.
+    pub fn ways(&self) -> Result<&Ways> {
         self.ways.as_ref().context("the ways of these replicas cannot be cut")
     }
 }

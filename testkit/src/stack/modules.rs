@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::process::checked;
-use super::versions::{CONTAINERD, ETCD, KUBERNETES, RUNC};
+use super::versions::{CONTAINERD, ETCD, HELM, KUBERNETES, RUNC};
 
 const GO: &str = "1.26.0";
 
@@ -28,7 +28,9 @@ pub fn regenerate(dir: &Path) -> Result<()> {
     let containers = format!(
         "module containers\n\ngo {GO}\n\nrequire (\n\tgithub.com/containerd/containerd/v2 v{CONTAINERD}\n\tgithub.com/opencontainers/runc v{RUNC}\n)\n"
     );
-    tidy(&dir.join("containers"), &containers)
+    tidy(&dir.join("containers"), &containers)?;
+    let helm = format!("module helm\n\ngo {GO}\n\nrequire helm.sh/helm/v4 v{HELM}\n");
+    tidy(&dir.join("helm"), &helm)
 }
 
 /// The modules that Kubernetes develops in its own repository.

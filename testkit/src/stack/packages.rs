@@ -20,6 +20,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("golang-go", "building Kubernetes"),
     ("iproute2", "veth pairs"),
     ("iptables", "the API server's service address"),
+    ("libfaketime", "a wall clock that jumps"),
     ("libc6-dev", "the pause program, runc"),
     ("libseccomp-dev", "runc"),
     ("libssl-dev", "librdkafka"),
@@ -91,7 +92,7 @@ fn missing(packages: &[(&'static str, &str)]) -> Result<Vec<&'static str>> {
     Ok(packages.iter().map(|(name, _)| *name).filter(|name| !installed.contains(name) && !has_program(name)).collect())
 }
 
-fn apt_get() -> Command {
+pub(crate) fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive").arg("--quiet=2");
     command

@@ -17,6 +17,8 @@ pub const CONTAINERD: &str = "2.4.2";
 pub const RUNC: &str = "1.5.2";
 /// The Kafka broker (one node, KRaft).
 pub const KAFKA: &str = "4.1.0";
+/// Helm: no part of the stack, but of the tests of the chart.
+pub const HELM: &str = "4.3.1";
 
 pub(crate) const KUBERNETES_MODULE: Module = Module {
     name: "kubernetes",
@@ -27,6 +29,11 @@ pub(crate) const CONTAINERS_MODULE: Module = Module {
     name: "containers",
     go_mod: include_str!("../../stack-modules/containers/go.mod"),
     go_sum: include_str!("../../stack-modules/containers/go.sum"),
+};
+pub(crate) const HELM_MODULE: Module = Module {
+    name: "helm",
+    go_mod: include_str!("../../stack-modules/helm/go.mod"),
+    go_sum: include_str!("../../stack-modules/helm/go.sum"),
 };
 pub(crate) const KAFKA_POM: &str = include_str!("../../stack-modules/kafka/pom.xml");
 pub(crate) const PID1_SOURCE: &str = include_str!("scripts/pid1.c");
@@ -82,6 +89,7 @@ mod tests {
             (&KUBERNETES_MODULE, "go.etcd.io/etcd/server/v3", ETCD),
             (&CONTAINERS_MODULE, "github.com/containerd/containerd/v2", CONTAINERD),
             (&CONTAINERS_MODULE, "github.com/opencontainers/runc", RUNC),
+            (&HELM_MODULE, "helm.sh/helm/v4", HELM),
         ] {
             let line = format!("{path} v{version}\n");
             assert!(module.go_mod.contains(&line), "{} does not require {}", module.name, line.trim());

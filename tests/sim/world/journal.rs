@@ -175,6 +175,10 @@ impl Journals for Kafka {
         Ok(if caught_up { Readiness::Warm } else { behind() })
     }
 
+    fn lag_records(&self, _: ShardId) -> Option<u64> {
+        None
+    }
+
     async fn open(&self, tenure: &Tenure) -> Result<(Told, Restored), OpenError> {
         self.wire.world.acts(&self.wire.process, tenure);
         let (mut told, restored) = self.take_over(tenure).await?;

@@ -57,7 +57,7 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
         captures_per_node_max: 4,
     };
     let (began, skew) = (world.began, process.skew_ms);
-    let identity = identity();
+    let (identity, peers) = (identity(), Peers::default());
     let parts = Parts {
         journals: Arc::new(Kafka::new(Arc::clone(&world), Arc::clone(&process), identity.clone())),
         identity: Some(identity),
@@ -74,7 +74,7 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
         cluster: health.component("kubernetes"),
         kafka: health.component("kafka"),
         // Nobody reports to anybody here: whoever is cut off keeps trying, until its Lease is lost.
-        peers: Peers::default(),
+        peers: peers.clone(),
         renew_deadline: Some(setting.renew_deadline),
     };
     let times = Times {
@@ -84,7 +84,7 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
     };
     let replica = Replica { shard: SHARD, parts, health: health.clone() };
     let leases = Leases::new(client(), "monitor", "pod-monitor-0", me, Some(me), times);
-    let watcher = Watcher::new(SHARD, health.component("lease"), metrics, board);
+    let watcher = Watcher::new(SHARD, health.component("lease"), metrics, board, peers);
     let attend = attend(Arc::clone(&process));
     let (elector, tenures) = Elector::new(SHARD, Arc::new(leases), me, times, Arc::new(watcher), attend);
     let Some(prepared) = stop.run_until_cancelled(replica.prepare()).await else { return Ok(()) };

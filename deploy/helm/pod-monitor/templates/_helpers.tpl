@@ -1,0 +1,80 @@
+{{/* The name of all objects. */}}
+{{- define "pod-monitor.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What selects the monitor's pods. Never to be changed: a Deployment's selector cannot be. */}}
+{{- define "pod-monitor.selector" -}}
+app.kubernetes.io/name: pod-monitor
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* Labels of every object. */}}
+{{- define "pod-monitor.labels" -}}
+{{ include "pod-monitor.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "pod-monitor.serviceAccount" -}}
+{{- default (include "pod-monitor.fullname" .) .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{/* The settings, as the monitor reads them. */}}
+{{- define "pod-monitor.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- $name := include "pod-monitor.fullname" . -}}
+{{- if not (or (hasKey $config "namespace") (index $config "all-namespaces")) -}}
+{{- $_ := set $config "namespace" (list .Release.Namespace) -}}
+{{- end -}}
+{{- /* The monitor's own default, pod-monitor, need not be said. */ -}}
+{{- if not (or (hasKey $config "lease-name") (eq $name "pod-monitor")) -}}
+{{- $_ := set $config "lease-name" $name -}}
+{{- end -}}
+{{- if .Values.kafkaSecret.name -}}
+{{- $_ := set $config "kafka-config-file" "/etc/pod-monitor-kafka/kafka.properties" -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{/* The namespaces that it watches, as a JSON list; empty for all. */}}
+{{- define "pod-monitor.watched" -}}
+{{- $config := include "pod-monitor.config" . | fromYaml -}}
+{{- ternary (list) $config.namespace (default false (index $config "all-namespaces")) | uniq | toJson -}}
+{{- end -}}
+
+{{/* What it may do with the pods that it watches. */}}
+{{- define "pod-monitor.watchedRules" -}}
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
+{{- end -}}
+
+{{/* Ports of the brokers, as a JSON list. */}}
+{{- define "pod-monitor.kafkaPorts" -}}
+{{- $ports := .Values.networkPolicy.kafkaPorts -}}
+{{- if not $ports -}}
+{{- range compact (splitList "," (default "" .Values.config.kafka)) -}}
+{{- $ports = append $ports (regexFind "[0-9]+$" . | int) -}}
+{{- end -}}
+{{- end -}}
+{{- default (list 9092) $ports | uniq | toJson -}}
+{{- end -}}
+
+{{/* Says what is missing before the API server says something less clear. */}}
+{{- define "pod-monitor.needsOperator" -}}
+{{- if not (.root.Capabilities.APIVersions.Has "monitoring.coreos.com/v1") -}}
+{{- fail (printf "%s: this cluster has no monitoring.coreos.com/v1: install the CRDs of the Prometheus Operator first (helm template: add --api-versions monitoring.coreos.com/v1), or leave it off" .value) -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,51 @@
+//! How Kafka is reached, and its topics: the settings that all commands share.
+
+use super::{Error, Properties, Sources, args::KafkaArgs, effective::at, layers::Origins};
+
+/// The settings of Kafka.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kafka {
+    /// `bootstrap.servers`.
+    pub bootstrap_servers: String,
+    /// Further librdkafka properties as they are at start; may hold secrets, which Debug does not show.
+    pub properties: Properties,
+    /// Where they stand, to be read again when secrets are rotated.
+    pub sources: Sources,
+    /// Topic of events, may contain [`super::names::EVENT_TYPE`].
+    pub events_topic: String,
+    /// Topic of the changelog.
+    pub changelog_topic: String,
+    /// Make missing topics.
+    pub create_topics: bool,
+}
+
+/// Checks the settings against one another. `mend`: what to do where no server is named.
+pub(super) fn build(args: &KafkaArgs, origins: &Origins, mend: &'static str) -> Result<Kafka, Error> {
+    let bootstrap_servers = args.kafka.clone().ok_or(Error::Missing { key: "kafka", mend })?;
+    if args.events_topic == args.changelog_topic {
+        return Err(Error::Conflict {
+            why: format!(
+                "events-topic and changelog-topic are both '{}': give {} another name",
+                args.events_topic,
+                at(origins, "events-topic")
+            ),
+        });
+    }
+    let sources = sources(args, origins)?;
+    Ok(Kafka {
+        bootstrap_servers,
+        properties: sources.read()?,
+        sources,
+        events_topic: args.events_topic.clone(),
+        changelog_topic: args.changelog_topic.clone(),
+        create_topics: false,
+    })
+}
+
+fn sources(args: &KafkaArgs, origins: &Origins) -> Result<Sources, Error> {
+    let mut given = Properties::default();
+    for entry in &args.kafka_config {
+        given.add(entry).map_err(|why| Error::Conflict { why: format!("{}: {why}", at(origins, "kafka-config")) })?;
+    }
+    Ok(Sources { file: args.kafka_config_file.clone(), given })
+}
