@@ -48,6 +48,10 @@ const SHOT: Duration = Duration::from_millis(15);
 const SHOT_MAX: Duration = Duration::from_millis(1600);
 /// After this a fence fails, and the caller tries again while the tenure lasts.
 const FENCE_MAX: Duration = Duration::from_secs(8);
+/// How long a transaction may take on a producer with outdated properties: far more than one that works needs.
+const HELD_UP: Duration = Duration::from_secs(1);
+/// How often it is looked whether the properties are outdated, while a transaction takes longer than that.
+const HELD_UP_LOOK: Duration = Duration::from_millis(100);
 /// Differs between any two starts of a process: hash keys are the one source of randomness at hand.
 static PROCESS: LazyLock<u64> = LazyLock::new(|| std::hash::BuildHasher::hash_one(&RandomState::new(), 0));
 /// Fences of this process so far.
@@ -208,6 +212,15 @@ impl Age {
     pub(super) fn is_outdated(&self) -> bool {
         self.generation < self.shelf.generation()
     }
+
+    /// Returns once a transaction that begins now has no more to hope for: it should have ended long ago, and Kafka lets
+    /// others in by now, but perhaps not this one any more. It would only try until its time is over.
+    pub(super) async fn holds_up(&self) {
+        tokio::time::sleep(HELD_UP).await;
+        while !self.is_outdated() {
+            tokio::time::sleep(HELD_UP_LOOK).await;
+        }
+    }
 }
 
 /// A shard whose earlier producers are refused. Its changelog's end is final once the barrier is committed.
@@ -247,11 +260,12 @@ impl Shots {
     fn fire(&self) -> Result<(Live, u64), Error> {
         let (started, mut slice, mut last) = (crate::clock::monotonic(), SHOT, None);
         while started.elapsed() < FENCE_MAX {
-            // By the clock as well: a process that was frozen here is over before anybody could tell it so.
+            let Made { instance, generation } = self.shelf.take().map_err(Error::Create)?;
+            // By the clock as well: a process that was frozen here is over before anybody could tell it so. Right before
+            // the shot, since making a producer takes its time, and who is over must not fence his successor.
             if self.tenure.is_over(tokio::time::Instant::now()) {
                 return Err(Error::Ended { shard: self.tenure.shard });
             }
-            let Made { instance, generation } = self.shelf.take().map_err(Error::Create)?;
             match instance.init_transactions(slice) {
                 Ok(()) => {
                     debug!(shard = %self.tenure.shard, took = ?started.elapsed(), "fenced");

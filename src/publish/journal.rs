@@ -46,7 +46,13 @@ impl Journal for KafkaJournal {
                 .map_err(|error| CommitError::Refused { key: changelog::IDENTITY.into(), reason: error.to_string() })?;
             meta.push((changelog::IDENTITY, value));
         }
-        self.line.commit(batch, meta).await?;
+        let shard = self.line.shard();
+        // INV-10: giving up spends the line, so that no other producer takes this batch for one that was not committed.
+        tokio::select! {
+            biased;
+            ended = self.line.commit(batch, meta) => ended?,
+            () = self.age.holds_up() => return Err(CommitError::Outdated { shard }),
+        }
         self.identity = None;
         Ok(())
     }

@@ -77,6 +77,11 @@ impl Line {
         Self { shard, orders, spent: false }
     }
 
+    /// Whose it is.
+    pub(super) fn shard(&self) -> ShardId {
+        self.shard
+    }
+
     /// Whether an answer was not clean, so that nothing more is sent through it (INV-10).
     pub(super) fn is_spent(&self) -> bool {
         self.spent

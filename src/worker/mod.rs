@@ -388,7 +388,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         }
         let verdict = match &error {
             CommitError::Fenced { .. } => Verdict::Fenced,
-            CommitError::Unknown { .. } => Verdict::Unknown,
+            CommitError::Unknown { .. } | CommitError::Outdated { .. } => Verdict::Unknown,
             _ => Verdict::Aborted,
         };
         self.parts.metrics.transaction_ended(verdict, ticket.begun.elapsed());

@@ -5,7 +5,7 @@
 //!      ▲                            │ not clean
 //!      └──────── Resting ◀──────────┘        (a journal whose last answer was not clean is never used again)
 //!
-//!   Idle, outdated ──▶ Resting              (secrets were rotated: nothing is on its way, so nothing is to be given back)
+//!   Idle, outdated, Lease renewed since ──▶ Resting    (secrets were rotated: nothing is on its way to be given back)
 //! ```
 
 use std::{
@@ -88,6 +88,8 @@ pub(super) struct Publishing<J: Journals> {
     fences: Fences,
     /// Since when an answer of Kafka is awaited.
     waits_since: Option<Instant>,
+    /// Since when the journal is known to be outdated.
+    outdated_since: Option<Instant>,
 }
 
 /// How often in a row we were fenced by another producer. A commit between does not end the row: two believers take the
@@ -117,7 +119,7 @@ impl<J: Journals + 'static> Publishing<J> {
     /// Begins to open.
     pub(super) fn new(journals: Arc<J>, tenure: Tenure) -> Self {
         let (backoff, fences) = (Backoff::of(&tenure.holder), Fences::default());
-        let mut new = Self { journals, tenure, state: None, backoff, fences, waits_since: None };
+        let mut new = Self { journals, tenure, state: None, backoff, fences, waits_since: None, outdated_since: None };
         new.open();
         new
     }
@@ -138,13 +140,19 @@ impl<J: Journals + 'static> Publishing<J> {
         matches!(self.state, Some(State::Idle(_) | State::Committing(..)))
     }
 
-    /// Has the journal opened anew if it is idle and outdated; whether it was.
+    /// Has the journal opened anew if it is idle and outdated; whether it was. Until the Lease says once more that it is
+    /// ours, the old one stays in use: who does not know yet that he was deposed would fence his successor.
     pub(super) fn renew(&mut self) -> bool {
-        let outdated = matches!(&self.state, Some(State::Idle(journal)) if journal.is_outdated());
-        if outdated {
+        if !matches!(&self.state, Some(State::Idle(journal)) if journal.is_outdated()) {
+            return false;
+        }
+        let since = *self.outdated_since.get_or_insert_with(Instant::now);
+        let ours = self.tenure.is_reaffirmed(since);
+        if ours {
+            self.outdated_since = None;
             self.state = Some(State::Resting(Box::pin(std::future::ready(()))));
         }
-        outdated
+        ours
     }
 
     /// Whether a batch may be given.
@@ -242,6 +250,8 @@ impl<J: Journals + 'static> Publishing<J> {
                 self.ask_the_lease(Duration::ZERO);
             }
             Err(CommitError::Fenced { .. }) => self.fenced(),
+            // Who was held up may have been deposed meanwhile.
+            Err(CommitError::Outdated { .. }) => self.ask_the_lease(Duration::ZERO),
             Err(_) => self.rest(),
         }
         Happened::Ended(ticket, ended)
@@ -277,7 +287,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        leadership::tenure::ShardId,
+        leadership::tenure::{ShardId, tests::renewable},
         ports::{Journal, Readiness},
     };
 
@@ -348,6 +358,26 @@ mod tests {
         assert!(matches!(publishing.next().await, Happened::Opening));
         assert!(matches!(publishing.next().await, Happened::Opened(_)));
         assert_eq!(journals.opened.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outdated_journal_stays_in_use_until_the_lease_is_ours_once_more() {
+        let journals = Arc::new(Aging::default());
+        let (tenure, renewals) = renewable(ShardId(0), "me");
+        let mut publishing = Publishing::new(Arc::clone(&journals), tenure);
+        assert!(matches!(publishing.next().await, Happened::Opened(_)));
+        journals.outdated.store(true, Ordering::SeqCst);
+        assert!(!publishing.renew(), "nothing was heard of the Lease since");
+        publishing.commit(Batch::default(), ticket());
+        assert!(matches!(publishing.next().await, Happened::Ended(_, Ok(()))));
+        assert!(publishing.is_idle(), "events go on meanwhile");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!publishing.renew(), "time is no answer");
+        renewals.renewed();
+        assert!(publishing.renew() && !publishing.is_idle());
+        assert!(matches!(publishing.next().await, Happened::Opening));
+        assert!(matches!(publishing.next().await, Happened::Opened(_)));
+        assert_eq!(journals.opened.load(Ordering::SeqCst), 2);
     }
 
     #[test]

@@ -23,6 +23,7 @@ const RUNNING: [&str; 2] = ["pod_scheduled", "execution_running"];
 const NOT_YET: &str = "changed kafka properties do not let us in yet";
 pub(crate) const LET_IN: &str = "kafka lets clients with the changed properties in";
 const TAKEN: &str = "shard taken over";
+const NOT_COMMITTED: &str = "transaction not committed, taking over anew";
 
 /// Pods that begin to run, one after the other, until it is enough.
 async fn stream(bench: &Bench, enough: watch::Receiver<bool>) -> Result<Vec<Truth>> {
@@ -126,6 +127,34 @@ async fn a_password_is_rotated_while_a_leader_tells_and_nothing_is_lost_or_doubl
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_is_held_up_on_an_old_password_is_given_up_and_told_once() -> Result<()> {
+    let (bench, mut guarded) = process("held-up", Way::Password).await?;
+    let mut monitor = guarded.launch(&bench.launch).start()?;
+    monitor.leading(LIMIT).await?;
+    let pid = monitor.pid();
+    let (mut access, user) = (guarded.access(), guarded.user.clone());
+    let mut history = bench.history()?;
+    under_a_stream(&bench, &mut history, async |history| {
+        told_on(history).await?;
+        // Connections show the old password again within seconds, with a transaction on its way.
+        access.set_password(&user, "second")?;
+        unready(&monitor, &["[-]kafka", "a transaction waits for its end"]).await?;
+        guarded.mount_password("second");
+        said(&monitor.log, TAKEN, 1).await?;
+        told_on(history).await?;
+        same(&mut monitor, pid)
+    })
+    .await?;
+    // One that waited until the time of its records was over would say that.
+    let all = bench.log()?;
+    let given_up: Vec<_> = all.iter().filter(|line| line["message"] == NOT_COMMITTED).collect();
+    let why = given_up.iter().map(|line| line["error"].to_string()).collect::<String>();
+    ensure!(given_up.len() == 1 && why.contains("outdated kafka properties"), "given up once, for that: {why}");
+    ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "asked to stop");
+    bench.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_rotated_while_a_leader_tells_and_nothing_is_lost_or_doubled() -> Result<()> {
     let (bench, mut guarded) = process("renewed", Way::Certificate).await?;
     let successor = format!("{}-next", guarded.user);
@@ -148,7 +177,7 @@ async fn a_certificate_is_rotated_while_a_leader_tells_and_nothing_is_lost_or_do
         same(&mut monitor, pid)
     })
     .await?;
-    ensure!(bench.count("transaction not committed, taking over anew")? == 0, "it was opened anew between two batches");
+    ensure!(bench.count(NOT_COMMITTED)? == 0, "it was opened anew between two batches");
     ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "asked to stop");
     bench.close().await
 }
