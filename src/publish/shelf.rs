@@ -12,12 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::{error::KafkaError, producer::Producer};
+use rdkafka::{
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    producer::Producer,
+};
 use tracing::{debug, info, warn};
 
 use super::{
     producer::{self, Instance},
     reach::Reach,
+    rights::to_mend,
     settings::{self, Settings},
     topics::Topics,
 };
@@ -86,11 +90,14 @@ impl Shelf {
 
     /// A producer to fence with.
     pub(super) fn take(&self) -> Result<Made, settings::Error> {
-        // The keeper may hold it for one look at the metadata more: shorter than the timer of a refused instance.
         let kept = {
             let mut kept = self.kept();
             let generation = kept.generation;
-            kept.instances.pop().map(|instance| Made { instance, generation })
+            // The keeper may hold one for a look at the metadata: rather another. One that is refused and lives on would
+            // fence us by its timer.
+            let free = kept.instances.iter().rposition(|instance| Arc::strong_count(instance) == 1);
+            let one = free.map(|index| kept.instances.remove(index)).or_else(|| kept.instances.pop());
+            one.map(|instance| Made { instance, generation })
         };
         if let Some(made) = kept {
             return Ok(made);
@@ -108,9 +115,17 @@ impl Shelf {
 
     /// Uses the connection, so that neither side closes it, and serves what the client has to say.
     fn connect(&self, instance: &Instance) -> bool {
-        let answered = instance.client().fetch_metadata(Some(self.settings.changelog_topic()), METADATA_MAX);
+        self.look(instance).is_ok()
+    }
+
+    /// As [`Shelf::connect`]; what Kafka answered, if it did: an error, where it does not show the changelog.
+    fn look(&self, instance: &Instance) -> KafkaResult<Option<RDKafkaErrorCode>> {
+        let changelog = self.settings.changelog_topic();
+        let answered = instance.client().fetch_metadata(Some(changelog), METADATA_MAX);
         producer::listen(instance);
-        answered.inspect_err(|error| debug!(%error, "kafka does not answer a warm producer")).is_ok()
+        let metadata = answered.inspect_err(|error| debug!(%error, "kafka does not answer a warm producer"))?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == changelog);
+        Ok(topic.and_then(|topic| topic.error()).map(RDKafkaErrorCode::from))
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -212,13 +227,20 @@ impl Renewal {
                 Err(error) => return self.tell(wanted, settings.client_error(error).to_string()),
             }
         }
-        match self.candidate.take() {
-            Some(made) if shelf.connect(&made.instance) => shelf.renewed(made),
-            candidate => {
-                self.candidate = candidate;
-                self.tell(wanted, format!("kafka does not answer{}", shelf.why()));
+        let Some(made) = self.candidate.take() else { return };
+        let why = match shelf.look(&made.instance) {
+            Ok(None) => return shelf.renewed(made),
+            // Who it is now may do less than who it was: to use it would end what works.
+            Ok(Some(RDKafkaErrorCode::TopicAuthorizationFailed)) => {
+                let grant = settings.grant_all(settings.changelog_topic());
+                format!("kafka does not show us the changelog topic{}", to_mend(Some(grant)))
             }
-        }
+            // A leader that is being chosen and the like: that passes.
+            Ok(Some(code)) => format!("kafka does not show us the changelog topic: {code}"),
+            Err(_) => format!("kafka does not answer{}", shelf.why()),
+        };
+        self.candidate = Some(made);
+        self.tell(wanted, why);
     }
 
     /// What was to be let in was taken back, or changed again.
@@ -235,5 +257,28 @@ impl Renewal {
             warn!(why, "changed kafka properties do not let us in yet, the old ones stay in use");
         }
         self.told = news;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::publish::rights::tests::settings;
+
+    #[test]
+    fn a_producer_that_the_keeper_holds_is_taken_last() {
+        let max = settings::RECORD_BYTES_MAX;
+        let topics =
+            Topics { wire_bytes_max: max, record_bytes_max: settings::record_bytes_max(max), advice: Vec::new() };
+        let shelf = Shelf::new(Arc::new(settings()), topics, ShardId(0));
+        let made = [(); 3].map(|()| shelf.make(&shelf.settings).unwrap());
+        shelf.kept().instances.extend(made.iter().cloned());
+        let [first, second, third] = made.each_ref().map(Arc::as_ptr);
+        let held = made.into_iter().next_back();
+        // As one that is being looked at: refused, it would live on and fence us half a second later.
+        let order = [(); 3].map(|()| Arc::as_ptr(&shelf.take().unwrap().instance));
+        assert_eq!(order, [second, first, third]);
+        drop(held);
     }
 }

@@ -21,6 +21,7 @@ const SHOWN_AGAIN: Duration = Duration::from_secs(6);
 const RUNNING: [&str; 2] = ["pod_scheduled", "execution_running"];
 
 const NOT_YET: &str = "changed kafka properties do not let us in yet";
+const NOT_YET_USED: &str = "changed kafka properties do not let us in yet, the old ones stay in use";
 pub(crate) const LET_IN: &str = "kafka lets clients with the changed properties in";
 const TAKEN: &str = "shard taken over";
 const NOT_COMMITTED: &str = "transaction not committed, taking over anew";
@@ -178,6 +179,35 @@ async fn a_certificate_is_rotated_while_a_leader_tells_and_nothing_is_lost_or_do
     })
     .await?;
     ensure!(bench.count(NOT_COMMITTED)? == 0, "it was opened anew between two batches");
+    ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "asked to stop");
+    bench.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_without_rights_is_not_made_use_of_until_it_has_them() -> Result<()> {
+    let (bench, mut guarded) = process("no-rights", Way::Certificate).await?;
+    let successor = format!("{}-next", guarded.user);
+    let next = guarded.authority().issue(&successor, &[])?;
+    let mut monitor = guarded.launch(&bench.launch).start()?;
+    monitor.leading(LIMIT).await?;
+    let pid = monitor.pid();
+    let mut history = bench.history()?;
+    under_a_stream(&bench, &mut history, async |history| {
+        told_on(history).await?;
+        guarded.mount_certificate(&next);
+        // The broker lets it in by TLS; that says nothing of what it may do.
+        let why = bench.log_line(NOT_YET_USED).await?["why"].to_string();
+        ensure!(why.contains("changelog") && why.contains("kafka-acls.sh"), "it says what mends it: {why}");
+        told_on(history).await?;
+        ensure!(monitor.is_leading() && times(&monitor.log, TAKEN)? == 1, "what works stays in use");
+        allow(&bench, &guarded, &successor)?;
+        said(&monitor.log, LET_IN, 0).await?;
+        said(&monitor.log, TAKEN, 1).await?;
+        told_on(history).await?;
+        same(&mut monitor, pid)
+    })
+    .await?;
+    ensure!(bench.count(NOT_COMMITTED)? == 0, "no batch failed for it");
     ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "asked to stop");
     bench.close().await
 }
