@@ -5,7 +5,13 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError, util::get_rdkafka_version};
+use rdkafka::{
+    ClientConfig,
+    config::{FromClientConfig as _, RDKafkaLogLevel},
+    consumer::{BaseConsumer, DefaultConsumerContext},
+    error::KafkaError,
+    util::get_rdkafka_version,
+};
 use tracing::{info, warn};
 
 pub use super::rotation::Reread;
@@ -208,18 +214,7 @@ impl Settings {
 
     /// An error of a client's creation, without the values of the user's properties.
     pub fn client_error(&self, error: KafkaError) -> Error {
-        match error {
-            KafkaError::ClientConfig(_, description, key, _) => {
-                Error::Property { reason: self.redact(&key, &description), key }
-            }
-            other => Error::Setting { key: "kafka", reason: self.redact("", &other.to_string()) },
-        }
-    }
-
-    fn redact(&self, key: &str, text: &str) -> String {
-        let properties = self.rotation.properties();
-        let secrets = properties.iter().filter(|(k, v)| !v.is_empty() && (*k == key || v.len() >= 4));
-        secrets.fold(text.to_owned(), |text, (_, value)| text.replace(value.as_str(), "***"))
+        client_error(&self.rotation.properties(), error)
     }
 
     /// The user's properties as they are now; secrets in the clear.
@@ -354,7 +349,23 @@ pub fn reader(bootstrap_servers: &str, properties: &BTreeMap<String, String>) ->
     read_alone(&mut config, VERIFY);
     // Retention may take records while they are read: what is there then begins later.
     config.set("auto.offset.reset", "earliest");
-    Ok(config)
+    // Made once here, for nothing: whoever makes it in earnest knows of no property whose value must not be told.
+    let made = BaseConsumer::<DefaultConsumerContext>::from_config(&config);
+    made.map(|_| config).map_err(|error| client_error(properties, error))
+}
+
+fn client_error(properties: &Properties, error: KafkaError) -> Error {
+    match error {
+        KafkaError::ClientConfig(_, description, key, _) => {
+            Error::Property { reason: redact(properties, &key, &description), key }
+        }
+        other => Error::Setting { key: "kafka", reason: redact(properties, "", &other.to_string()) },
+    }
+}
+
+fn redact(properties: &Properties, key: &str, text: &str) -> String {
+    let secrets = properties.iter().filter(|(k, v)| !v.is_empty() && (*k == key || v.len() >= 4));
+    secrets.fold(text.to_owned(), |text, (_, value)| text.replace(value.as_str(), "***"))
 }
 
 /// What `verify` calls itself.

@@ -1,15 +1,21 @@
 //! Secrets appear nowhere: canaries are planted in every place where one may stand, everything is told that can be, and
 //! then they are looked for.
 
-use std::process::Command;
+use std::{
+    process::{Command, Output},
+    time::Instant,
+};
 
-use anyhow::{Result, ensure};
-use testkit::clients::monitor::{Launch, Monitor};
+use anyhow::{Context as _, Result, ensure};
+use testkit::clients::{
+    access::{Operation, Resource, Right},
+    monitor::{Launch, Monitor},
+};
 
 use crate::{
     bench::{Bench, LIMIT},
     rotation::{LET_IN, said},
-    secure::{Way, text},
+    secure::{Guarded, Way, text, topics_of},
     security::{another, process},
 };
 
@@ -38,6 +44,57 @@ fn silent(told: &str, user: &str, canaries: &[&str]) -> Result<()> {
 fn without_properties(launch: &mut Launch) {
     let first = launch.arguments.iter().position(|argument| argument == "--kafka-config");
     launch.arguments.truncate(first.unwrap_or(launch.arguments.len()));
+}
+
+/// What `verify` says with a monitor's Kafka settings, and whether it found all well.
+fn verified(launch: &Launch) -> Result<(bool, String)> {
+    let mut command = Command::new(&launch.program);
+    command.arg("verify").envs(launch.variables.iter().map(|(key, value)| (key, value)));
+    for pair in launch.arguments.windows(2).filter(|pair| pair[0].starts_with("--kafka") || pair[0].ends_with("-topic"))
+    {
+        command.args(pair);
+    }
+    let Output { status, stdout, stderr } = command.output().context("run verify")?;
+    Ok((status.success(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned()))
+}
+
+/// `verify` works by these settings, fails by worse ones, and tells none of the canaries either way.
+fn verify_is_silent(
+    bench: &Bench,
+    guarded: &Guarded,
+    launch: &Launch,
+    worse: &[(&str, &str)],
+    canaries: &[&str],
+) -> Result<()> {
+    // Beside what the monitor needs, as docs/kafka.md says.
+    let right = Right::new(Operation::Read, Resource::Topic, &topics_of(&bench.app).0);
+    guarded.access().allow(&guarded.user, &[right])?;
+    // The right is there a moment later.
+    let (started, mut last) = (Instant::now(), verified(launch)?);
+    while !last.0 && started.elapsed() < LIMIT {
+        last = verified(launch)?;
+    }
+    let (well, mut told) = last;
+    ensure!(well && told.contains("all is well"), "verify: {told}");
+    for (property, named) in worse {
+        let (well, said) = verified(&launch.clone().with(&["--kafka-config", property]))?;
+        ensure!(!well && said.starts_with("error: ") && said.contains(named), "verify: {said}");
+        told += &said;
+    }
+    let found = told.lines().find(|line| canaries.iter().any(|canary| line.contains(canary)));
+    ensure!(found.is_none(), "verify tells a secret: {}", found.unwrap_or_default());
+    Ok(())
+}
+
+/// Help is the same whatever stands in the variables.
+fn help_is_silent(launch: &Launch, canary: &str) -> Result<()> {
+    for name in ["run", "verify"] {
+        let mut command = Command::new(&launch.program);
+        command.args([name, "--help"]).envs(launch.variables.iter().map(|(key, value)| (key, value)));
+        let said = String::from_utf8(command.output()?.stdout)?;
+        ensure!(said.contains("POD_MONITOR_KAFKA_CONFIG") && !said.contains(canary), "{name} --help: {said}");
+    }
+    Ok(())
 }
 
 async fn works(bench: &Bench, monitor: &mut Monitor, id: &str) -> Result<()> {
@@ -70,6 +127,15 @@ async fn no_password_is_told_at_any_level() -> Result<()> {
     let mut monitor = launch.start()?;
     works(&bench, &mut monitor, "b").await?;
     silent(&everything(&monitor)?, &guarded.user, &[first, second])?;
+    help_is_silent(&launch, second)?;
+    let wrong = "sasl.password=canary-aviary-wrong";
+    let worse =
+        [(wrong, "topic"), ("sasl.passwort=canary-aviary-typo", "sasl.passwort"), ("acks=canary-aviary", "acks")];
+    // A flag is asked before the variable, so that with one all have to be given.
+    let flags: Vec<&str> = inline.iter().flat_map(|entry| ["--kafka-config", entry.as_str()]).collect();
+    let mounted = format!("sasl.password=@{}", guarded.mount.path("password"));
+    let by_flags = launch.with(&flags).with(&["--kafka-config", &mounted, "--kafka-config", "debug=all"]);
+    verify_is_silent(&bench, &guarded, &by_flags, &worse, &["canary-aviary"])?;
     ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "asked to stop");
     bench.close().await
 }
@@ -102,10 +168,12 @@ async fn no_key_is_told_at_any_level() -> Result<()> {
         format!("ssl.key.password={lock}"),
     ];
     let flags: Vec<&str> = properties.iter().flat_map(|entry| ["--kafka-config", entry.as_str()]).collect();
-    let mut monitor = launch.with(&flags).set("--log-level", "trace").start()?;
+    let launch = launch.with(&flags).set("--log-level", "trace");
+    let mut monitor = launch.start()?;
     works(&bench, &mut monitor, "a").await?;
     let canaries = [[lock].as_slice(), body.as_slice()].concat();
     silent(&everything(&monitor)?, &guarded.user, &canaries)?;
+    verify_is_silent(&bench, &guarded, &launch, &[("ssl.key.password=canary-aviary-pick", "ssl.key")], &canaries)?;
     ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "asked to stop");
     bench.close().await
 }
