@@ -1,7 +1,7 @@
 //! Listeners with TLS, users, and a broker that asks what each may do: everything works with the rights that
 //! docs/kafka.md lists, each of them is needed, and what is missing or wrong is named with its mend.
 
-use std::{fs, time::Instant};
+use std::{fs, path::Path, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use pod_monitor::{
@@ -45,6 +45,28 @@ async fn journals_work_by_password_and_by_certificate_with_the_documented_rights
         let seen = seen_until(&topics_of(&name).0, |seen| seen.len() >= 2);
         assert_eq!(keys(&seen), [0, 1], "{way:?}");
     }
+}
+
+#[test]
+fn the_commands_of_the_documentation_give_the_rights_of_its_table() {
+    let id = "CLUSTER-ID.pod-monitor.pod-monitor.g1.0";
+    let page = text(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/kafka.md"));
+    let mut given = Vec::new();
+    for command in page.lines().filter_map(|line| line.strip_prefix("$ACLS ")) {
+        let words: Vec<&str> = command.split(' ').collect();
+        let (operations, on) = words.split_at(words.len() - 2);
+        let resource = if on[0] == "--topic" { Resource::Topic } else { Resource::TransactionalId };
+        assert!(resource == Resource::Topic || on[0] == "--transactional-id", "{command}");
+        for pair in operations.chunks(2) {
+            assert_eq!(pair[0], "--operation", "{command}");
+            let known = [Operation::Read, Operation::Write, Operation::DescribeConfigs];
+            let operation = known.into_iter().find(|known| format!("{known:?}") == pair[1]);
+            given.push(Right::new(operation.expect("an operation"), resource, on[1]));
+        }
+    }
+    let listed = documented("pod-monitor", id);
+    assert_eq!(given.len(), listed.len(), "{given:?}");
+    assert!(listed.iter().all(|right| given.contains(right)), "{given:?} instead of {listed:?}");
 }
 
 /// Tries until it cannot be done any more: rights that are taken away are gone a moment later.
@@ -165,6 +187,13 @@ pub(crate) fn another(launch: Launch, name: &str) -> Result<Launch> {
     Ok(Launch { log, ..launch.relocated()? })
 }
 
+/// What a log ends with.
+fn last_lines(log: &Path) -> String {
+    let log = text(log);
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
 /// Sets a property anew: the last one counts.
 fn with(launch: &Launch, property: &str) -> Launch {
     launch.clone().with(&["--kafka-config", property])
@@ -216,7 +245,8 @@ async fn who_is_not_let_in_says_why_and_gets_in_once_it_is_mended() -> Result<()
         ensure!(monitor.pid() == pid && monitor.try_ended()?.is_none(), "{name}: the process is the same");
     }
     for (monitor, (name, ..)) in monitors.into_iter().zip(&cases) {
-        ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "{name}: asked to stop");
+        let (log, ended) = (monitor.log.clone(), monitor.stop(LIMIT).await?);
+        ensure!(ended.code() == Some(0), "{name}: asked to stop, it ended with {ended}:\n{}", last_lines(&log));
     }
     fs::remove_dir_all(bench.endpoints.run_dir.join(format!("stranger-{}", bench.app)))?;
     bench.close().await
