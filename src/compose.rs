@@ -238,6 +238,9 @@ impl Monitor {
     async fn topics(&self, who: &str, settings: &Settings, create: bool) -> Result<Topics, Error> {
         let mut backoff = Backoff::of(who);
         loop {
+            // Who is not let in may be after a rotation.
+            let reread = settings.clone();
+            tokio::task::spawn_blocking(move || reread.reload()).await.map_err(Error::Part)?;
             match topics::ensure(settings, create).await {
                 Ok(topics) => return Ok(topics),
                 Err(error) if error.class() == Class::Transient => self.kafka.not_yet(chain(&error)),
@@ -374,7 +377,12 @@ fn identity(config: &Config, cluster_id: &str) -> Identity {
 
 fn settings(kafka: &Kafka, identity: Identity, service: Service) -> Result<Settings, settings::Error> {
     let properties = kafka.properties.to_map_with_secrets();
-    Settings::new(&kafka.bootstrap_servers, properties, &kafka.events_topic, &kafka.changelog_topic, identity, service)
+    let (servers, sources) = (&kafka.bootstrap_servers, kafka.sources.clone());
+    let settings = Settings::new(servers, properties, &kafka.events_topic, &kafka.changelog_topic, identity, service)?;
+    Ok(settings.rereading(Arc::new(move || match sources.read() {
+        Ok(properties) => Ok(properties.to_map_with_secrets()),
+        Err(error) => Err(error.to_string()),
+    })))
 }
 
 /// Captured output must fit the record that the broker takes, beside everything else in it.

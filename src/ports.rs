@@ -1,6 +1,6 @@
 //! The edges to the outside as traits, so that the simulation can stand in for all of them.
 
-use std::future::Future;
+use std::{borrow::Cow, future::Future};
 
 use crate::{
     leadership::tenure::{ShardId, Tenure},
@@ -12,12 +12,12 @@ use crate::{
 };
 
 /// How warm a standby is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
     /// Producers are connected and the changelog was read to its end once.
     Warm,
     /// Not yet, or no longer.
-    NotYet(&'static str),
+    NotYet(Cow<'static, str>),
 }
 
 /// What one tenure tells through.
@@ -26,6 +26,12 @@ pub trait Journal: Send {
     /// [`CommitError::Refused`], and after a commit whose future was dropped, the journal answers
     /// [`CommitError::Spent`]: open it anew, and let what is restored say what was told.
     fn commit(&mut self, batch: Batch) -> impl Future<Output = Result<(), CommitError>> + Send;
+
+    /// Whether it still works, but should be opened anew when nothing is on its way: secrets were rotated, and the
+    /// server will not take its old ones for ever.
+    fn is_outdated(&self) -> bool {
+        false
+    }
 }
 
 /// Where journals come from.

@@ -108,6 +108,7 @@ const CASES: &[Case] = &[
     ("kafka-config-no-value", &["--kafka-config", "hunter2"], &[], BASE),
     ("kafka-config-in-file-refused", &[], &[], "selector: a\nkafka: k:9092\nkafka-config:\n  transactional.id: x\n"),
     ("kafka-config-file-unreadable", &["--kafka-config-file", "absent.properties"], &[], BASE),
+    ("kafka-config-value-unreadable", &["--kafka-config", "sasl.password=@/absent/password"], &[], BASE),
     ("file-unknown-key", &[], &[], "selector: app=x\nkafka: k:9092\nselctor: app=y\n"),
     ("file-unknown-key-far", &[], &[], "selector: app=x\nentirely: {other: [1, 2]}\n"),
     ("file-names-a-file", &[], &[], "config: other.yaml\n"),

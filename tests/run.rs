@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pod_monitor::config::Surroundings;
 use serde_json::Value;
 
 /// Nothing here takes longer on the slowest machine.
@@ -152,6 +153,56 @@ fn a_flag_wins_over_a_variable_that_over_the_file_that_over_the_default() {
     }
     running.line("serving HTTP");
     running.signal("-TERM");
+    assert_eq!(running.end(), Some(0));
+}
+
+#[test]
+fn secrets_stand_in_nothing_that_it_tells_while_kafka_is_away() {
+    let here = directory("canary");
+    let secrets = here.join("secrets");
+    fs::write(&secrets, "sasl.password=canary-file\nsasl.username=u\n").unwrap();
+    fs::write(here.join("one"), "canary-one\n").unwrap();
+    let one = format!("ssl.key.password=@{}", here.join("one").display());
+    let flags = [
+        ["--selector", "a", "--cluster-id", "c", "--kafka", "127.0.0.1:1", "--log-level", "trace"].as_slice(),
+        &[
+            "--kafka-config",
+            "debug=all",
+            "--kafka-config",
+            one.as_str(),
+            "--kafka-config",
+            "ssl.keystore.password=canary-flag",
+        ],
+        &["--kafka-config-file", secrets.to_str().unwrap()],
+    ]
+    .concat();
+    let arguments = [["pod-monitor", "run"].as_slice(), flags.as_slice()].concat();
+    let parsed = pod_monitor::cli::parse(arguments.iter().map(Into::into), &|_| None, &Surroundings::default());
+    let mut told = vec![format!("{:?}", parsed.unwrap())];
+    assert!(told[0].contains("sasl.password"), "{}", told[0]);
+
+    let running = Running::start(&flags, &[], &here);
+    let mut until = |message: &str| loop {
+        let line = running.lines.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no line '{message}' came"));
+        told.push(line.to_string());
+        if line["message"] == message {
+            return line;
+        }
+    };
+    let address = until("serving HTTP")["address"].as_str().unwrap().to_owned();
+    assert!(until("component is not ready")["why"].as_str().unwrap().contains("Connection refused"));
+    // A rotation that cannot be used.
+    fs::write(&secrets, "sasl.password=canary-next\nacks=canary-next\n").unwrap();
+    let why = until("changed kafka properties cannot be used, the old ones stay in use")["why"].to_string();
+    assert!(why.contains("secrets:2") && why.contains("acks"), "{why}");
+    for path in ["/api/status", "/metrics", "/readyz?verbose", "/"] {
+        told.push(get(&address, path));
+    }
+    running.signal("-TERM");
+    told.extend(std::iter::from_fn(|| running.lines.recv_timeout(LIMIT).ok()).map(|line| line.to_string()));
+    assert!(told.iter().filter(|line| line.contains("\"librdkafka\"")).count() > 20, "librdkafka is heard");
+    let canary = told.iter().find(|line| line.contains("canary-"));
+    assert_eq!(canary, None);
     assert_eq!(running.end(), Some(0));
 }
 

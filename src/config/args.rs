@@ -179,10 +179,10 @@ pub struct KafkaArgs {
     /// Bootstrap servers, comma-separated; required for the sink kafka
     #[arg(long, value_name = "HOST:PORT,...", help_heading = "Events", value_parser = bootstrap)]
     pub kafka: Option<String>,
-    /// Any librdkafka property; repeatable
+    /// Any librdkafka property; repeatable; NAME=@/PATH takes the value from a file
     #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append, help_heading = "Events")]
     pub kafka_config: Vec<String>,
-    /// File with name=value lines, for secrets; --kafka-config wins
+    /// File with name=value lines, for secrets; --kafka-config wins; read again when it changes
     #[arg(long, value_name = "FILE", help_heading = "Events")]
     pub kafka_config_file: Option<PathBuf>,
     /// Topic of events; with {event_type} in it, one topic per type

@@ -1,14 +1,16 @@
 //! How Kafka is reached, and its topics: the settings that all commands share.
 
-use super::{Error, Properties, args::KafkaArgs, effective::at, layers::Origins};
+use super::{Error, Properties, Sources, args::KafkaArgs, effective::at, layers::Origins};
 
 /// The settings of Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kafka {
     /// `bootstrap.servers`.
     pub bootstrap_servers: String,
-    /// Further librdkafka properties; may hold secrets, which Debug does not show.
+    /// Further librdkafka properties as they are at start; may hold secrets, which Debug does not show.
     pub properties: Properties,
+    /// Where they stand, to be read again when secrets are rotated.
+    pub sources: Sources,
     /// Topic of events, may contain [`super::names::EVENT_TYPE`].
     pub events_topic: String,
     /// Topic of the changelog.
@@ -29,34 +31,21 @@ pub(super) fn build(args: &KafkaArgs, origins: &Origins, mend: &'static str) -> 
             ),
         });
     }
+    let sources = sources(args, origins)?;
     Ok(Kafka {
         bootstrap_servers,
-        properties: properties(args, origins)?,
+        properties: sources.read()?,
+        sources,
         events_topic: args.events_topic.clone(),
         changelog_topic: args.changelog_topic.clone(),
         create_topics: false,
     })
 }
 
-fn properties(args: &KafkaArgs, origins: &Origins) -> Result<Properties, Error> {
-    let mut properties = Properties::default();
-    if let Some(path) = &args.kafka_config_file {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
-            key: "kafka-config-file",
-            path: path.clone(),
-            source,
-            mend: "name a readable file with name=value lines",
-        })?;
-        properties = Properties::parse_lines(&text).map_err(|(line, why)| Error::Yaml {
-            path: path.clone(),
-            line: u64::try_from(line).unwrap_or(u64::MAX),
-            why: format!("kafka-config-file: {why}"),
-        })?;
-    }
+fn sources(args: &KafkaArgs, origins: &Origins) -> Result<Sources, Error> {
     let mut given = Properties::default();
     for entry in &args.kafka_config {
         given.add(entry).map_err(|why| Error::Conflict { why: format!("{}: {why}", at(origins, "kafka-config")) })?;
     }
-    properties.extend(given);
-    Ok(properties)
+    Ok(Sources { file: args.kafka_config_file.clone(), given })
 }

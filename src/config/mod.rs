@@ -20,6 +20,7 @@ pub mod lease;
 pub mod names;
 pub mod properties;
 pub mod selector;
+mod sources;
 
 use std::{ffi::OsString, fmt, path::PathBuf};
 
@@ -29,6 +30,7 @@ pub use effective::{Config, LogSettings, Namespaces, Sink, Surroundings};
 pub use kafka::Kafka;
 pub use properties::Properties;
 pub use selector::Selector;
+pub use sources::Sources;
 
 /// Looks up an environment variable.
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -86,6 +88,16 @@ pub enum Error {
         source: std::io::Error,
         /// What to do.
         mend: &'static str,
+    },
+    /// A property whose value stands in a file that cannot be read.
+    #[error("kafka-config {name}: cannot read {}: {source}: name a readable file that holds the value: {name}=@/path", path.display())]
+    Secret {
+        /// The property.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
     },
     /// A required value is absent.
     #[error("{key} is missing: {mend}")]

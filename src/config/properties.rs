@@ -80,6 +80,12 @@ impl Properties {
         self.0.clone()
     }
 
+    /// With each value replaced by what `of` makes of it.
+    pub fn try_map<E>(self, of: impl Fn(&str, &str) -> Result<String, E>) -> Result<Self, E> {
+        let mapped = self.0.into_iter().map(|(name, value)| of(&name, &value).map(|value| (name, value)));
+        mapped.collect::<Result<_, _>>().map(Self)
+    }
+
     /// Takes over everything of `other`, which wins.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);

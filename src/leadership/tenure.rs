@@ -114,6 +114,16 @@ impl Tenure {
         }
     }
 
+    /// Whether a renewal that was asked for after `moment` is granted; asks for one if not. For whoever goes on meanwhile.
+    pub fn is_reaffirmed(&self, moment: Instant) -> bool {
+        let Some(lease) = &self.lease else { return true };
+        let is_reaffirmed = lease.renewed.borrow().asked_at > moment;
+        if !is_reaffirmed {
+            lease.wish(Wish::Confirm);
+        }
+        is_reaffirmed
+    }
+
     /// Asks to be relieved: this replica cannot get on. The permit ends a moment later.
     pub fn give_up(&self, why: GiveUp) {
         if let Some(lease) = &self.lease {
@@ -128,5 +138,51 @@ impl Grant {
             // Full: wishes wait already, and whoever has one says so again. Closed: the tenure is over.
             tracing::debug!(%error, "the election does not take a wish now");
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Far longer than a test.
+    const DEADLINE: Duration = Duration::from_secs(3600);
+
+    /// The election's side of a permit.
+    pub(crate) struct Renewals {
+        renewed: watch::Sender<Renewed>,
+        wishes: mpsc::Receiver<Wish>,
+    }
+
+    impl Renewals {
+        /// The Lease is ours, asked for now.
+        pub(crate) fn renewed(&self) {
+            let asked_at = Instant::now();
+            self.renewed.send_replace(Renewed { asked_at, deadline: asked_at + DEADLINE });
+        }
+    }
+
+    /// A permit on a Lease that is renewed by hand.
+    pub(crate) fn renewable(shard: ShardId, holder: &str) -> (Tenure, Renewals) {
+        let asked_at = Instant::now();
+        let (renewed, granted) = watch::channel(Renewed { asked_at, deadline: asked_at + DEADLINE });
+        let (wish, wishes) = mpsc::channel(1);
+        let grant = Grant { renewed: granted, wishes: wish };
+        (Tenure::granted(shard, holder, CancellationToken::new(), grant, None), Renewals { renewed, wishes })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_whether_the_lease_is_still_ours_is_answered_by_a_later_renewal_only() {
+        let (tenure, mut renewals) = renewable(ShardId(0), "me");
+        let asked = Instant::now();
+        assert!(!tenure.is_reaffirmed(asked), "the renewal was asked for before");
+        assert_eq!(renewals.wishes.try_recv(), Ok(Wish::Confirm), "the election is asked at once");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        renewals.renewed();
+        assert!(tenure.is_reaffirmed(asked));
+        assert!(renewals.wishes.try_recv().is_err(), "nothing is to be asked any more");
+        assert!(Tenure::unconditional(ShardId(0), "me", CancellationToken::new()).is_reaffirmed(asked));
     }
 }

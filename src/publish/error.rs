@@ -52,6 +52,15 @@ pub enum CommitError {
         #[source]
         source: Source,
     },
+    /// Held up on a producer whose properties were changed meanwhile: given up, committed or not. Only reading the
+    /// changelog after a new fence can tell (INV-10). The journal is spent.
+    #[error(
+        "a transaction of shard {shard} was held up on a producer with outdated kafka properties, its outcome is unknown"
+    )]
+    Outdated {
+        /// Whose journal.
+        shard: ShardId,
+    },
     /// A record is larger than the broker takes. Nothing of the batch is visible; shrink it and commit again (on the
     /// same journal, unless that answers [`CommitError::Spent`]).
     #[error("record of pod {pod_uid} is too large for the broker")]
@@ -90,9 +99,11 @@ impl CommitError {
     /// What the caller may do.
     pub fn class(&self) -> Class {
         match self {
-            Self::Aborted { .. } | Self::Unknown { .. } | Self::TooLarge { .. } | Self::Spent { .. } => {
-                Class::Transient
-            }
+            Self::Aborted { .. }
+            | Self::Unknown { .. }
+            | Self::Outdated { .. }
+            | Self::TooLarge { .. }
+            | Self::Spent { .. } => Class::Transient,
             Self::Fenced { .. } => Class::Fenced,
             Self::Refused { .. } | Self::Output(_) => Class::Fatal,
         }

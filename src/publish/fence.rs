@@ -16,47 +16,42 @@
 use std::{
     collections::hash_map::RandomState,
     sync::{
-        Arc, LazyLock, Mutex, PoisonError,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
-    producer::Producer,
+    producer::Producer as _,
 };
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::{
     error::Class,
-    producer::{self, Instance, Live},
+    producer::{self, Live},
     rights::{Asked, to_mend},
     settings::Settings,
+    shelf::{Made, Shelf, keep_warm},
     topics::Topics,
     transaction::{self, Line},
 };
 use crate::leadership::tenure::{ShardId, Tenure};
 
-/// Instances that a standby keeps connected: two shots are usual, a third is for slow aborts.
-const INSTANCES: usize = 3;
 /// How long the first shot waits; each further one waits twice as long, up to [`SHOT_MAX`].
 const SHOT: Duration = Duration::from_millis(15);
 /// Longest shot. Beyond librdkafka's own 500 ms timer, so that a broker that needs that long still lets us in.
 const SHOT_MAX: Duration = Duration::from_millis(1600);
 /// After this a fence fails, and the caller tries again while the tenure lasts.
 const FENCE_MAX: Duration = Duration::from_secs(8);
-/// How often a connection is used, each in turn: far below the broker's `connections.max.idle.ms` of 10 minutes, and
-/// often enough to know whether Kafka answers.
-const KEEP_WARM: Duration = Duration::from_secs(1);
-/// Kafka answers if it did within this time: two looks may fail.
-const ANSWERED_MAX: Duration = Duration::from_millis(2500);
-/// Longest look at the metadata while keeping warm: below librdkafka's 500 ms timer, see [`producer::discard`].
-const METADATA_MAX: Duration = Duration::from_millis(250);
-
+/// How long a transaction may take on a producer with outdated properties: far more than one that works needs.
+const HELD_UP: Duration = Duration::from_secs(1);
+/// How often it is looked whether the properties are outdated, while a transaction takes longer than that.
+const HELD_UP_LOOK: Duration = Duration::from_millis(100);
 /// Differs between any two starts of a process: hash keys are the one source of randomness at hand.
 static PROCESS: LazyLock<u64> = LazyLock::new(|| std::hash::BuildHasher::hash_one(&RandomState::new(), 0));
 /// Fences of this process so far.
@@ -74,6 +69,12 @@ pub enum Error {
     /// Kafka did not let us in within the time given.
     #[error("no answer from the transaction coordinator")]
     Timeout(#[source] Option<KafkaError>),
+    /// As before, and the reason was heard: a broker that is away, or does not let us in.
+    #[error("no answer from the transaction coordinator{why}")]
+    Unreachable {
+        /// `: ` and what was heard, with what mends it.
+        why: String,
+    },
     /// Kafka refuses us for good: rights, an id that is not ours, a timeout that it does not allow.
     #[error("the transaction coordinator refuses us{mend}")]
     Refused {
@@ -99,27 +100,17 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Ended { .. } => Class::Fenced,
-            Self::Timeout(_) | Self::Thread(_) => Class::Transient,
+            Self::Timeout(_) | Self::Unreachable { .. } | Self::Thread(_) => Class::Transient,
             Self::Refused { .. } | Self::Create(_) | Self::Lost => Class::Fatal,
         }
     }
 }
 
-type Shelf = Arc<Mutex<Kept>>;
-
-#[derive(Default)]
-struct Kept {
-    instances: Vec<Arc<Instance>>,
-    /// When Kafka last answered one of them.
-    answered: Option<Instant>,
-}
-
 /// Pre-connected producers of one shard, kept warm by a thread of their own.
 pub struct Warm {
     settings: Arc<Settings>,
-    topics: Topics,
     shard: ShardId,
-    shelf: Shelf,
+    shelf: Arc<Shelf>,
     refill: Option<mpsc::SyncSender<()>>,
     keeper: Option<JoinHandle<()>>,
 }
@@ -127,24 +118,29 @@ pub struct Warm {
 impl Warm {
     /// Starts keeping producers warm. `topics` proves that the topics were looked at.
     pub fn start(settings: Arc<Settings>, topics: Topics, shard: ShardId) -> Result<Self, Error> {
-        let shelf = Shelf::default();
+        let shelf = Arc::new(Shelf::new(Arc::clone(&settings), topics, shard));
         let (refill, asked) = mpsc::sync_channel(1);
-        let (kept, of, limits) = (Arc::clone(&shelf), Arc::clone(&settings), topics.clone());
+        let kept = Arc::clone(&shelf);
         let keeper = thread::Builder::new()
             .name(format!("kafka-warm-{shard}"))
-            .spawn(move || keep_warm(&of, &limits, shard, &kept, &asked))
+            .spawn(move || keep_warm(&kept, &asked))
             .map_err(Error::Thread)?;
-        Ok(Self { settings, topics, shard, shelf, refill: Some(refill), keeper: Some(keeper) })
+        Ok(Self { settings, shard, shelf, refill: Some(refill), keeper: Some(keeper) })
     }
 
     /// How many producers are connected now.
     pub fn connected(&self) -> usize {
-        lock(&self.shelf).instances.len()
+        self.shelf.connected()
     }
 
     /// Whether Kafka answered a moment ago.
     pub fn is_answered(&self) -> bool {
-        lock(&self.shelf).answered.is_some_and(|at| at.elapsed() < ANSWERED_MAX)
+        self.shelf.is_answered()
+    }
+
+    /// Why it does not, where that was heard: to be put behind a sentence.
+    pub(super) fn why(&self) -> String {
+        self.shelf.why()
     }
 
     /// Which shard these are for.
@@ -162,12 +158,8 @@ impl Warm {
         assert_eq!(tenure.shard, self.shard, "INV-4: a tenure fences its own shard only");
         let (commands, orders) = mpsc::sync_channel(1);
         let (answer, answered) = oneshot::channel();
-        let shots = Shots {
-            settings: Arc::clone(&self.settings),
-            topics: self.topics.clone(),
-            tenure: tenure.clone(),
-            shelf: Arc::clone(&self.shelf),
-        };
+        let shots =
+            Shots { settings: Arc::clone(&self.settings), tenure: tenure.clone(), shelf: Arc::clone(&self.shelf) };
         thread::Builder::new()
             .name(format!("kafka-publish-{}", self.shard))
             .spawn(move || publish(shots, answer, &orders))
@@ -179,8 +171,9 @@ impl Warm {
         {
             return Err(Error::Lost);
         }
-        result.map(|()| Fenced {
+        result.map(|generation| Fenced {
             line: Line::new(self.shard, commands),
+            age: Age { shelf: Arc::clone(&self.shelf), generation },
             settings: Arc::clone(&self.settings),
             nonce: format!("{}#{:x}#{}", tenure.holder, *PROCESS, FENCES.fetch_add(1, Ordering::Relaxed)),
             holder: tenure.holder.clone(),
@@ -208,50 +201,32 @@ impl Drop for JoinOnDrop {
     }
 }
 
-fn lock(shelf: &Shelf) -> std::sync::MutexGuard<'_, Kept> {
-    shelf.lock().unwrap_or_else(PoisonError::into_inner)
+/// How old the properties are that a producer was made with.
+pub(super) struct Age {
+    shelf: Arc<Shelf>,
+    generation: u64,
 }
 
-fn keep_warm(settings: &Settings, topics: &Topics, shard: ShardId, shelf: &Shelf, asked: &mpsc::Receiver<()>) {
-    let config = settings.producer(shard, topics.wire_bytes_max);
-    for turn in 0_usize.. {
-        let next = {
-            let kept = lock(shelf);
-            kept.instances.get(turn % kept.instances.len().max(1)).cloned()
-        };
-        if next.is_some_and(|instance| connect(&instance, settings)) {
-            lock(shelf).answered = Some(crate::clock::monotonic());
-        }
-        while lock(shelf).instances.len() < INSTANCES {
-            match producer::create(&config) {
-                Ok(instance) => {
-                    let answered = connect(&instance, settings);
-                    let mut kept = lock(shelf);
-                    kept.instances.push(Arc::new(instance));
-                    kept.answered = if answered { Some(crate::clock::monotonic()) } else { kept.answered };
-                }
-                Err(error) => {
-                    warn!(%shard, error = %settings.client_error(error), "cannot create a producer");
-                    break;
-                }
-            }
-        }
-        if let Err(mpsc::RecvTimeoutError::Disconnected) = asked.recv_timeout(KEEP_WARM) {
-            return;
+impl Age {
+    /// Whether take-overs use newer ones by now.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.generation < self.shelf.generation()
+    }
+
+    /// Returns once a transaction that begins now has no more to hope for: it should have ended long ago, and Kafka lets
+    /// others in by now, but perhaps not this one any more. It would only try until its time is over.
+    pub(super) async fn holds_up(&self) {
+        tokio::time::sleep(HELD_UP).await;
+        while !self.is_outdated() {
+            tokio::time::sleep(HELD_UP_LOOK).await;
         }
     }
-}
-
-/// Uses the connection, so that neither side closes it, and serves what the client has to say.
-fn connect(instance: &Instance, settings: &Settings) -> bool {
-    let answered = instance.client().fetch_metadata(Some(settings.changelog_topic()), METADATA_MAX);
-    instance.poll(Duration::ZERO);
-    answered.inspect_err(|error| debug!(%error, "kafka does not answer a warm producer")).is_ok()
 }
 
 /// A shard whose earlier producers are refused. Its changelog's end is final once the barrier is committed.
 pub struct Fenced {
     pub(super) line: Line,
+    pub(super) age: Age,
     pub(super) settings: Arc<Settings>,
     pub(super) holder: String,
     /// Unique per fence, whatever `--identity` says: a restore that took an older barrier for its own would know too
@@ -261,16 +236,15 @@ pub struct Fenced {
 
 struct Shots {
     settings: Arc<Settings>,
-    topics: Topics,
     tenure: Tenure,
-    shelf: Shelf,
+    shelf: Arc<Shelf>,
 }
 
 /// The publishing thread of one tenure: fences, then commits what it is given until its [`Line`] is dropped.
-fn publish(shots: Shots, answer: oneshot::Sender<Result<(), Error>>, orders: &mpsc::Receiver<transaction::Order>) {
+fn publish(shots: Shots, answer: oneshot::Sender<Result<u64, Error>>, orders: &mpsc::Receiver<transaction::Order>) {
     let result = shots.fire();
     let (verdict, live) = match result {
-        Ok(live) => (Ok(()), Some(live)),
+        Ok((live, generation)) => (Ok(generation), Some(live)),
         Err(error) => (Err(error), None),
     };
     if answer.send(verdict).is_err() {
@@ -282,18 +256,20 @@ fn publish(shots: Shots, answer: oneshot::Sender<Result<(), Error>>, orders: &mp
 }
 
 impl Shots {
-    fn fire(&self) -> Result<Live, Error> {
+    /// The producer that was let in, and the generation of its properties.
+    fn fire(&self) -> Result<(Live, u64), Error> {
         let (started, mut slice, mut last) = (crate::clock::monotonic(), SHOT, None);
         while started.elapsed() < FENCE_MAX {
-            // By the clock as well: a process that was frozen here is over before anybody could tell it so.
+            let Made { instance, generation } = self.shelf.take().map_err(Error::Create)?;
+            // By the clock as well: a process that was frozen here is over before anybody could tell it so. Right before
+            // the shot, since making a producer takes its time, and who is over must not fence his successor.
             if self.tenure.is_over(tokio::time::Instant::now()) {
                 return Err(Error::Ended { shard: self.tenure.shard });
             }
-            let instance = self.next()?;
             match instance.init_transactions(slice) {
                 Ok(()) => {
                     debug!(shard = %self.tenure.shard, took = ?started.elapsed(), "fenced");
-                    return Live::start(instance).map_err(Error::Thread);
+                    return Live::start(instance).map(|live| (live, generation)).map_err(Error::Thread);
                 }
                 Err(error) => {
                     debug!(shard = %self.tenure.shard, %error, ?slice, "fencing again with another producer");
@@ -307,19 +283,10 @@ impl Shots {
             }
             slice = (slice * 2).min(SHOT_MAX);
         }
-        Err(Error::Timeout(last))
-    }
-
-    fn next(&self) -> Result<Arc<Instance>, Error> {
-        // The keeper may hold it for one look at the metadata more: shorter than the timer of a refused instance.
-        let kept = lock(&self.shelf).instances.pop();
-        if let Some(instance) = kept {
-            return Ok(instance);
+        match self.shelf.why() {
+            why if why.is_empty() => Err(Error::Timeout(last)),
+            why => Err(Error::Unreachable { why }),
         }
-        let config = self.settings.producer(self.tenure.shard, self.topics.wire_bytes_max);
-        let instance = producer::create(&config).map_err(|error| Error::Create(self.settings.client_error(error)))?;
-        connect(&instance, &self.settings);
-        Ok(Arc::new(instance))
     }
 }
 
@@ -328,7 +295,8 @@ fn refused(settings: &Settings, shard: ShardId, source: KafkaError) -> Error {
     Error::Refused { mend: to_mend(grant), source }
 }
 
-/// Whether asking again cannot help. Whoever loses a race of two fences is told `Fenced`, and may well win the next.
+/// Whether asking again cannot help. Whoever loses a race of two fences is told `Fenced`, and may well win the next;
+/// whoever is not let in may be after its secrets are rotated.
 fn refused_for_good(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
@@ -339,8 +307,6 @@ fn refused_for_good(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::UnsupportedVersion
                 | RDKafkaErrorCode::UnsupportedFeature
                 | RDKafkaErrorCode::NotConfigured
-                | RDKafkaErrorCode::SaslAuthenticationFailed
-                | RDKafkaErrorCode::Authentication
         )
     )
 }

@@ -7,7 +7,7 @@ use tracing::{Instrument as _, info_span};
 use super::{
     Batch, changelog,
     error::{CommitError, OpenError},
-    fence::{Fenced, Warm},
+    fence::{Age, Fenced, Warm},
     identity::Identity,
     restore::{Restored, Tail},
     settings::Settings,
@@ -25,6 +25,7 @@ use crate::{
 /// What a tenure publishes through. Had only by fencing, barrier and restore, in this order.
 pub struct KafkaJournal {
     line: Line,
+    age: Age,
     /// `meta/identity` as this replica would write it, until it is written.
     identity: Option<Identity>,
 }
@@ -33,7 +34,7 @@ impl KafkaJournal {
     pub(super) fn new(fenced: Fenced, found: Option<&Identity>) -> Self {
         let ours = fenced.settings.identity();
         let identity = (found != Some(ours)).then(|| ours.clone());
-        Self { line: fenced.line, identity }
+        Self { line: fenced.line, age: fenced.age, identity }
     }
 }
 
@@ -45,9 +46,19 @@ impl Journal for KafkaJournal {
                 .map_err(|error| CommitError::Refused { key: changelog::IDENTITY.into(), reason: error.to_string() })?;
             meta.push((changelog::IDENTITY, value));
         }
-        self.line.commit(batch, meta).await?;
+        let shard = self.line.shard();
+        // INV-10: giving up spends the line, so that no other producer takes this batch for one that was not committed.
+        tokio::select! {
+            biased;
+            ended = self.line.commit(batch, meta) => ended?,
+            () = self.age.holds_up() => return Err(CommitError::Outdated { shard }),
+        }
         self.identity = None;
         Ok(())
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.age.is_outdated()
     }
 }
 
@@ -141,15 +152,20 @@ impl Journals for KafkaJournals {
     fn readiness(&self, shard: ShardId) -> Result<Readiness, OpenError> {
         let standby = self.standby(shard);
         let mut following = standby.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that failed is begun anew by the next look.
-        following.take_if(|tail| tail.has_failed());
-        let Some(tail) = following.as_ref() else { return Ok(Readiness::NotYet("the changelog is not followed")) };
+        let Some(tail) = following.as_ref() else {
+            return Ok(Readiness::NotYet("the changelog is not followed".into()));
+        };
+        if let Some(failure) = tail.failure() {
+            // One that failed a while ago is begun anew by the next look.
+            following.take_if(|tail| tail.has_rested());
+            return Ok(Readiness::NotYet(failure.into()));
+        }
         if let Some(found) = tail.identity() {
             self.settings.identity().fits(&found).map_err(|source| OpenError::Identity { shard, source })?;
         }
         Ok(match (standby.warm.is_answered(), tail.has_caught_up()) {
-            (false, _) => Readiness::NotYet("kafka does not answer"),
-            (true, false) => Readiness::NotYet("the changelog has not been read to its end"),
+            (false, _) => Readiness::NotYet(format!("kafka does not answer{}", standby.warm.why()).into()),
+            (true, false) => Readiness::NotYet("the changelog has not been read to its end".into()),
             (true, true) => Readiness::Warm,
         })
     }

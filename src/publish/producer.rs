@@ -26,8 +26,14 @@ use rdkafka::{
 };
 use tracing::{debug, warn};
 
+use super::reach::Reach;
+
 /// How long the polling thread waits for an event before it looks whether to stop.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How long an instance is listened to at a time, and how often: each line takes some ten microseconds.
+const LISTEN: Duration = Duration::from_millis(5);
+const LISTENS_MAX: usize = 40;
 
 /// An instance that has not been initialised for transactions yet.
 pub(super) type Instance = BaseProducer<Reports>;
@@ -44,6 +50,8 @@ pub(super) struct Reports {
     /// Any transport error: the answer to a transactional request may be a retried one (INV-10).
     disturbed: AtomicBool,
     publisher: OnceLock<Thread>,
+    /// Where the reasons of such errors are kept.
+    reach: Reach,
 }
 
 impl Reports {
@@ -95,6 +103,7 @@ impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
         // Being fenced is a change of role; the transactional call that follows reports it.
         debug!(%error, reason, "kafka producer error");
+        self.reach.heard(&error, reason);
         self.disturbed.store(true, Ordering::SeqCst);
     }
 }
@@ -127,9 +136,20 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
     }
 }
 
-/// Creates an instance. No connection is made yet.
-pub(super) fn create(config: &ClientConfig) -> KafkaResult<Instance> {
-    BaseProducer::from_config_and_context(config, Reports::default())
+/// Creates an instance, whose troubles are told to `reach`. No connection is made yet.
+pub(super) fn create(config: &ClientConfig, reach: &Reach) -> KafkaResult<Instance> {
+    BaseProducer::from_config_and_context(config, Reports { reach: reach.clone(), ..Reports::default() })
+}
+
+/// Hears what an instance without a polling thread has to say: errors of connections, log lines.
+pub(super) fn listen(instance: &Instance) {
+    // Bounded, since it may go on talking.
+    for _ in 0..LISTENS_MAX {
+        if instance.in_flight_count() == 0 {
+            return;
+        }
+        instance.poll(LISTEN);
+    }
 }
 
 /// Drops an instance on a thread of its own: its timers must end soon, and our caller must not wait for it.

@@ -12,18 +12,17 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientContext, Message, Offset, TopicPartitionList,
-    config::{FromClientConfigAndContext, RDKafkaLogLevel},
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    Message, Offset, TopicPartitionList,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    statistics::Statistics,
 };
 use tokio::sync::oneshot;
 use tracing::debug;
@@ -35,11 +34,13 @@ use super::{
     fence::Fenced,
     identity::Identity,
     journal::KafkaJournal,
+    lag::{Behind, Told},
     producer,
     rights::{Asked, to_mend},
     settings::Settings,
 };
 use crate::{
+    cli::chain,
     leadership::tenure::ShardId,
     lifecycle::tracked::Tracked,
     watch::pod::{ByUid, PodUid},
@@ -53,6 +54,9 @@ const POLL: Duration = Duration::from_millis(100);
 const METADATA_MAX: Duration = Duration::from_secs(1);
 /// Half of `delete.retention.ms`: a tail that was cut off for longer may have missed tombstones.
 const SILENT_MAX: Duration = Duration::from_secs(12 * 3600);
+
+/// How long a tail that failed is left alone: what it lacks may be mended meanwhile.
+const FAILED_REST: Duration = Duration::from_secs(1);
 
 /// Why a changelog could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -169,8 +173,8 @@ type Answer = Result<Restored, Error>;
 struct Wish {
     /// The barrier that ends the tail, and who waits for what was read until then.
     wanted: Option<(changelog::Barrier, oneshot::Sender<Answer>)>,
-    /// Why the tail ended before anyone asked.
-    failed: Option<Error>,
+    /// Why the tail ended before anyone asked, and when.
+    failed: Option<(Error, Instant)>,
     /// Whose changelog it is, as far as it was read.
     identity: Option<Identity>,
     /// The end of the partition was reached once.
@@ -188,14 +192,16 @@ pub struct Tail {
 impl Tail {
     /// Starts reading. Kafka need not answer yet.
     pub fn start(settings: &Settings, shard: ShardId) -> Result<Self, Error> {
-        let config = settings.consumer(shard);
-        let consumer = BaseConsumer::from_config_and_context(&config, Told::default())
-            .map_err(|error| Error::Create(settings.client_error(error)))?;
-        let behind = Arc::clone(&consumer.context().0);
+        // The generation first: properties that change in between are newer than it says, and made use of once more.
+        let generation = settings.generation();
+        let behind = Arc::new(Behind::default());
+        let consumer = consumer(settings, shard, &behind)?;
         let wish = Arc::new(Mutex::new(Wish::default()));
         let stop = Arc::new(AtomicBool::new(false));
         let mut reader = Reader {
             consumer,
+            generation,
+            next: Offset::Beginning,
             settings: settings.clone(),
             topic: settings.changelog_topic().to_owned(),
             shard,
@@ -225,12 +231,19 @@ impl Tail {
 
     /// Records that are written and not read yet, as of a second ago; marks of transactions count. `None`: not known yet.
     pub fn lag_records(&self) -> Option<u64> {
-        Some(self.behind.records.load(Ordering::Relaxed)).filter(|records| *records != UNKNOWN)
+        self.behind.records()
     }
 
-    /// Whether it ended by an error that reading on does not mend.
-    pub fn has_failed(&self) -> bool {
-        self.wish.lock().unwrap_or_else(PoisonError::into_inner).failed.is_some()
+    /// Why it ended, if it did by an error that reading on does not mend.
+    pub fn failure(&self) -> Option<String> {
+        let wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        wish.failed.as_ref().map(|(error, _)| chain(error))
+    }
+
+    /// Whether it failed long enough ago to be begun anew.
+    pub fn has_rested(&self) -> bool {
+        let wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        wish.failed.as_ref().is_some_and(|(_, at)| at.elapsed() > FAILED_REST)
     }
 
     /// Ends the tail when it delivers this barrier. To be called before the barrier is committed.
@@ -238,7 +251,7 @@ impl Tail {
         let (sender, receiver) = oneshot::channel();
         let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
         match wish.failed.take() {
-            Some(error) => drop(sender.send(Err(error))),
+            Some((error, _)) => drop(sender.send(Err(error))),
             None => wish.wanted = Some((barrier, sender)),
         }
         receiver
@@ -251,51 +264,18 @@ impl Drop for Tail {
     }
 }
 
-/// No number of records.
-const UNKNOWN: u64 = u64::MAX;
-
-/// How far a tail is behind.
-struct Behind {
-    /// Nothing has come since the end of the partition was told.
-    at_end: AtomicBool,
-    records: AtomicU64,
+/// One that tells `behind` how far it is.
+fn consumer(settings: &Settings, shard: ShardId, behind: &Arc<Behind>) -> Result<BaseConsumer<Told>, Error> {
+    let made = BaseConsumer::from_config_and_context(&settings.consumer(shard), Told(Arc::clone(behind)));
+    made.map_err(|error| Error::Create(settings.client_error(error)))
 }
-
-impl Default for Behind {
-    fn default() -> Self {
-        Self { at_end: AtomicBool::new(false), records: AtomicU64::new(UNKNOWN) }
-    }
-}
-
-/// What librdkafka tells beside records.
-#[derive(Default)]
-struct Told(Arc<Behind>);
-
-impl ClientContext for Told {
-    fn stats(&self, statistics: Statistics) {
-        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
-        // Of the one that is assigned: of others no offset is known.
-        let Some(ours) = partitions.filter(|partition| partition.ls_offset >= 0).max_by_key(|p| p.app_offset) else {
-            return;
-        };
-        // At the end, the marks of transactions behind the last record have been read as well.
-        let read = if self.0.at_end.load(Ordering::Relaxed) { ours.next_offset } else { ours.app_offset };
-        self.0.records.store(u64::try_from(ours.ls_offset - read.max(0)).unwrap_or_default(), Ordering::Relaxed);
-    }
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        producer::log(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        debug!(%error, reason, "kafka consumer error");
-    }
-}
-
-impl ConsumerContext for Told {}
 
 struct Reader {
     consumer: BaseConsumer<Told>,
+    /// Of the properties that the consumer was made with.
+    generation: u64,
+    /// Where to read on.
+    next: Offset,
     settings: Settings,
     topic: String,
     shard: ShardId,
@@ -307,14 +287,31 @@ struct Reader {
 impl Reader {
     fn run(&mut self) {
         if let Err(error) = self.begin().and_then(|()| self.follow()) {
-            let asked = Asked::Read(&self.topic);
-            let grant = error.rdkafka_error_code().and_then(|code| self.settings.grant(self.shard, asked, code));
-            self.answer(Err(Error::Read { mend: to_mend(grant), source: error }));
+            self.answer(Err(error));
         }
     }
 
-    fn begin(&mut self) -> Result<(), KafkaError> {
+    fn refused(&self, source: KafkaError) -> Error {
+        let asked = Asked::Read(&self.topic);
+        let grant = source.rdkafka_error_code().and_then(|code| self.settings.grant(self.shard, asked, code));
+        Error::Read { mend: to_mend(grant), source }
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
         self.state = State::default();
+        self.next = Offset::Beginning;
+        self.read_on()
+    }
+
+    /// With another consumer where the properties changed; what was read stays read.
+    fn renew(&mut self) -> Result<(), Error> {
+        self.generation = self.settings.generation();
+        let new = consumer(&self.settings, self.shard, &self.consumer.context().0)?;
+        producer::discard(std::mem::replace(&mut self.consumer, new));
+        self.read_on()
+    }
+
+    fn read_on(&self) -> Result<(), Error> {
         // Where the partition's leader is not known yet when reading begins, librdkafka looks again only after a fixed
         // 500 ms. If Kafka does not answer now, those do not matter.
         if let Err(error) = self.consumer.fetch_metadata(Some(&self.topic), METADATA_MAX) {
@@ -322,14 +319,17 @@ impl Reader {
         }
         let partition = i32::try_from(self.shard.0).expect("Kafka counts partitions in i32, and shards are checked");
         let mut assignment = TopicPartitionList::with_capacity(1);
-        assignment.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
-        self.consumer.assign(&assignment)
+        let added = assignment.add_partition_offset(&self.topic, partition, self.next);
+        added.and_then(|()| self.consumer.assign(&assignment)).map_err(|error| self.refused(error))
     }
 
     /// Reads until the wanted barrier or until stopped; an error only where reading on cannot help.
-    fn follow(&mut self) -> Result<(), KafkaError> {
+    fn follow(&mut self) -> Result<(), Error> {
         let mut heard = crate::clock::monotonic();
         while !self.stop.load(Ordering::Relaxed) {
+            if self.generation < self.settings.generation() {
+                self.renew()?;
+            }
             let entry = match self.consumer.poll(POLL) {
                 None if heard.elapsed() > SILENT_MAX => {
                     self.begin()?;
@@ -339,18 +339,21 @@ impl Reader {
                 None => continue,
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     self.wish.lock().unwrap_or_else(PoisonError::into_inner).caught_up = true;
-                    self.consumer.context().0.at_end.store(true, Ordering::Relaxed);
+                    self.consumer.context().0.set_at_end(true);
                     continue;
                 }
-                Some(Err(error)) if cannot_help(&error) => return Err(error),
+                Some(Err(error)) if cannot_help(&error) => return Err(self.refused(error)),
                 Some(Err(error)) => {
                     debug!(shard = %self.shard, %error, "reading the changelog goes on");
                     continue;
                 }
-                Some(Ok(message)) => changelog::decode(message.key(), message.payload()),
+                Some(Ok(message)) => {
+                    self.next = Offset::Offset(message.offset() + 1);
+                    changelog::decode(message.key(), message.payload())
+                }
             };
             heard = crate::clock::monotonic();
-            self.consumer.context().0.at_end.store(false, Ordering::Relaxed);
+            self.consumer.context().0.set_at_end(false);
             if let Entry::Identity(identity) = &entry {
                 self.wish.lock().unwrap_or_else(PoisonError::into_inner).identity = Some(identity.clone());
             }
@@ -378,13 +381,14 @@ impl Reader {
                     debug!(shard = %self.shard, "nobody waits for the restore any more");
                 }
             }
-            (None, Err(error)) => wish.failed = Some(error),
+            (None, Err(error)) => wish.failed = Some((error, crate::clock::monotonic())),
             (None, Ok(_)) => debug!(shard = %self.shard, "nobody asked for the restore"),
         }
     }
 }
 
-/// Errors that reading on does not mend. Everything about connections does mend itself, and no group is joined.
+/// Errors that reading on does not mend. Everything about connections does mend itself. The client asks for its group's
+/// coordinator, and may be refused: no group is ever joined.
 fn cannot_help(error: &KafkaError) -> bool {
     match error {
         KafkaError::MessageConsumptionFatal(_) => true,
@@ -395,7 +399,6 @@ fn cannot_help(error: &KafkaError) -> bool {
                     | RDKafkaErrorCode::UnknownTopic
                     | RDKafkaErrorCode::UnknownPartition
                     | RDKafkaErrorCode::TopicAuthorizationFailed
-                    | RDKafkaErrorCode::GroupAuthorizationFailed
                     | RDKafkaErrorCode::OffsetOutOfRange
                     | RDKafkaErrorCode::AutoOffsetReset
             )

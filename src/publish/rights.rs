@@ -10,8 +10,6 @@ use crate::leadership::tenure::ShardId;
 /// What was asked of Kafka.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Asked<'a> {
-    /// To show that this topic is there.
-    Describe(&'a str),
     /// To show how this topic is configured.
     DescribeConfigs(&'a str),
     /// To make this topic.
@@ -35,22 +33,45 @@ impl Settings {
             (Code::ClusterAuthorizationFailed, _) => ("IdempotentWrite", "--cluster".to_owned()),
             // Whoever may write may describe.
             (Code::TransactionalIdAuthorizationFailed, _) => ("Write", format!("--transactional-id {id}")),
-            (Code::GroupAuthorizationFailed, _) => ("Read", format!("--group {}", self.restore_group(shard))),
             (Code::TopicAuthorizationFailed, asked) => asked.of_topic()?,
             _ => return None,
         };
+        Some(self.command(&[operation], &on))
+    }
+
+    /// The command that gives every right that is needed on a topic: who sees nothing of it may lack all of them.
+    pub(super) fn grant_all(&self, topic: &str) -> String {
+        let operations: &[&str] = match topic == self.changelog_topic() {
+            true => &["Read", "Write", "DescribeConfigs"],
+            false => &["Write", "DescribeConfigs"],
+        };
+        self.command(operations, &format!("--topic {topic}"))
+    }
+
+    fn command(&self, operations: &[&str], on: &str) -> String {
+        let properties = self.properties();
+        // What goes into a command as it is must not end its word.
+        let is_word = |name: &&String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@-".contains(&b));
+        let (user, who) = match properties.get("sasl.username").filter(is_word) {
+            Some(user) => (user.as_str(), ""),
+            None => ("NAME", " (NAME: as whom this monitor logs in)"),
+        };
+        let is_open = |protocol: &String| protocol.eq_ignore_ascii_case("plaintext");
+        let admin = match properties.get("security.protocol").is_none_or(is_open) {
+            true => "",
+            false => " --command-config ADMIN.properties",
+        };
+        let operations: String = operations.iter().map(|operation| format!(" --operation {operation}")).collect();
         let servers = self.bootstrap_servers();
-        Some(format!(
-            "kafka-acls.sh --bootstrap-server {servers} --add --allow-principal User:NAME --operation {operation} {on} \
-             (NAME: as whom this monitor logs in)"
-        ))
+        format!(
+            "kafka-acls.sh --bootstrap-server {servers}{admin} --add --allow-principal User:{user}{operations} {on}{who}"
+        )
     }
 }
 
 impl fmt::Display for Asked<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Describe(topic) => write!(f, "show topic {topic}"),
             Self::DescribeConfigs(topic) => write!(f, "show the configuration of topic {topic}"),
             Self::Create(topic) => write!(f, "create topic {topic}"),
             Self::Read(topic) => write!(f, "read topic {topic}"),
@@ -63,7 +84,6 @@ impl fmt::Display for Asked<'_> {
 impl Asked<'_> {
     fn of_topic(self) -> Option<(&'static str, String)> {
         let (operation, topic) = match self {
-            Self::Describe(topic) => ("Describe", topic),
             Self::DescribeConfigs(topic) => ("DescribeConfigs", topic),
             Self::Create(topic) => ("Create", topic),
             Self::Read(topic) => ("Read", topic),
@@ -89,6 +109,10 @@ pub(super) mod tests {
     };
 
     pub(in crate::publish) fn settings() -> Settings {
+        settings_with(&[])
+    }
+
+    fn settings_with(properties: &[(&str, &str)]) -> Settings {
         let identity = Identity {
             cluster_id: "c".into(),
             lease_namespace: "ns".into(),
@@ -101,19 +125,18 @@ pub(super) mod tests {
             format: FORMAT,
         };
         let service = Service { name: "s".into(), version: "1".into(), environment: None };
-        Settings::new("k:9092", [].into(), "events", "changelog", identity, service).unwrap()
+        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Settings::new("k:9092", properties, "events", "changelog", identity, service).unwrap()
     }
 
     #[test]
     fn refusal_for_want_of_rights_names_the_command_that_mends_it() {
         use RDKafkaErrorCode as Code;
         let cases = [
-            (Asked::Describe("events"), Code::TopicAuthorizationFailed, "Describe --topic events"),
             (Asked::DescribeConfigs("events"), Code::TopicAuthorizationFailed, "DescribeConfigs --topic events"),
             (Asked::Create("changelog"), Code::TopicAuthorizationFailed, "Create --topic changelog"),
             (Asked::Create("changelog"), Code::ClusterAuthorizationFailed, "Create --topic changelog"),
             (Asked::Read("changelog"), Code::TopicAuthorizationFailed, "Read --topic changelog"),
-            (Asked::Read("changelog"), Code::GroupAuthorizationFailed, "Read --group c.ns.pod-monitor.g1.2.restore"),
             (Asked::Write("events"), Code::TopicAuthorizationFailed, "Write --topic events"),
             (Asked::Write("events"), Code::ClusterAuthorizationFailed, "IdempotentWrite --cluster"),
             (Asked::Produce, Code::ClusterAuthorizationFailed, "IdempotentWrite --cluster"),
@@ -131,6 +154,21 @@ pub(super) mod tests {
             );
             assert_eq!(command, expected, "{asked:?} {code:?}");
         }
+    }
+
+    #[test]
+    fn command_names_whom_the_monitor_logs_in_as_and_asks_for_an_admin() {
+        let command = |user: &str| {
+            let properties = [("sasl.username", user), ("security.protocol", "sasl_ssl"), ("sasl.mechanism", "PLAIN")];
+            settings_with(&properties).grant_all("changelog")
+        };
+        assert_eq!(
+            command("monitor-1"),
+            "kafka-acls.sh --bootstrap-server k:9092 --command-config ADMIN.properties --add --allow-principal \
+             User:monitor-1 --operation Read --operation Write --operation DescribeConfigs --topic changelog"
+        );
+        let odd = command("x; rm -r /");
+        assert!(!odd.contains("rm -r") && odd.contains("User:NAME") && odd.ends_with("logs in)"), "{odd}");
     }
 
     #[test]

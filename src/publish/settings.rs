@@ -3,13 +3,22 @@
 //! Promises: a property that the delivery promise rests on cannot be changed from outside (INV-11), and a wrong one is
 //! refused at start with its name. Values of the user's properties never appear in errors, logs or `Debug`.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError, util::get_rdkafka_version};
+use rdkafka::{
+    ClientConfig,
+    config::{FromClientConfig as _, RDKafkaLogLevel},
+    consumer::{BaseConsumer, DefaultConsumerContext},
+    error::KafkaError,
+    util::get_rdkafka_version,
+};
+use tracing::{info, warn};
 
+pub use super::rotation::Reread;
 use super::{
     identity::Identity,
     record::{self, OVERHEAD_BYTES_MAX, Service},
+    rotation::{Looked, Properties, Rotation, Version},
 };
 use crate::{leadership::tenure::ShardId, lifecycle::event::EventType};
 
@@ -38,8 +47,8 @@ const LIBRDKAFKA_MIN: i32 = 0x020c_0000;
 pub struct Settings {
     /// `--kafka`
     bootstrap_servers: String,
-    /// `--kafka-config`: librdkafka properties; secrets among them.
-    properties: BTreeMap<String, String>,
+    /// `--kafka-config`: librdkafka properties; secrets among them, which may be rotated.
+    rotation: Rotation,
     /// `--events-topic`; may contain `{event_type}`.
     events_topic: String,
     /// `--changelog-topic`
@@ -53,10 +62,10 @@ pub struct Settings {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Values may be secrets; names are enough to know what was set.
-        let Self { bootstrap_servers, properties, events_topic, changelog_topic, identity, service } = self;
+        let Self { bootstrap_servers, rotation, events_topic, changelog_topic, identity, service } = self;
         f.debug_struct("Settings")
             .field("bootstrap_servers", bootstrap_servers)
-            .field("properties", &properties.keys())
+            .field("properties", &rotation.properties().keys())
             .field("events_topic", events_topic)
             .field("changelog_topic", changelog_topic)
             .field("identity", identity)
@@ -110,10 +119,9 @@ impl Settings {
         identity: Identity,
         service: Service,
     ) -> Result<Self, Error> {
-        check_all(&properties)?;
         let settings = Self {
             bootstrap_servers: bootstrap_servers.to_owned(),
-            properties,
+            rotation: Rotation::new(properties),
             events_topic: events_topic.to_owned(),
             changelog_topic: changelog_topic.to_owned(),
             identity,
@@ -121,6 +129,53 @@ impl Settings {
         };
         settings.check()?;
         Ok(settings)
+    }
+
+    /// With properties that are read anew by [`Settings::refresh`].
+    #[must_use]
+    pub fn rereading(self, reread: Reread) -> Self {
+        Self { rotation: self.rotation.rereading(reread), ..self }
+    }
+
+    /// Looks whether the properties changed where they stand: then there is a candidate. What cannot be used changes
+    /// nothing. Reads files.
+    pub(super) fn refresh(&self) {
+        let usable = |properties: &Properties| {
+            self.with(properties.clone()).check_properties().map_err(|error| error.to_string())
+        };
+        match self.rotation.refresh(usable) {
+            Looked::Same => {}
+            Looked::Changed(names) => info!(?names, "kafka properties changed"),
+            Looked::Unusable(why) => warn!(why, "changed kafka properties cannot be used, the old ones stay in use"),
+        }
+    }
+
+    /// Uses from now on what the files say: for as long as Kafka has let nothing in that could stay in use.
+    pub fn reload(&self) {
+        self.refresh();
+        if let Some(candidate) = self.rotation.candidate() {
+            self.rotation.prove(candidate.generation);
+        }
+    }
+
+    /// How often the properties in use changed.
+    pub(super) fn generation(&self) -> u64 {
+        self.rotation.generation()
+    }
+
+    /// Settings with changed properties that Kafka has not let in yet, and their generation.
+    pub(super) fn candidate(&self) -> Option<(u64, Self)> {
+        let Version { properties, generation, .. } = self.rotation.candidate()?;
+        Some((generation, self.with(properties.as_ref().clone())))
+    }
+
+    /// Kafka let in a client of the candidate of this generation: it is what clients are made of from now on.
+    pub(super) fn prove(&self, generation: u64) {
+        self.rotation.prove(generation);
+    }
+
+    fn with(&self, properties: Properties) -> Self {
+        Self { rotation: Rotation::new(properties), ..self.clone() }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -146,6 +201,11 @@ impl Settings {
                 format!("{} is the events topic too: give it its own", self.changelog_topic),
             );
         }
+        self.check_properties()
+    }
+
+    fn check_properties(&self) -> Result<(), Error> {
+        check_all(&self.rotation.properties())?;
         let configs = [self.producer(ShardId(0), RECORD_BYTES_MAX), self.consumer(ShardId(0)), self.admin()];
         configs
             .iter()
@@ -154,17 +214,12 @@ impl Settings {
 
     /// An error of a client's creation, without the values of the user's properties.
     pub fn client_error(&self, error: KafkaError) -> Error {
-        match error {
-            KafkaError::ClientConfig(_, description, key, _) => {
-                Error::Property { reason: self.redact(&key, &description), key }
-            }
-            other => Error::Setting { key: "kafka", reason: self.redact("", &other.to_string()) },
-        }
+        client_error(&self.rotation.properties(), error)
     }
 
-    fn redact(&self, key: &str, text: &str) -> String {
-        let secrets = self.properties.iter().filter(|(k, v)| !v.is_empty() && (*k == key || v.len() >= 4));
-        secrets.fold(text.to_owned(), |text, (_, value)| text.replace(value.as_str(), "***"))
+    /// The user's properties as they are now; secrets in the clear.
+    pub(super) fn properties(&self) -> Arc<Properties> {
+        self.rotation.properties()
     }
 
     /// Bootstrap servers, for commands shown to people.
@@ -259,7 +314,7 @@ impl Settings {
     }
 
     /// The name that a reader of the changelog gives itself.
-    pub(super) fn restore_group(&self, shard: ShardId) -> String {
+    fn restore_group(&self, shard: ShardId) -> String {
         format!("{}.restore", self.identity.transactional_id(shard))
     }
 
@@ -275,7 +330,7 @@ impl Settings {
     }
 
     fn apply_user(&self, config: &mut ClientConfig) {
-        apply(config, &self.properties);
+        apply(config, &self.rotation.properties());
     }
 }
 
@@ -294,7 +349,23 @@ pub fn reader(bootstrap_servers: &str, properties: &BTreeMap<String, String>) ->
     read_alone(&mut config, VERIFY);
     // Retention may take records while they are read: what is there then begins later.
     config.set("auto.offset.reset", "earliest");
-    Ok(config)
+    // Made once here, for nothing: whoever makes it in earnest knows of no property whose value must not be told.
+    let made = BaseConsumer::<DefaultConsumerContext>::from_config(&config);
+    made.map(|_| config).map_err(|error| client_error(properties, error))
+}
+
+fn client_error(properties: &Properties, error: KafkaError) -> Error {
+    match error {
+        KafkaError::ClientConfig(_, description, key, _) => {
+            Error::Property { reason: redact(properties, &key, &description), key }
+        }
+        other => Error::Setting { key: "kafka", reason: redact(properties, "", &other.to_string()) },
+    }
+}
+
+fn redact(properties: &Properties, key: &str, text: &str) -> String {
+    let secrets = properties.iter().filter(|(k, v)| !v.is_empty() && (*k == key || v.len() >= 4));
+    secrets.fold(text.to_owned(), |text, (_, value)| text.replace(value.as_str(), "***"))
 }
 
 /// What `verify` calls itself.
@@ -316,9 +387,13 @@ fn read_alone(config: &mut ClientConfig, name: &str) {
     config.set("check.crcs", "true");
 }
 
-fn apply(config: &mut ClientConfig, properties: &BTreeMap<String, String>) {
+fn apply(config: &mut ClientConfig, properties: &Properties) {
     for (key, value) in properties {
         config.set(key, value);
+    }
+    // Who asks for librdkafka's debug lines wants to see them; ours are filtered by --log-level.
+    if properties.contains_key("debug") {
+        config.set_log_level(RDKafkaLogLevel::Debug);
     }
 }
 
@@ -351,7 +426,7 @@ fn common(bootstrap_servers: &str, client_id: &str) -> ClientConfig {
 }
 
 /// What no client may be made without.
-fn check_all(properties: &BTreeMap<String, String>) -> Result<(), Error> {
+fn check_all(properties: &Properties) -> Result<(), Error> {
     check_library()?;
     properties.iter().try_for_each(|(key, value)| check_property(key, value))
 }

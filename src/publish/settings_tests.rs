@@ -81,6 +81,21 @@ fn secrets_are_in_no_debug_text_and_no_error() {
 }
 
 #[test]
+fn a_reader_is_refused_without_the_values_of_its_properties() {
+    let secret = "hunter2-very-secret";
+    for key in ["sasl.mechanismz", "security.protocol", "ssl.key.password.typo", "ssl.key.pem"] {
+        let properties = BTreeMap::from([(key.to_owned(), secret.to_owned())]);
+        let properties = if key == "ssl.key.pem" {
+            properties.into_iter().chain([("security.protocol".to_owned(), "ssl".to_owned())]).collect()
+        } else {
+            properties
+        };
+        let error = reader("127.0.0.1:1", &properties).expect_err(key);
+        assert!(!format!("{error} {error:?}").contains(secret), "{error:?}");
+    }
+}
+
+#[test]
 fn topics_that_cannot_be_are_refused() {
     let make = |events: &str, changelog: &str| {
         let service = Service { name: "s".into(), version: "1".into(), environment: None };

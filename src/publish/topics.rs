@@ -3,20 +3,22 @@
 //! Promises: an error names the topic and the command that mends it; a broker that does not answer is never taken for
 //! a wrong topic.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rdkafka::{
     ClientContext,
     admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication},
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::{KafkaError, RDKafkaErrorCode},
+    producer::Producer as _,
     types::RDKafkaRespErr,
 };
 use tracing::{debug, info, warn};
 
 use super::{
     error::Class,
-    producer,
+    producer::{self, Instance},
+    reach::Reach,
     rights::{Asked, to_mend},
     settings::{RECORD_BYTES_MAX, RECORD_BYTES_MIN, Settings, record_bytes_max},
 };
@@ -53,13 +55,12 @@ pub struct Topics {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No broker answers: try again.
-    #[error("kafka at {servers} does not answer")]
+    #[error("kafka at {servers} does not answer{why}")]
     Unreachable {
         /// Bootstrap servers.
         servers: String,
-        /// What librdkafka said.
-        #[source]
-        source: KafkaError,
+        /// `: ` and the reason with its mend.
+        why: String,
     },
     /// Kafka answers, and says no.
     #[error("kafka refuses to {what}: {code}{mend}")]
@@ -133,7 +134,10 @@ struct Wanted {
 pub async fn ensure(settings: &Settings, create: bool) -> Result<Topics, Error> {
     let admin = AdminClient::from_config_and_context(&settings.admin(), Logs)
         .map_err(|error| Error::Create(settings.client_error(error)))?;
-    let looker = Looker { settings, admin: std::sync::Arc::new(admin) };
+    let reach = Reach::default();
+    let look =
+        producer::create(&settings.admin(), &reach).map_err(|error| Error::Create(settings.client_error(error)))?;
+    let looker = Looker { settings, admin, look: Arc::new(look), reach };
     let wanted = wanted(settings);
     let mut found = looker.partitions().await?;
     let missing: Vec<_> = wanted.iter().filter(|topic| !found.contains_key(&topic.name)).collect();
@@ -182,8 +186,7 @@ impl Wanted {
     }
 
     fn missing(&self, settings: &Settings) -> Error {
-        let code = RDKafkaErrorCode::TopicAuthorizationFailed;
-        let mend = to_mend(settings.grant(ShardId(0), Asked::Describe(&self.name), code));
+        let mend = to_mend(Some(settings.grant_all(&self.name)));
         Error::Missing { topic: self.name.clone(), command: self.create_command(settings), mend }
     }
 
@@ -267,20 +270,30 @@ fn check_configs(
 
 struct Looker<'a> {
     settings: &'a Settings,
-    admin: std::sync::Arc<AdminClient<Logs>>,
+    admin: AdminClient<Logs>,
+    /// Looks at the metadata: nobody hears what an admin client has to say of its connections.
+    look: Arc<Instance>,
+    reach: Reach,
 }
 
 impl Looker<'_> {
     fn unreachable(&self, source: KafkaError) -> Error {
-        Error::Unreachable { servers: self.settings.bootstrap_servers().to_owned(), source }
+        let servers = self.settings.bootstrap_servers().to_owned();
+        Error::Unreachable { servers, why: self.reach.why_or(&source) }
     }
 
     /// Partitions of every topic that this user may see. All topics are asked for, since asking for one by name would
     /// make it on brokers that create topics by themselves.
     async fn partitions(&self) -> Result<HashMap<String, usize>, Error> {
-        let admin = std::sync::Arc::clone(&self.admin);
+        let (client, reach, settings) = (Arc::clone(&self.look), self.reach.clone(), self.settings.clone());
         let look = move || {
-            let metadata = admin.inner().fetch_metadata(None, REQUEST_MAX)?;
+            let metadata = client.client().fetch_metadata(None, REQUEST_MAX);
+            // Hears the reason of a failure.
+            producer::listen(&client);
+            if metadata.is_err() {
+                reach.look_closer(&settings);
+            }
+            let metadata = metadata?;
             let usable = metadata.topics().iter().filter(|topic| topic.error().is_none_or(still_there));
             Ok(usable.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect())
         };
@@ -332,8 +345,8 @@ impl Looker<'_> {
             let answers = self.admin.describe_configs(&resources, &options()).await;
             let answers = answers.map_err(|error| self.unreachable(error))?;
             match answers.into_iter().zip(wanted).map(|(answer, topic)| config_of(answer, topic)).collect() {
-                // A broker that has not heard of a new topic yet.
-                Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) if looks < NEW_TOPIC_LOOKS_MAX => {
+                // A broker that has not heard of a new topic yet, if that does not last.
+                Err((_, RDKafkaErrorCode::TopicAuthorizationFailed)) if looks < NEW_TOPIC_LOOKS_MAX => {
                     tokio::time::sleep(NEW_TOPIC_PAUSE).await;
                 }
                 Err((topic, code)) => {
@@ -351,11 +364,15 @@ fn refused(settings: &Settings, asked: Asked<'_>, code: RDKafkaErrorCode) -> Err
 
 type Config = (String, HashMap<String, String>);
 
+/// A topic that is there has a configuration, so that none at all is a refusal: rust-rdkafka leaves out why.
 fn config_of(
     answer: Result<ConfigResource, RDKafkaErrorCode>,
     topic: &Wanted,
 ) -> Result<Config, (String, RDKafkaErrorCode)> {
     let config = answer.map_err(|code| (topic.name.clone(), code))?;
+    if config.entries.is_empty() {
+        return Err((topic.name.clone(), RDKafkaErrorCode::TopicAuthorizationFailed));
+    }
     let entries = config.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
     Ok((topic.name.clone(), entries.collect()))
 }
@@ -396,6 +413,7 @@ mod tests {
     #[test]
     fn topic_that_is_not_seen_may_be_hidden_by_missing_rights() {
         let said = wanted(&settings())[0].missing(&settings()).to_string();
-        assert!(said.contains("kafka-topics.sh") && said.contains("--operation Describe --topic events"), "{said}");
+        let rights = "--operation Write --operation DescribeConfigs --topic events";
+        assert!(said.contains("kafka-topics.sh") && said.contains(rights), "{said}");
     }
 }

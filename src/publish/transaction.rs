@@ -29,6 +29,7 @@ use tracing::{Span, debug, info_span};
 use super::{
     Batch, changelog,
     error::CommitError,
+    kind::{Kind, is_fenced},
     producer::Live,
     record,
     rights::{Asked, to_mend},
@@ -74,6 +75,11 @@ pub(super) struct Line {
 impl Line {
     pub(super) fn new(shard: ShardId, orders: mpsc::SyncSender<Order>) -> Self {
         Self { shard, orders, spent: false }
+    }
+
+    /// Whose it is.
+    pub(super) fn shard(&self) -> ShardId {
+        self.shard
     }
 
     /// Whether an answer was not clean, so that nothing more is sent through it (INV-10).
@@ -279,12 +285,22 @@ impl Publisher<'_> {
     fn await_deliveries(&self, deadline: Instant) -> Result<Drained, Failure> {
         let in_time = self.live.reports().wait(self.sizes.len(), deadline);
         if let Some((number, code)) = self.live.reports().failure() {
-            return Err(Failure::Record(number, code));
+            return Err(self.reason_of(number, code));
         }
         if !in_time {
             return Err(Failure::Late);
         }
         self.drained_by(deadline).ok_or(Failure::Late)
+    }
+
+    /// A record that librdkafka threw away failed for its transaction's reason. Beginning another one is refused then, for
+    /// just that reason, and changes nothing.
+    fn reason_of(&self, number: usize, code: RDKafkaErrorCode) -> Failure {
+        let is_purged = matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight);
+        match is_purged.then(|| self.live.begin_transaction()) {
+            Some(Err(error)) if error.rdkafka_error_code() != Some(RDKafkaErrorCode::State) => Failure::Kafka(error),
+            _ => Failure::Record(number, code),
+        }
     }
 
     fn drained_by(&self, deadline: Instant) -> Option<Drained> {
@@ -377,10 +393,15 @@ impl Publisher<'_> {
     }
 
     fn grant(&self, batch: &Batch, failure: &Failure) -> Option<String> {
-        let Failure::Record(number, code) = failure else { return None };
-        let event = batch.events.get(*number).map(|event| self.topics[event.body.event_type() as usize].as_str());
+        let (number, code) = match failure {
+            Failure::Record(number, code) => (*number, *code),
+            // Of which topic is not said. The changelog could be written to a moment ago, when the barrier was committed.
+            Failure::Kafka(error) => (0, error.rdkafka_error_code()?),
+            Failure::Late | Failure::Rule { .. } => return None,
+        };
+        let event = batch.events.get(number).map(|event| self.topics[event.body.event_type() as usize].as_str());
         let topic = event.unwrap_or_else(|| self.settings.changelog_topic());
-        self.settings.grant(self.shard, Asked::Write(topic), *code)
+        self.settings.grant(self.shard, Asked::Write(topic), code)
     }
 
     /// The broker refuses batches, not records: the largest record is the one to shrink.
@@ -437,64 +458,5 @@ fn name(batch: &Batch, number: usize) -> Option<(PodUid, Option<uuid::Uuid>)> {
     match batch.events.get(number) {
         Some(event) => Some((event.pod_uid.clone(), Some(event.event_id))),
         None => batch.records.get(number - batch.events.len()).map(|(uid, _)| (uid.clone(), None)),
-    }
-}
-
-/// What the answer to a transactional call asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Fenced,
-    Abort,
-    Again,
-    Unknown,
-}
-
-impl Kind {
-    fn of(error: &KafkaError) -> Self {
-        match error {
-            KafkaError::Transaction(e) => {
-                Self::from_flags(e.is_fatal(), e.txn_requires_abort(), e.is_retriable(), e.code())
-            }
-            error => {
-                error.rdkafka_error_code().map_or(Self::Unknown, |code| Self::from_flags(false, false, false, code))
-            }
-        }
-    }
-
-    /// The order matters: an error may be fatal and retriable at once, and then it is fatal.
-    fn from_flags(fatal: bool, abort: bool, retriable: bool, code: RDKafkaErrorCode) -> Self {
-        match (fatal, abort, retriable) {
-            _ if is_fenced(code) => Self::Fenced,
-            (true, _, _) => Self::Unknown,
-            (_, true, _) => Self::Abort,
-            (_, _, true) => Self::Again,
-            (false, false, false) => Self::Unknown,
-        }
-    }
-}
-
-fn is_fenced(code: RDKafkaErrorCode) -> bool {
-    matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answer_of_a_transactional_call_is_judged_fatal_first() {
-        use RDKafkaErrorCode as Code;
-        let cases = [
-            ("fenced", true, false, false, Code::Fenced, Kind::Fenced),
-            ("old epoch is fenced, not abortable", false, true, false, Code::InvalidProducerEpoch, Kind::Fenced),
-            ("fatal after a commit", true, true, true, Code::InvalidTransactionalState, Kind::Unknown),
-            ("abortable", false, true, false, Code::MessageTimedOut, Kind::Abort),
-            ("retriable", false, false, true, Code::OperationTimedOut, Kind::Again),
-            ("none of the three", false, false, false, Code::Unknown, Kind::Unknown),
-        ];
-        for (name, fatal, abort, retriable, code, expected) in cases {
-            assert_eq!(Kind::from_flags(fatal, abort, retriable, code), expected, "{name}");
-        }
     }
 }

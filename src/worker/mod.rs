@@ -260,6 +260,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         if self.publishing.committing_since().is_some_and(|since| since.elapsed() > COMMIT_SLOW) {
             self.parts.kafka.not_yet("kafka does not answer: a transaction waits for its end");
         }
+        self.publishing.renew();
         for (uid, captured) in self.captures.overdue() {
             self.table.captured(&uid, captured);
         }
@@ -387,7 +388,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         }
         let verdict = match &error {
             CommitError::Fenced { .. } => Verdict::Fenced,
-            CommitError::Unknown { .. } => Verdict::Unknown,
+            CommitError::Unknown { .. } | CommitError::Outdated { .. } => Verdict::Unknown,
             _ => Verdict::Aborted,
         };
         self.parts.metrics.transaction_ended(verdict, ticket.begun.elapsed());

@@ -4,6 +4,8 @@
 //!   Opening ──▶ Idle ──batch──▶ Committing ──▶ Idle
 //!      ▲                            │ not clean
 //!      └──────── Resting ◀──────────┘        (a journal whose last answer was not clean is never used again)
+//!
+//!   Idle, outdated, Lease renewed since ──▶ Resting    (secrets were rotated: nothing is on its way to be given back)
 //! ```
 
 use std::{
@@ -86,6 +88,8 @@ pub(super) struct Publishing<J: Journals> {
     fences: Fences,
     /// Since when an answer of Kafka is awaited.
     waits_since: Option<Instant>,
+    /// Since when the journal is known to be outdated.
+    outdated_since: Option<Instant>,
 }
 
 /// How often in a row we were fenced by another producer. A commit between does not end the row: two believers take the
@@ -115,7 +119,7 @@ impl<J: Journals + 'static> Publishing<J> {
     /// Begins to open.
     pub(super) fn new(journals: Arc<J>, tenure: Tenure) -> Self {
         let (backoff, fences) = (Backoff::of(&tenure.holder), Fences::default());
-        let mut new = Self { journals, tenure, state: None, backoff, fences, waits_since: None };
+        let mut new = Self { journals, tenure, state: None, backoff, fences, waits_since: None, outdated_since: None };
         new.open();
         new
     }
@@ -134,6 +138,21 @@ impl<J: Journals + 'static> Publishing<J> {
     /// Whether the shard is taken over: the journal is idle or at work.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, Some(State::Idle(_) | State::Committing(..)))
+    }
+
+    /// Has the journal opened anew if it is idle and outdated; whether it was. Until the Lease says once more that it is
+    /// ours, the old one stays in use: who does not know yet that he was deposed would fence his successor.
+    pub(super) fn renew(&mut self) -> bool {
+        if !matches!(&self.state, Some(State::Idle(journal)) if journal.is_outdated()) {
+            return false;
+        }
+        let since = *self.outdated_since.get_or_insert_with(Instant::now);
+        let ours = self.tenure.is_reaffirmed(since);
+        if ours {
+            self.outdated_since = None;
+            self.state = Some(State::Resting(Box::pin(std::future::ready(()))));
+        }
+        ours
     }
 
     /// Whether a batch may be given.
@@ -218,6 +237,8 @@ impl<J: Journals + 'static> Publishing<J> {
                 self.backoff.reset();
                 self.waits_since = None;
                 self.state = Some(State::Idle(journal));
+                // Where there is always something to tell, it is idle at no other time.
+                self.renew();
             }
             // The journal says by its next answer whether it is still good.
             Err(CommitError::TooLarge { .. }) => {
@@ -229,6 +250,8 @@ impl<J: Journals + 'static> Publishing<J> {
                 self.ask_the_lease(Duration::ZERO);
             }
             Err(CommitError::Fenced { .. }) => self.fenced(),
+            // Who was held up may have been deposed meanwhile.
+            Err(CommitError::Outdated { .. }) => self.ask_the_lease(Duration::ZERO),
             Err(_) => self.rest(),
         }
         Happened::Ended(ticket, ended)
@@ -258,7 +281,104 @@ impl<J: Journals + 'static> Publishing<J> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::{
+        leadership::tenure::{ShardId, tests::renewable},
+        ports::{Journal, Readiness},
+    };
+
+    /// Journals that are outdated when this says so, and how many were opened.
+    #[derive(Default)]
+    struct Aging {
+        outdated: Arc<AtomicBool>,
+        opened: AtomicU32,
+    }
+
+    struct Aged(Arc<AtomicBool>);
+
+    impl Journal for Aged {
+        async fn commit(&mut self, _: Batch) -> Result<(), CommitError> {
+            Ok(())
+        }
+
+        fn is_outdated(&self) -> bool {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    impl Journals for Aging {
+        type Journal = Aged;
+
+        fn lag_records(&self, _: ShardId) -> Option<u64> {
+            None
+        }
+
+        fn stand_by(&self, _: ShardId) -> Result<(), OpenError> {
+            Ok(())
+        }
+
+        fn readiness(&self, _: ShardId) -> Result<Readiness, OpenError> {
+            Ok(Readiness::Warm)
+        }
+
+        async fn open(&self, _: &Tenure) -> Result<(Aged, Restored), OpenError> {
+            self.opened.fetch_add(1, Ordering::SeqCst);
+            // Anew with what was rotated.
+            self.outdated.store(false, Ordering::SeqCst);
+            Ok((Aged(Arc::clone(&self.outdated)), Restored::default()))
+        }
+    }
+
+    fn ticket() -> Ticket {
+        let (told, causes) = (Vec::new(), Vec::new());
+        Ticket { in_flight: InFlight::default(), told, causes, oldest: None, begun: Instant::now() }
+    }
+
+    #[tokio::test]
+    async fn an_outdated_journal_is_opened_anew_between_two_batches_and_no_batch_fails() {
+        let journals = Arc::new(Aging::default());
+        let tenure = Tenure::unconditional(ShardId(0), "me", CancellationToken::new());
+        let mut publishing = Publishing::new(Arc::clone(&journals), tenure);
+        assert!(matches!(publishing.next().await, Happened::Opened(_)));
+        assert!(!publishing.renew() && publishing.is_idle(), "nothing was rotated");
+        // While it is idle.
+        journals.outdated.store(true, Ordering::SeqCst);
+        assert!(publishing.renew() && !publishing.is_idle());
+        assert!(matches!(publishing.next().await, Happened::Opening));
+        assert!(matches!(publishing.next().await, Happened::Opened(_)));
+        // While a batch is on its way: that one has its verdict first.
+        publishing.commit(Batch::default(), ticket());
+        journals.outdated.store(true, Ordering::SeqCst);
+        assert!(!publishing.renew() && publishing.is_committing());
+        assert!(matches!(publishing.next().await, Happened::Ended(_, Ok(()))));
+        assert!(matches!(publishing.next().await, Happened::Opening));
+        assert!(matches!(publishing.next().await, Happened::Opened(_)));
+        assert_eq!(journals.opened.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outdated_journal_stays_in_use_until_the_lease_is_ours_once_more() {
+        let journals = Arc::new(Aging::default());
+        let (tenure, renewals) = renewable(ShardId(0), "me");
+        let mut publishing = Publishing::new(Arc::clone(&journals), tenure);
+        assert!(matches!(publishing.next().await, Happened::Opened(_)));
+        journals.outdated.store(true, Ordering::SeqCst);
+        assert!(!publishing.renew(), "nothing was heard of the Lease since");
+        publishing.commit(Batch::default(), ticket());
+        assert!(matches!(publishing.next().await, Happened::Ended(_, Ok(()))));
+        assert!(publishing.is_idle(), "events go on meanwhile");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!publishing.renew(), "time is no answer");
+        renewals.renewed();
+        assert!(publishing.renew() && !publishing.is_idle());
+        assert!(matches!(publishing.next().await, Happened::Opening));
+        assert!(matches!(publishing.next().await, Happened::Opened(_)));
+        assert_eq!(journals.opened.load(Ordering::SeqCst), 2);
+    }
 
     #[test]
     fn fences_in_a_row_are_counted_over_commits_and_rest_longer_each_time() {

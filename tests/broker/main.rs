@@ -2,13 +2,19 @@
 //! fail. Each test uses topics and transactional ids of its own; those that break a broker use one of their own.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests measure, and stop at the first surprise")]
 
+#[path = "../support/mod.rs"]
+mod bench;
 #[path = "../support/kafka.rs"]
 mod kafka;
 
+mod canary;
 mod fencing;
 mod outage;
 mod relay;
 mod restoring;
+mod rotation;
+mod secure;
+mod security;
 mod story;
 mod support;
 mod topics;

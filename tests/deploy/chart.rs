@@ -76,7 +76,11 @@ fn the_chart_is_linted_without_a_remark() {
 
 #[test]
 fn wrong_values_are_refused_by_their_names() {
-    let cases: [(&[&str], &[&str]); 10] = [
+    let cases: [(&[&str], &[&str]); 11] = [
+        (
+            &[REQUIRED[0], REQUIRED[1], "--set=kafkaSecret.propertiesKey=a/b"],
+            &["/kafkaSecret/propertiesKey", "pattern"],
+        ),
         (&["--set=config.sink=kafka"], &["/config", "'selector'", "'kafka'"]),
         (&["--set=config.selector=a=b"], &["/config", "missing property 'kafka'"]),
         (&["--set=config.sink=stdout"], &["/config", "missing property 'selector'"]),
@@ -101,6 +105,37 @@ fn wrong_values_are_refused_by_their_names() {
         }
     }
     template(&[REQUIRED[0], "--set=config.sink=stdout"]).expect("the sink stdout needs no brokers");
+}
+
+#[test]
+fn secrets_for_kafka_are_mounted_so_that_they_are_followed_and_named_by_the_settings() {
+    let rendered = |arguments: &[&str]| {
+        let all = objects(&template(arguments).unwrap());
+        let of = |kind: &str| all.iter().find(|object| object["kind"] == kind).unwrap().clone();
+        let settings: Value = serde_saphyr::from_str(of("ConfigMap")["data"]["config.yaml"].as_str().unwrap()).unwrap();
+        (settings, of("Deployment")["spec"]["template"]["spec"].clone())
+    };
+    // The example of the documentation, as it stands there.
+    let page = std::fs::read_to_string(chart().join("../../../docs/kafka.md")).unwrap();
+    let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let values = std::env::temp_dir().join(format!("pod-monitor-kafka-values-{}.yaml", std::process::id()));
+    std::fs::write(&values, example).unwrap();
+    let (settings, pod) = rendered(&[&format!("--values={}", values.display())]);
+    std::fs::remove_file(values).unwrap();
+    let mount = pod["containers"][0]["volumeMounts"].as_array().unwrap().iter().find(|mount| mount["name"] == "kafka");
+    let mount = mount.expect("a mount");
+    let directory = mount["mountPath"].as_str().unwrap();
+    assert!(mount["subPath"].is_null(), "what is mounted by subPath never changes: {mount}");
+    let volume = pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "kafka").unwrap();
+    assert_eq!(volume["secret"]["secretName"], "pod-monitor-kafka");
+    assert_eq!(settings["kafka-config"]["sasl.password"], format!("@{directory}/password"));
+    assert_eq!(settings["kafka-config"]["ssl.ca.location"], format!("{directory}/ca.crt"));
+    assert!(settings["kafka-config-file"].is_null(), "{settings}");
+    // A Secret with a file of properties, by its usual name or another.
+    for (more, file) in [(None, "kafka.properties"), (Some("--set=kafkaSecret.propertiesKey=all"), "all")] {
+        let arguments: Vec<&str> = REQUIRED.into_iter().chain(["--set=kafkaSecret.name=k"]).chain(more).collect();
+        assert_eq!(rendered(&arguments).0["kafka-config-file"], format!("{directory}/{file}"));
+    }
 }
 
 #[test]

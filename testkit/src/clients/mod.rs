@@ -2,6 +2,7 @@
 //!
 //! Nothing here uses code of the monitor: what is judged is what a consumer of its topic would see.
 
+pub mod access;
 pub mod checker;
 pub mod cluster;
 pub mod fault;

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
+use super::authority::Authority;
 use super::build::Artifacts;
 use super::component::{Commands, Component, Service, ctr};
 use super::namespace::{Namespace, bridge, node_address, node_name, pod_cidr};
@@ -84,9 +85,14 @@ impl Boot<'_> {
     fn kafka(&self) -> Result<()> {
         let data = self.run().join("kafka");
         warm::copy_dir(&self.artifacts.kafka_formatted(), &data)?;
+        let Endpoints { address, host_address, .. } = self.endpoints;
+        let pki = self.endpoints.kafka_pki();
+        let alternatives = [format!("IP:{address}"), "DNS:localhost".into()];
+        let broker = Authority::create(&pki)?.issue("broker", &alternatives.each_ref().map(String::as_str))?;
+        broker.key_store(&pki.join(files::KEY_STORE))?;
         fs::write(
             self.run().join("kafka.properties"),
-            files::kafka_properties(&self.endpoints.address, &self.endpoints.host_address, &data),
+            files::kafka_properties(address, host_address, &data, Some(&pki)),
         )?;
         let service = self.start(Component::Kafka)?;
         await_ready(self.endpoints, self.namespace, &service)

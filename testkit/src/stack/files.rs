@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use super::authority::CURVE;
 use super::process::checked;
 
 /// Where containerd listens, inside.
@@ -27,8 +28,36 @@ pub(crate) const JAVA_FLAGS: &[&str] = &[
 /// client is told where to connect, so a proxy in front of the usual one would be left out after the first answer.
 pub(crate) const CUT_PORTS: [u16; 3] = [9094, 9095, 9096];
 
-/// The broker's and controller's configuration. `address` is the one advertised to clients, `host` the machine's.
-pub(crate) fn kafka_properties(address: &str, host: &str, data: &Path) -> String {
+/// The listener with TLS to which clients log in by name and password (SCRAM-SHA-512).
+pub(crate) const SCRAM_PORT: u16 = 9097;
+/// The listener with TLS to which clients show a certificate; its CN is who they are.
+pub(crate) const MTLS_PORT: u16 = 9098;
+
+/// The broker's certificate and key, in the directory of its authority.
+pub(crate) const KEY_STORE: &str = "broker.pem";
+
+/// What listeners with TLS need, beside being listed, and rights: whoever comes in by another listener may do anything.
+pub(crate) fn kafka_security(pki: &Path) -> String {
+    let (pki, scram) = (pki.display(), "listener.name.scram");
+    // Clients must show their password again and again: one that was changed is found out within seconds.
+    format!(
+        "ssl.keystore.type=PEM\n\
+         ssl.keystore.location={pki}/{KEY_STORE}\n\
+         ssl.truststore.type=PEM\n\
+         ssl.truststore.location={pki}/ca.crt\n\
+         ssl.principal.mapping.rules=RULE:^CN=([^,]+).*$/$1/,DEFAULT\n\
+         listener.name.mtls.ssl.client.auth=required\n\
+         {scram}.sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+         {scram}.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
+         {scram}.scram-sha-512.connections.max.reauth.ms=5000\n\
+         authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+         super.users=User:ANONYMOUS\n"
+    )
+}
+
+/// The broker's and controller's configuration. `address` is the one advertised to clients, `host` the machine's; with
+/// the directory of an authority, there are listeners with TLS too.
+pub(crate) fn kafka_properties(address: &str, host: &str, data: &Path, pki: Option<&Path>) -> String {
     let data = data.display();
     let (mut listen, mut advertise, mut map) = (String::new(), String::new(), String::new());
     for port in CUT_PORTS {
@@ -36,6 +65,13 @@ pub(crate) fn kafka_properties(address: &str, host: &str, data: &Path) -> String
         advertise += &format!(",CUT{port}://{host}:{port}");
         map += &format!(",CUT{port}:PLAINTEXT");
     }
+    if pki.is_some() {
+        let tls = format!(",SCRAM://{address}:{SCRAM_PORT},MTLS://{address}:{MTLS_PORT}");
+        listen += &tls;
+        advertise += &tls;
+        map += ",SCRAM:SASL_SSL,MTLS:SSL";
+    }
+    let security = pki.map(kafka_security).unwrap_or_default();
     // Few partitions in the internal topics: each is created and loaded while the first client waits.
     // Transaction timeouts keep their defaults: tests of hanging transactions depend on them.
     format!(
@@ -58,7 +94,8 @@ pub(crate) fn kafka_properties(address: &str, host: &str, data: &Path) -> String
          transaction.state.log.min.isr=1\n\
          share.coordinator.state.topic.num.partitions=1\n\
          share.coordinator.state.topic.replication.factor=1\n\
-         share.coordinator.state.topic.min.isr=1\n"
+         share.coordinator.state.topic.min.isr=1\n\
+         {security}"
     )
 }
 
@@ -161,15 +198,14 @@ pub(crate) fn certificates(pki: &Path, address: &str) -> Result<()> {
              extendedKeyUsage=serverAuth,clientAuth\n"
         ),
     )?;
-    const CURVE: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
     let openssl = |arguments: &[&[&str]]| checked(Command::new("openssl").args(arguments.concat()).current_dir(pki));
     let ca: &[&str] = &["-keyout", "ca.key", "-out", "ca.crt", "-days", "365", "-subj", "/CN=pod-monitor-test-ca"];
     let ca_usage: &[&str] = &["-addext", "keyUsage=critical,keyCertSign,cRLSign"];
-    openssl(&[&["req", "-x509"], CURVE, ca, ca_usage]).context("make the CA")?;
+    openssl(&[&["req", "-x509"], &CURVE, ca, ca_usage]).context("make the CA")?;
     // The API server shows the same certificate to the kubelet, which asks for none.
     let request: &[&str] =
         &["-keyout", "apiserver.key", "-out", "apiserver.csr", "-subj", "/O=system:masters/CN=kube-apiserver"];
-    openssl(&[&["req"], CURVE, request]).context("make the API server's key")?;
+    openssl(&[&["req"], &CURVE, request]).context("make the API server's key")?;
     let sign: &[&str] = &["-req", "-in", "apiserver.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"];
     openssl(&[&["x509"], sign, &["-out", "apiserver.crt", "-days", "365", "-extfile", "server.ext"]])
         .context("sign the API server's certificate")?;

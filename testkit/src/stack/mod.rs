@@ -12,6 +12,7 @@
 //! the owner ends, unless detached; after that no process, mount, link, cgroup or file of it is left.
 //! Must not: send anything beyond loopback and the stack's own addresses (10.99.n.0/24, 10.244.n.0/24, 10.245.n.0/24).
 
+mod authority;
 pub mod baseline;
 mod boot;
 pub mod build;
@@ -42,6 +43,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+pub use authority::{Authority, Issued};
 pub use build::Artifacts;
 pub use component::{Component, Service};
 pub use node::{NODE_TAINT, Node};

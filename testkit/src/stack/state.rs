@@ -9,7 +9,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::files::CUT_PORTS;
+use super::authority::Authority;
+use super::files::{CUT_PORTS, MTLS_PORT, SCRAM_PORT};
 use super::process::ProcessId;
 use super::versions::cache_dir;
 
@@ -87,6 +88,25 @@ impl Endpoints {
     /// bootstrap at the first and are told of no other.
     pub fn kafka_cuts(&self) -> [(String, String); 3] {
         CUT_PORTS.map(|port| (format!("{}:{port}", self.host_address), format!("{}:{port}", self.address)))
+    }
+
+    /// `host:port` of the broker's listener with TLS where clients log in by SCRAM-SHA-512.
+    pub fn kafka_scram(&self) -> String {
+        format!("{}:{SCRAM_PORT}", self.address)
+    }
+
+    /// `host:port` of the broker's listener with TLS that asks for a certificate of [`Endpoints::kafka_authority`].
+    pub fn kafka_mtls(&self) -> String {
+        format!("{}:{MTLS_PORT}", self.address)
+    }
+
+    /// Who vouches for the broker, and for those who come in by certificate.
+    pub fn kafka_authority(&self) -> Authority {
+        Authority::at(self.kafka_pki())
+    }
+
+    pub(crate) fn kafka_pki(&self) -> PathBuf {
+        self.run_dir.join("kafka-pki")
     }
 
     /// kubectl with admin access to this stack.

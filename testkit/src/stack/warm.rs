@@ -36,7 +36,7 @@ pub(crate) fn class_path(artifacts: &Artifacts) -> Result<String> {
 pub(crate) fn format(artifacts: &Artifacts, out: &Path) -> Result<()> {
     fresh_dir(out)?;
     let properties = out.with_file_name("format.properties");
-    fs::write(&properties, files::kafka_properties("127.0.0.1", "127.0.0.1", out))?;
+    fs::write(&properties, files::kafka_properties("127.0.0.1", "127.0.0.1", out, None))?;
     checked(
         Command::new("java")
             .args(["-cp", &class_path(artifacts)?, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
@@ -53,7 +53,7 @@ pub(crate) fn archive(artifacts: &Artifacts, out: &Path) -> Result<()> {
     let data = scratch.join("data");
     copy_dir(&artifacts.kafka_formatted(), &data)?;
     let properties = scratch.join("trial.properties");
-    fs::write(&properties, files::kafka_properties("127.0.0.1", "127.0.0.1", &data))?;
+    fs::write(&properties, files::kafka_properties("127.0.0.1", "127.0.0.1", &data, None))?;
     let log = scratch.join("log");
     let log_file = fs::File::create(&log)?;
     let mut broker = Command::new("unshare")

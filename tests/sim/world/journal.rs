@@ -35,6 +35,8 @@ const SHARD: ShardId = ShardId(0);
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
 const FENCE_MAX: Duration = Duration::from_secs(20);
 const RESTORE_MAX: Duration = Duration::from_secs(10);
+/// Every third epoch sees secrets rotated after this time.
+const ROTATED_AFTER: Duration = Duration::from_secs(7);
 /// What the client waits before it asks again after "concurrent transactions".
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -52,6 +54,7 @@ pub struct Told {
     /// Written with the first commit where the changelog is new.
     identity: Option<Identity>,
     spent: bool,
+    opened: Instant,
 }
 
 /// One producer.
@@ -136,7 +139,7 @@ impl Kafka {
             self.identity.fits(found).map_err(|source| OpenError::Identity { shard: SHARD, source })?;
         }
         let identity = (restored.identity.as_ref() != Some(&self.identity)).then(|| self.identity.clone());
-        Ok((Told { line, tenure: tenure.clone(), identity, spent: !verdict.clean }, restored))
+        Ok((Told { line, tenure: tenure.clone(), identity, spent: !verdict.clean, opened: Instant::now() }, restored))
     }
 }
 
@@ -165,10 +168,11 @@ impl Journals for Kafka {
     fn readiness(&self, _: ShardId) -> Result<Readiness, OpenError> {
         let link = self.wire.link();
         if link.requests != Way::Open || link.answers != Way::Open {
-            return Ok(Readiness::NotYet("no producer is connected"));
+            return Ok(Readiness::NotYet("no producer is connected".into()));
         }
         let caught_up = lock(&self.following).is_some_and(|since| since.elapsed() > Duration::from_millis(50));
-        Ok(if caught_up { Readiness::Warm } else { Readiness::NotYet("the changelog has not been read to its end") })
+        let behind = || Readiness::NotYet("the changelog has not been read to its end".into());
+        Ok(if caught_up { Readiness::Warm } else { behind() })
     }
 
     fn lag_records(&self, _: ShardId) -> Option<u64> {
@@ -225,6 +229,10 @@ impl Journal for Told {
             self.identity = None;
         }
         verdict.result
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.line.epoch.is_multiple_of(3) && self.opened.elapsed() > ROTATED_AFTER
     }
 }
 

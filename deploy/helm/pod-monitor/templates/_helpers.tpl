@@ -39,8 +39,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if not (or (hasKey $config "lease-name") (eq $name "pod-monitor")) -}}
 {{- $_ := set $config "lease-name" $name -}}
 {{- end -}}
-{{- if .Values.kafkaSecret.name -}}
-{{- $_ := set $config "kafka-config-file" "/etc/pod-monitor-kafka/kafka.properties" -}}
+{{- if and .Values.kafkaSecret.name .Values.kafkaSecret.propertiesKey -}}
+{{- $_ := set $config "kafka-config-file" (printf "/etc/pod-monitor-kafka/%s" .Values.kafkaSecret.propertiesKey) -}}
 {{- end -}}
 {{- toYaml $config -}}
 {{- end -}}
