@@ -91,7 +91,7 @@ fn wrong_values_are_refused_by_their_names() {
         (&[REQUIRED[0], REQUIRED[1], "--set-string=config.lease-duration=5"], &["/config/lease-duration", "pattern"]),
         (
             &[REQUIRED[0], REQUIRED[1], "--set=terminationGracePeriodSeconds=10"],
-            &["/terminationGracePeriodSeconds", "25"],
+            &["/terminationGracePeriodSeconds", "26"],
         ),
         (
             &[REQUIRED[0], REQUIRED[1], "--set=monitoring.podMonitor.enabled=true"],
