@@ -264,6 +264,7 @@ impl Shots {
             // By the clock as well: a process that was frozen here is over before anybody could tell it so. Right before
             // the shot, since making a producer takes its time, and who is over must not fence his successor.
             if self.tenure.is_over(tokio::time::Instant::now()) {
+                producer::discard(instance);
                 return Err(Error::Ended { shard: self.tenure.shard });
             }
             match instance.init_transactions(slice) {

@@ -432,6 +432,9 @@ fn check_all(properties: &Properties) -> Result<(), Error> {
 }
 
 fn check_library() -> Result<(), Error> {
+    // Before librdkafka does it, and unlike it without OpenSSL's exit handler: that frees what clients that are still
+    // connecting use, whose threads outlive `main`, and a process that had settled everything ended by SIGSEGV.
+    openssl_sys::init();
     let (number, text) = get_rdkafka_version();
     if number < LIBRDKAFKA_MIN { Err(Error::Library { found: text }) } else { Ok(()) }
 }
