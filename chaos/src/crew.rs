@@ -29,12 +29,15 @@ use crate::{
 
 /// Longest wait for anything: a Lease that runs out, a broker that comes back, on a machine at its limit.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
-/// What makes one replica believe in another wall clock (Debian package `libfaketime`).
-const FAKE_TIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 /// The replica whose clock jumps.
 pub(crate) const JUMPER: usize = 2;
 /// The variable by which a monitor dies at a step (src/failpoint.rs).
 const DIE_AT: &str = "POD_MONITOR_DIE_AT";
+
+/// What makes one replica believe in another wall clock (Debian package `libfaketime`).
+fn fake_time() -> String {
+    format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH)
+}
 
 /// Ways in which faults are done, each dealt once before any comes again.
 pub(crate) struct Decks {
@@ -85,15 +88,16 @@ impl Crew {
         random: Random,
     ) -> Result<Self> {
         ensure!(
-            Path::new(FAKE_TIME).exists(),
-            "{FAKE_TIME} is missing: apt-get install libfaketime (cargo xtask chaos does it)"
+            Path::new(&fake_time()).exists(),
+            "{} is missing: apt-get install libfaketime (cargo xtask chaos does it)",
+            fake_time()
         );
         let clock = endpoints.run_dir.join("chaos-clock");
         std::fs::write(&clock, "+0").context("write the false clock")?;
         let mut replicas = Replicas::start(launch, endpoints, &installed.watched)?;
         let jumper = replicas.one(JUMPER);
         let variables = [
-            ("LD_PRELOAD", FAKE_TIME.to_owned()),
+            ("LD_PRELOAD", fake_time()),
             ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
             ("FAKETIME_NO_CACHE", "1".to_owned()),
             // Wall clocks jump; what deadlines go by does not.

@@ -88,7 +88,7 @@ impl Kind {
 
     /// While it lasts, what happens to pods may pass the monitor by: the server forgets what it would have told.
     pub(crate) fn hides(self) -> bool {
-        matches!(self, Self::KillApiServer | Self::PauseEtcd | Self::Compact)
+        matches!(self, Self::KillApiServer | Self::Compact)
     }
 
     /// As on the command line.

@@ -7,9 +7,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use chaos::{Kind, Plan, html, report};
 use clap::{Parser, ValueEnum as _};
+use testkit::clients::asked_to_stop;
 
 /// Break the monitor and what it depends on while pods live and end, and judge what a consumer saw.
 ///
@@ -53,6 +54,9 @@ struct Arguments {
     /// Write a page with a timeline to this file.
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
+    /// Only look whether the arguments are right: before minutes are spent on a stack.
+    #[arg(long, hide = true)]
+    check: bool,
     /// What the page says about where and when it was made.
     #[arg(long, value_name = "TEXT", default_value = "")]
     about: String,
@@ -71,6 +75,12 @@ async fn main() -> ExitCode {
 }
 
 async fn chaos(arguments: Arguments) -> Result<bool> {
+    if let Some(directory) = arguments.report.as_deref().and_then(Path::parent).filter(|dir| *dir != Path::new("")) {
+        ensure!(directory.is_dir(), "--report: there is no directory {}", directory.display());
+    }
+    if arguments.check {
+        return Ok(true);
+    }
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).context("a clock after 1970")?;
     let plan = Plan {
         monitor: arguments.monitor,
@@ -86,7 +96,7 @@ async fn chaos(arguments: Arguments) -> Result<bool> {
     let outcome = tokio::select! {
         outcome = chaos::run(&plan) => outcome?,
         // Dropping what runs ends the replicas.
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        signal = asked_to_stop() => bail!("{}", signal?),
     };
     println!("{}", report::text(&outcome));
     if let Some(file) = &arguments.report {

@@ -86,8 +86,8 @@ pub(crate) fn remarks(outcome: &Outcome) -> Vec<String> {
     let mut lines = vec![format!("The checker found {0} of {0} faults planted into this history.", verdict.planted)];
     if verdict.unseen > 0 {
         lines.push(format!(
-            "{} pods ended and were deleted while the API server was made to forget: told as seen by nobody.",
-            verdict.unseen
+            "Of {} pods that ended and were deleted while the API server was made to forget, {} are told as seen by nobody.",
+            verdict.hidden, verdict.unseen
         ));
     }
     if verdict.lost_by_node > 0 {
@@ -186,7 +186,7 @@ pub(crate) mod tests {
             kills: 1,
             timeline,
             take_overs: vec![take_over(1.0), take_over(3.0)],
-            verdict: Verdict { planted: 5, unseen: 1, ..Verdict::default() },
+            verdict: Verdict { planted: 5, hidden: 4, unseen: 1, ..Verdict::default() },
             second_opinion: Ok(String::new()),
         }
     }
@@ -198,7 +198,7 @@ pub(crate) mod tests {
         for expected in [
             "2 faults, 1 leaders killed within 10 s; 10 pods, 33 events: 0 lost, 0 doubled, 0 out of order, 0 torn.",
             "found 5 of 5 faults planted",
-            "1 pods ended and were deleted",
+            "Of 4 pods that ended and were deleted while the API server was made to forget, 1 are told",
             "verify, a second opinion: all is well",
             "Seed 7",
             "| kill | 1 | 0.50 / 0.50 | 0.60 / 0.60 |",

@@ -13,12 +13,17 @@ use crate::timeline::{Strike, Timeline};
 /// Before and after a fault that hides what happens: watches are opened anew.
 const HIDDEN_AROUND: f64 = 3.0;
 
+/// So many pods may be missed in any run.
+const UNSEEN_ALWAYS: usize = 3;
+
 /// What the history is worth.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     /// Everything that is wrong; empty for a good one.
     pub(crate) faults: Vec<String>,
-    /// Pods that ended and were deleted while the API server could not tell of it: the monitor says that nobody saw it.
+    /// Pods that ended and were deleted while the API server may have been unable to tell of it.
+    pub(crate) hidden: usize,
+    /// Of them, those of which the monitor says that nobody saw it.
     pub(crate) unseen: usize,
     /// Pods of whose output the node itself has kept less than they printed: told as the node has it.
     pub(crate) lost_by_node: usize,
@@ -36,12 +41,18 @@ pub(crate) fn judge(lives: &[Life], records: &[Record], timeline: &Timeline) -> 
         let (ended, deleted) = (timeline.place(life.ending.0), life.ending.1.map(|at| timeline.place(at)));
         deleted.is_some_and(|deleted| strikes.iter().any(|strike| hides(strike, ended, deleted)))
     };
-    let (mut expected, mut unseen) = (lives.to_vec(), 0);
+    let (mut expected, mut may_be, mut unseen) = (lives.to_vec(), 0, 0);
     for life in expected.iter_mut().filter(|life| hidden(life)) {
+        may_be += 1;
         unseen += usize::from(lives::told_unseen(life, records));
     }
     let planted = plant_each(&expected, records)?;
-    Ok(Verdict { faults: lives::faults(&expected, records), unseen, planted, lost_by_node: 0 })
+    let mut faults = lives::faults(&expected, records);
+    // A few are the API server's doing; who no longer resumes his watch would see none of them.
+    if unseen > UNSEEN_ALWAYS && unseen * 2 > may_be {
+        faults.push(format!("unseen: {unseen} of {may_be} pods that some could have missed"));
+    }
+    Ok(Verdict { faults, hidden: may_be, unseen, planted, lost_by_node: 0 })
 }
 
 /// Whether a pod that ended and was deleted then may have passed everybody by.

@@ -131,6 +131,8 @@ impl<J: Journals + 'static> Publishing<J> {
 
     fn open(&mut self) {
         self.waits_since.get_or_insert_with(Instant::now);
+        // It will be of the newest properties: what the next rotation needs is asked for then.
+        self.outdated_since = None;
         let (journals, tenure) = (Arc::clone(&self.journals), self.tenure.clone());
         self.state = Some(State::Opening(Box::pin(async move { journals.open(&tenure).await })));
     }
@@ -149,7 +151,6 @@ impl<J: Journals + 'static> Publishing<J> {
         let since = *self.outdated_since.get_or_insert_with(Instant::now);
         let ours = self.tenure.is_reaffirmed(since);
         if ours {
-            self.outdated_since = None;
             self.state = Some(State::Resting(Box::pin(std::future::ready(()))));
         }
         ours
@@ -247,6 +248,8 @@ impl<J: Journals + 'static> Publishing<J> {
             }
             // Later than that it may have been our own transaction that timed out: no rival, but no less refused.
             Err(CommitError::Fenced { .. }) if ticket.begun.elapsed() >= TRANSACTION_TIMEOUT => {
+                // Kafka has answered.
+                self.waits_since = None;
                 self.ask_the_lease(Duration::ZERO);
             }
             Err(CommitError::Fenced { .. }) => self.fenced(),
@@ -259,13 +262,13 @@ impl<J: Journals + 'static> Publishing<J> {
 
     fn fenced(&mut self) {
         let rest = self.fences.another(&self.tenure.holder, Instant::now());
+        // Kafka has answered.
+        self.waits_since = None;
         self.ask_the_lease(rest);
     }
 
     /// Being fenced does not prove a successor: the Lease decides between fencing anew and standing by.
     fn ask_the_lease(&mut self, rest: Duration) {
-        // Kafka has answered.
-        self.waits_since = None;
         let (tenure, fenced_at, pause) = (self.tenure.clone(), Instant::now(), self.backoff.pause().max(rest));
         self.state = Some(State::Resting(Box::pin(async move {
             sleep(pause).await;
@@ -295,18 +298,23 @@ mod tests {
     #[derive(Default)]
     struct Aging {
         outdated: Arc<AtomicBool>,
+        held_up: Arc<AtomicBool>,
         opened: AtomicU32,
     }
 
-    struct Aged(Arc<AtomicBool>);
+    struct Aged {
+        outdated: Arc<AtomicBool>,
+        held_up: Arc<AtomicBool>,
+    }
 
     impl Journal for Aged {
         async fn commit(&mut self, _: Batch) -> Result<(), CommitError> {
-            Ok(())
+            let held_up = self.held_up.swap(false, Ordering::SeqCst);
+            if held_up { Err(CommitError::Outdated { shard: ShardId(0) }) } else { Ok(()) }
         }
 
         fn is_outdated(&self) -> bool {
-            self.0.load(Ordering::SeqCst)
+            self.outdated.load(Ordering::SeqCst)
         }
     }
 
@@ -329,7 +337,8 @@ mod tests {
             self.opened.fetch_add(1, Ordering::SeqCst);
             // Anew with what was rotated.
             self.outdated.store(false, Ordering::SeqCst);
-            Ok((Aged(Arc::clone(&self.outdated)), Restored::default()))
+            let (outdated, held_up) = (Arc::clone(&self.outdated), Arc::clone(&self.held_up));
+            Ok((Aged { outdated, held_up }, Restored::default()))
         }
     }
 
@@ -378,6 +387,27 @@ mod tests {
         assert!(matches!(publishing.next().await, Happened::Opening));
         assert!(matches!(publishing.next().await, Happened::Opened(_)));
         assert_eq!(journals.opened.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_journal_that_was_opened_anew_by_another_way_asks_the_lease_anew_at_the_next_rotation() {
+        let journals = Arc::new(Aging::default());
+        let (tenure, renewals) = renewable(ShardId(0), "me");
+        let mut publishing = Publishing::new(Arc::clone(&journals), tenure);
+        assert!(matches!(publishing.next().await, Happened::Opened(_)));
+        journals.outdated.store(true, Ordering::SeqCst);
+        assert!(!publishing.renew(), "nothing was heard of the Lease since");
+        journals.held_up.store(true, Ordering::SeqCst);
+        publishing.commit(Batch::default(), ticket());
+        assert!(matches!(publishing.next().await, Happened::Ended(_, Err(CommitError::Outdated { .. }))));
+        assert!(publishing.waits_since().is_some(), "Kafka has not answered");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        renewals.renewed();
+        assert!(matches!(publishing.next().await, Happened::Opening));
+        assert!(matches!(publishing.next().await, Happened::Opened(_)));
+        // Hours later.
+        journals.outdated.store(true, Ordering::SeqCst);
+        assert!(!publishing.renew(), "that renewal was before this rotation");
     }
 
     #[test]

@@ -49,7 +49,7 @@ async fn journals_work_by_password_and_by_certificate_with_the_documented_rights
 
 #[test]
 fn the_commands_of_the_documentation_give_the_rights_of_its_table() {
-    let id = "CLUSTER-ID.pod-monitor.pod-monitor.g1.0";
+    let id = "$CLUSTER_ID.pod-monitor.pod-monitor.g1.0";
     let page = text(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/kafka.md"));
     let mut given = Vec::new();
     for command in page.lines().filter_map(|line| line.strip_prefix("$ACLS ")) {

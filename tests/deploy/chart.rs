@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::stack::helm;
 
 /// Where the chart is.
@@ -128,6 +128,8 @@ fn secrets_for_kafka_are_mounted_so_that_they_are_followed_and_named_by_the_sett
     assert!(mount["subPath"].is_null(), "what is mounted by subPath never changes: {mount}");
     let volume = pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "kafka").unwrap();
     assert_eq!(volume["secret"]["secretName"], "pod-monitor-kafka");
+    // Without it the monitor would watch its own namespace, where no execution runs.
+    assert_eq!(settings["namespace"], json!(["executions"]));
     assert_eq!(settings["kafka-config"]["sasl.password"], format!("@{directory}/password"));
     assert_eq!(settings["kafka-config"]["ssl.ca.location"], format!("{directory}/ca.crt"));
     assert!(settings["kafka-config-file"].is_null(), "{settings}");

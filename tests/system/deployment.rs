@@ -41,16 +41,24 @@ async fn whatever_is_done_to_the_deployment_nothing_is_lost_or_doubled() {
     deployed.during_churn("the leader's node is drained", async |d| d.drain().await).await;
     // Each ends by itself, well within its grace period.
     deployed.installed.stop(Duration::from_secs(20)).await.unwrap();
-    deployed.node.remove().unwrap();
 }
 
 /// The Deployment on two nodes, and the lives of all execution pods so far.
 struct Deployed {
     installed: Installation,
     stack: Stack,
-    /// The node that may be drained.
-    node: Node,
+    /// The node that may be drained; taken away when this is dropped, also by a failure.
+    node: Option<Node>,
+    second: String,
     lives: Vec<Life>,
+}
+
+impl Drop for Deployed {
+    fn drop(&mut self) {
+        let removed = self.node.take().map_or(Ok(()), Node::remove);
+        // A failure before this one is what is to be read.
+        assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");
+    }
 }
 
 impl Deployed {
@@ -68,7 +76,7 @@ impl Deployed {
             .patch(&json!({ "spec": { "template": { "spec": { "tolerations": tolerations } } } }).to_string())
             .await?;
         installed.settled(REPLICAS).await?;
-        Ok(Self { installed, stack, node, lives: Vec::new() })
+        Ok(Self { installed, stack, second: node.name(), node: Some(node), lives: Vec::new() })
     }
 
     /// Does this while execution pods come and go, then judges everything that was told since the beginning.
@@ -142,10 +150,10 @@ impl Deployed {
 
     async fn drain(&self) -> Result<()> {
         let leader = self.leader_on_second_node().await?;
-        self.installed.drain(&self.node.name()).await?;
+        self.installed.drain(&self.second).await?;
         self.installed.leader(&leader).await?;
         let left = self.installed.settled(REPLICAS).await?;
-        ensure!(left.iter().all(|replica| replica.node != self.node.name()), "not drained: {left:#?}");
+        ensure!(left.iter().all(|replica| replica.node != self.second), "not drained: {left:#?}");
         Ok(())
     }
 
@@ -153,11 +161,11 @@ impl Deployed {
     async fn leader_on_second_node(&self) -> Result<String> {
         for _ in 0..10 {
             let leader = self.installed.replica(&self.installed.leader("").await?).await?;
-            if leader.node == self.node.name() {
+            if leader.node == self.second {
                 return Ok(leader.name);
             }
             self.delete_leader(false).await?;
         }
-        anyhow::bail!("no replica on {} ever led: {:#?}", self.node.name(), self.installed.replicas().await?)
+        anyhow::bail!("no replica on {} ever led: {:#?}", self.second, self.installed.replicas().await?)
     }
 }

@@ -1,5 +1,6 @@
 //! `chaos`: boots a stack, builds the monitor and the killer, and lets it kill.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -47,6 +48,12 @@ impl Chaos {
         let mut build = suites::cargo(&["build", "--locked", "--workspace", "--bins", "--features", "testkit/clients"]);
         build.current_dir(suites::workspace()).env("CARGO_TARGET_DIR", suites::target_dir()?);
         anyhow::ensure!(build.status().context("run cargo")?.success(), "it does not compile");
+        let programs = suites::target_dir()?.join("debug");
+        let mut chaos = self.command(&programs)?;
+        // Its own words about a wrong argument, before a stack is booted.
+        if !self.command(&programs)?.arg("--check").status().context("run chaos")?.success() {
+            std::process::exit(2);
+        }
         // Only this kind runs the monitor as pods.
         let image = (self.fault.is_empty() || self.fault.iter().any(|kind| kind == "force-delete"))
             .then(|| monitor_image::build(suites::workspace(), monitor_image::TEST_PROFILE))
@@ -55,7 +62,17 @@ impl Chaos {
         if let Some(image) = image {
             stack.load_image(&image.archive)?;
         }
-        let programs = suites::target_dir()?.join("debug");
+        suites::with_stack(&mut chaos, stack.endpoints())?;
+        let status = chaos.status().context("run chaos")?;
+        drop(stack);
+        // Not by an error: what is wrong was said already.
+        if !status.success() {
+            std::process::exit(1);
+        }
+        Ok(())
+    }
+
+    fn command(&self, programs: &Path) -> Result<Command> {
         let mut chaos = Command::new(programs.join("chaos"));
         chaos.arg("--monitor").arg(programs.join("pod-monitor"));
         chaos.arg("--deploy").arg(suites::workspace().join("deploy/kustomize"));
@@ -66,14 +83,7 @@ impl Chaos {
         if let Some(report) = &self.report {
             chaos.arg("--report").arg(report);
         }
-        suites::with_stack(&mut chaos, stack.endpoints())?;
-        let status = chaos.status().context("run chaos")?;
-        drop(stack);
-        // Not by an error: what is wrong was said already.
-        if !status.success() {
-            std::process::exit(1);
-        }
-        Ok(())
+        Ok(chaos)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use testkit::clients::proxy::{Direction, Passage, Proxy};
 
 use crate::crew::Crew;
@@ -60,12 +60,13 @@ pub(super) async fn slow(crew: &mut Crew, server: Server) -> Result<String> {
 }
 
 pub(super) async fn break_watches(crew: &mut Crew) -> Result<String> {
-    let (index, holder) = crew.leader().await?;
-    let link = link(crew, index, Server::Api)?;
+    let (_, holder) = crew.leader().await?;
     let times = LASTS.as_millis() / BREAK_EVERY.as_millis();
+    let mut broken = 0;
     for _ in 0..times {
-        link.reset();
+        broken += crew.replicas.all().iter().map(|replica| replica.ways.api.reset()).sum::<usize>();
         crew.lasts(BREAK_EVERY).await;
     }
-    Ok(format!("of {holder}, {times} times"))
+    ensure!(broken > 0, "no connection to the API server was open in {times} looks");
+    Ok(format!("{broken} connections of all replicas, in {times} rounds, while {holder} led"))
 }

@@ -130,6 +130,9 @@ pub(super) async fn clock_jump(crew: &mut Crew) -> Result<String> {
     crew.strikes_now();
     crew.set_clock("+3600")?;
     crew.lasts(CLOCK_WRONG).await;
+    // It does believe it: a clock that nobody looks at would prove nothing.
+    let ahead = crew.monitor(JUMPER)?.clock_ahead()?;
+    ensure!(ahead > CLOCK_WRONG * 100, "the clock of r{JUMPER} is ahead by {ahead:?} only");
     crew.set_clock("+0")?;
     crew.lasts(CLOCK_WRONG / 3).await;
     let (leader, _) = crew.leader().await?;

@@ -15,7 +15,8 @@ pub mod replicas;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How long to wait between two looks at a state.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -34,5 +35,18 @@ pub async fn until<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -
             bail!("{what}: not within {limit:?}");
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Waits for the signals that end a program at a terminal; says which one came.
+///
+/// # Errors
+/// When the system does not tell of signals.
+pub async fn asked_to_stop() -> Result<&'static str> {
+    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt.map(|()| "interrupted").context("wait for Ctrl-C"),
+        _ = terminate.recv() => Ok("asked to end"),
+        _ = hangup.recv() => Ok("the terminal is gone"),
     }
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use k8s_openapi::jiff;
 use rustix::process::{Pid, Signal, kill_process};
 
 use serde_json::Value;
@@ -210,19 +211,35 @@ impl Monitor {
         status.is_some_and(|status| status["shards"][0]["role"] == "live")
     }
 
+    /// How far its wall clock is ahead of ours, by whole seconds; zero when it is behind.
+    ///
+    /// # Errors
+    /// When it does not answer, or does not say what time it is.
+    pub fn clock_ahead(&self) -> Result<Duration> {
+        let answer = self.answer("/livez")?;
+        let date = answer.lines().find_map(|line| line.strip_prefix("date: ")).context("an HTTP Date")?;
+        let theirs = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).context("an HTTP Date")?;
+        Ok(theirs.duration_since(jiff::Timestamp::now()).try_into().unwrap_or_default())
+    }
+
     /// GET of a path: status code and body.
     ///
     /// # Errors
     /// When it does not answer.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        let answer = self.answer(path)?;
+        let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).context("an HTTP status line")?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+        Ok((code, body))
+    }
+
+    fn answer(&self, path: &str) -> Result<String> {
         let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address)?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).context("an HTTP status line")?;
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
-        Ok((code, body))
+        Ok(answer)
     }
 
     /// The value of one series of `/metrics`, for instance `pod_monitor_lists_total{result="ok"}`.

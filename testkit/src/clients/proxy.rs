@@ -137,12 +137,12 @@ impl Proxy {
         self.set(Direction::Back, Passage::Open);
     }
 
-    /// Breaks every connection that there is; new ones are taken.
-    pub fn reset(&self) {
-        for (_, ends) in self.link.ends.lock().unwrap_or_else(PoisonError::into_inner).drain() {
-            // One that is closed already is as good.
-            ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
-        }
+    /// Breaks every connection that there is; new ones are taken. How many there were.
+    pub fn reset(&self) -> usize {
+        let ends = std::mem::take(&mut *self.link.ends.lock().unwrap_or_else(PoisonError::into_inner));
+        // One that is closed already is as good.
+        ends.values().flatten().for_each(|end| drop(end.shutdown(Shutdown::Both)));
+        ends.len()
     }
 
     /// Closes all connections and refuses new ones, for good: as if the server's process had died.

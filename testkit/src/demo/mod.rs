@@ -20,10 +20,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     clients::{
+        asked_to_stop,
         checker::{self, Fault},
         cluster::Cluster,
         history::History,
@@ -139,16 +139,6 @@ async fn took_over_from(installed: &Installation, killed: &Replica) -> Result<Op
     // Of the first leader, and of its successor.
     ensure!(took_over.len() >= 2, "nobody says that it took over from {}", killed.name);
     Ok(took_over.last().cloned())
-}
-
-/// Waits for the signals that end a program at a terminal; says which one came.
-async fn asked_to_stop() -> Result<&'static str> {
-    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
-    tokio::select! {
-        interrupt = tokio::signal::ctrl_c() => interrupt.map(|()| "interrupted").context("wait for Ctrl-C"),
-        _ = terminate.recv() => Ok("asked to end"),
-        _ = hangup.recv() => Ok("the terminal is gone"),
-    }
 }
 
 fn summary(

@@ -74,6 +74,9 @@ impl Plan {
             Rights::All | Rights::Watched(_) => None,
         };
         patches.extend(emptied.map(|kind| patch(kind, "/rules", &json!([]))));
+        if self.rights != Rights::NoLeases {
+            patches.push(patch("Role", "/rules/1/resourceNames", &json!([format!("{}-0", self.name)])));
+        }
         patches.extend(self.replicas.map(|count| patch("Deployment", "/spec/replicas", &json!(count))));
         patches
     }
