@@ -189,6 +189,16 @@ fn files_that_the_documentation_names_exist() {
 
 /// Numbers of invariants in comments must be explained in docs/invariants.md, and those there must be held somewhere.
 #[test]
+fn what_the_readme_shows_of_the_demo_is_what_it_printed() {
+    let text = |file: &str| fs::read_to_string(root().join(file)).unwrap();
+    let (readme, printed) = (text("README.md"), text("docs/demo-output.txt"));
+    let shown = readme.split("```text\n✓").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    for part in shown.split("\n...\n").flat_map(|part| part.split("\n\n")) {
+        assert!(printed.contains(part.trim()), "docs/demo-output.txt does not contain the README's\n{part}");
+    }
+}
+
+#[test]
 fn invariants_are_numbered_alike_in_code_and_docs() {
     let numbers = |text: &str| -> Vec<u32> {
         text.split("INV-")

@@ -11,13 +11,13 @@
 mod contents;
 mod crates;
 mod debian;
+mod quietly;
 pub mod sbom;
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -52,7 +52,7 @@ pub struct Built {
 
 /// Builds the image of the repository at `workspace` in a cargo profile. Minutes the first time, then seconds.
 ///
-/// Shows buildah's and cargo's own progress on standard error. Waits for another build of the same cache.
+/// Shows on standard error how far it is; what buildah and cargo say is in `build.log` beside the archive. Waits for another build of the same cache.
 /// Fails when not root, or when a step of the Dockerfile does.
 pub fn build(workspace: &Path, profile: &str) -> Result<Built> {
     anyhow::ensure!(rustix::process::geteuid().is_root(), "building the image mounts directories, which needs root");
@@ -129,12 +129,8 @@ impl Builder {
         for (outside, inside, mode) in mounts(workspace, &self.root)? {
             command.arg("--volume").arg(format!("{}:{inside}:{mode}", outside.display()));
         }
-        command.args(["--tag", TAG]).arg(workspace).stdin(Stdio::null());
-        // One stream for all progress: standard output may be a result that somebody reads.
-        command.stdout(std::io::stderr().as_fd().try_clone_to_owned()?);
-        let status = command.status().context("run buildah")?;
-        anyhow::ensure!(status.success(), "build the image: buildah ended with {status}");
-        Ok(())
+        command.args(["--tag", TAG]).arg(workspace);
+        quietly::run(command, "building the monitor's image", &self.root.join("build.log"))
     }
 
     fn export(&self) -> Result<PathBuf> {

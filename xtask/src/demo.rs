@@ -39,7 +39,6 @@ impl Demo {
         Packages::ensure()?;
         claim::target_dir()?;
         build::ensure()?;
-        eprintln!("building the monitor's image ...");
         build_demo()?;
         let profile = if self.release { "release" } else { monitor_image::TEST_PROFILE };
         let image = monitor_image::build(suites::workspace(), profile)?;
