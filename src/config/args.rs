@@ -182,7 +182,7 @@ pub struct KafkaArgs {
     /// Any librdkafka property; repeatable; NAME=@/PATH takes the value from a file
     #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append, help_heading = "Events")]
     pub kafka_config: Vec<String>,
-    /// File with name=value lines, for secrets; --kafka-config wins; read again when it changes
+    /// File with name=value lines, for secrets; --kafka-config wins; `run` reads it again when it changes
     #[arg(long, value_name = "FILE", help_heading = "Events")]
     pub kafka_config_file: Option<PathBuf>,
     /// Topic of events; with {event_type} in it, one topic per type

@@ -9,6 +9,7 @@ mod chart;
 mod release;
 mod same;
 mod sbom;
+mod secrets;
 mod support;
 
 use std::time::Duration;

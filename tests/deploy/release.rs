@@ -141,7 +141,7 @@ fn operator_kinds() {
 }
 
 /// Applies something, and fails on a warning.
-fn apply(name: &str, what: &impl ToString, arguments: &[&str]) {
+pub(crate) fn apply(name: &str, what: &impl ToString, arguments: &[&str]) {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-apply.yaml"));
     fs::write(&file, what.to_string()).unwrap();
     let file = file.display().to_string();

@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 use crate::stack::Endpoints;
 
+/// Where the keys of [`Plan::kafka_secret`] are files.
+pub const KAFKA_SECRETS: &str = "/etc/pod-monitor-kafka";
+
 /// What the Roles of an installation grant.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rights {
@@ -32,6 +35,8 @@ pub struct Plan {
     pub rights: Rights,
     /// How many replicas, where not as shipped.
     pub replicas: Option<usize>,
+    /// A Secret of its namespace, mounted for Kafka as deploy/README.md says. It must be there first.
+    pub kafka_secret: Option<String>,
     /// Keys of config.yaml beside those that every installation needs.
     pub settings: Value,
 }
@@ -39,7 +44,7 @@ pub struct Plan {
 impl Plan {
     /// As shipped.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), rights: Rights::All, replicas: None, settings: json!({}) }
+        Self { name: name.to_owned(), rights: Rights::All, replicas: None, kafka_secret: None, settings: json!({}) }
     }
 
     /// The watched namespace.
@@ -76,6 +81,14 @@ impl Plan {
         patches.extend(emptied.map(|kind| patch(kind, "/rules", &json!([]))));
         if self.rights != Rights::NoLeases {
             patches.push(patch("Role", "/rules/1/resourceNames", &json!([format!("{}-0", self.name)])));
+        }
+        if let Some(secret) = &self.kafka_secret {
+            let volume = json!({ "name": "kafka", "secret": { "secretName": secret } });
+            let mount = json!({ "name": "kafka", "mountPath": KAFKA_SECRETS, "readOnly": true });
+            patches.push(json!({ "target": { "kind": "Deployment" }, "patch": json!([
+                { "op": "add", "path": "/spec/template/spec/volumes/-", "value": volume },
+                { "op": "add", "path": "/spec/template/spec/containers/0/volumeMounts/-", "value": mount },
+            ]).to_string() }));
         }
         patches.extend(self.replicas.map(|count| patch("Deployment", "/spec/replicas", &json!(count))));
         patches
