@@ -94,7 +94,7 @@ fn base(pod: &Pod, main: Main<'_>, t: Option<&Terminated>) -> Verdict {
         outcome: Outcome::Failed,
         exit_code: t.filter(|t| process_exited(t)).map(|t| t.exit_code),
         failure: None,
-        started_at: t.and_then(|t| t.started_at).or_else(|| main.started_at()),
+        started_at: t.filter(|t| !container::never_ran(t)).and_then(|t| t.started_at).or_else(|| main.started_at()),
         finished_at,
         at: finished_at.unwrap_or_else(|| last_change(pod)),
         containers: container::ends(pod),
@@ -339,3 +339,7 @@ pub fn vanished(waiting: Option<Cause>, attempt_started: bool, deleting: bool, a
         termination_message: None,
     })
 }
+
+#[cfg(test)]
+#[path = "cause_tests.rs"]
+mod tests;

@@ -66,10 +66,12 @@ fn restarting(t: &Terminated) -> bool {
 
 /// Whether a process ran and exited: no exit code may be told of one that never started or that nobody found.
 pub fn process_exited(t: &Terminated) -> bool {
-    !matches!(
-        t.reason.as_deref(),
-        Some("ContainerStatusUnknown" | "StartError" | "ContainerCannotRun" | "CreateContainerError")
-    )
+    !never_ran(t) && t.reason.as_deref() != Some("ContainerStatusUnknown")
+}
+
+/// Whether no process was ever started, whatever times the status gives.
+pub fn never_ran(t: &Terminated) -> bool {
+    matches!(t.reason.as_deref(), Some("StartError" | "ContainerCannotRun" | "CreateContainerError"))
 }
 
 /// The ordinary containers, for `execution_running`.
