@@ -17,11 +17,15 @@ use testkit::{
 
 use crate::support::image;
 
+/// Far below what a distribution's base alone would weigh; the image of the profile for tests has 36 MB.
+const BYTES_MAX: u64 = 60_000_000;
+
 /// An image, read without the code that describes it.
 struct Unpacked {
     archive: PathBuf,
     root: PathBuf,
     id: String,
+    config: Value,
     sbom: Sbom,
     /// The SHA-256 of each regular file, by its path in the image.
     files: BTreeMap<String, String>,
@@ -50,13 +54,14 @@ fn unpacked() -> &'static Unpacked {
             run("tar", &["-xf", &scratch.join(layer.as_str().unwrap()).display().to_string(), "-C", &inner]);
         }
         let config = scratch.join(manifest[0]["Config"].as_str().unwrap());
+        let settings = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
         let (id, _) = digests(&run("sha256sum", &[&config.display().to_string()])).remove(0);
         let told = run("find", &[&inner, "-type", "f", "-exec", "sha256sum", "{}", "+"]);
         let inside = |(digest, path): (String, String)| (path.strip_prefix(&inner).unwrap().to_owned(), digest);
         let files: BTreeMap<_, _> = digests(&told).into_iter().map(inside).collect();
         assert!(files.len() > 8, "{files:?}");
         let sbom = Sbom::of(Path::new(env!("CARGO_MANIFEST_DIR")), &archive).unwrap();
-        Unpacked { archive, root, id: format!("sha256:{id}"), sbom, files }
+        Unpacked { archive, root, id: format!("sha256:{id}"), config: settings, sbom, files }
     })
 }
 
@@ -121,6 +126,20 @@ fn is_valid(component: &Value) -> bool {
         && all("hashes", &is_hash)
         && all("licenses", &|licence| is_text(&licence["expression"]))
         && all("properties", &|property| is_text(&property["name"]) && is_text(&property["value"]))
+}
+
+#[test]
+fn the_image_is_small_runs_as_nobody_and_holds_one_program() {
+    let image = unpacked();
+    let bytes = fs::metadata(&image.archive).unwrap().len();
+    assert!(bytes < BYTES_MAX, "{bytes} bytes");
+    assert_eq!(image.config["config"]["User"], "65532:65532", "by number, for runAsNonRoot");
+    let root = image.root.display().to_string();
+    // The loader and the libraries may be executable, too: what can be run by itself has no ".so" in its name.
+    let runnable =
+        run("find", &[&root, "(", "-type", "f", "-o", "-type", "l", ")", "-perm", "/111", "!", "-name", "*.so*"]);
+    let runnable: Vec<&str> = runnable.lines().map(|path| path.strip_prefix(&root).unwrap()).collect();
+    assert_eq!(runnable, ["/usr/local/bin/pod-monitor"], "no shell, no package manager");
 }
 
 #[test]
