@@ -290,7 +290,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        leadership::tenure::{ShardId, tests::renewable},
+        leadership::tenure::{
+            ShardId,
+            tests::{Renewals, renewable},
+        },
         ports::{Journal, Readiness},
     };
 
@@ -347,6 +350,17 @@ mod tests {
         Ticket { in_flight: InFlight::default(), told, causes, oldest: None, begun: Instant::now() }
     }
 
+    /// One whose journal is open and outdated, and that has heard nothing of its Lease since.
+    async fn rotated() -> (Arc<Aging>, Publishing<Aging>, Renewals) {
+        let journals = Arc::new(Aging::default());
+        let (tenure, renewals) = renewable(ShardId(0), "me");
+        let mut publishing = Publishing::new(Arc::clone(&journals), tenure);
+        assert!(matches!(publishing.next().await, Happened::Opened(_)));
+        journals.outdated.store(true, Ordering::SeqCst);
+        assert!(!publishing.renew(), "nothing was heard of the Lease since");
+        (journals, publishing, renewals)
+    }
+
     #[tokio::test]
     async fn an_outdated_journal_is_opened_anew_between_two_batches_and_no_batch_fails() {
         let journals = Arc::new(Aging::default());
@@ -371,12 +385,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_outdated_journal_stays_in_use_until_the_lease_is_ours_once_more() {
-        let journals = Arc::new(Aging::default());
-        let (tenure, renewals) = renewable(ShardId(0), "me");
-        let mut publishing = Publishing::new(Arc::clone(&journals), tenure);
-        assert!(matches!(publishing.next().await, Happened::Opened(_)));
-        journals.outdated.store(true, Ordering::SeqCst);
-        assert!(!publishing.renew(), "nothing was heard of the Lease since");
+        let (journals, mut publishing, renewals) = rotated().await;
         publishing.commit(Batch::default(), ticket());
         assert!(matches!(publishing.next().await, Happened::Ended(_, Ok(()))));
         assert!(publishing.is_idle(), "events go on meanwhile");
@@ -391,12 +400,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_journal_that_was_opened_anew_by_another_way_asks_the_lease_anew_at_the_next_rotation() {
-        let journals = Arc::new(Aging::default());
-        let (tenure, renewals) = renewable(ShardId(0), "me");
-        let mut publishing = Publishing::new(Arc::clone(&journals), tenure);
-        assert!(matches!(publishing.next().await, Happened::Opened(_)));
-        journals.outdated.store(true, Ordering::SeqCst);
-        assert!(!publishing.renew(), "nothing was heard of the Lease since");
+        let (journals, mut publishing, renewals) = rotated().await;
         journals.held_up.store(true, Ordering::SeqCst);
         publishing.commit(Batch::default(), ticket());
         assert!(matches!(publishing.next().await, Happened::Ended(_, Err(CommitError::Outdated { .. }))));

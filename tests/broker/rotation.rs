@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::{
     bench::{Bench, LIMIT, faultless, truth, unready},
     kafka::lasts,
-    secure::Way,
+    secure::{Guarded, Way},
     security::{allow, another, process},
 };
 
@@ -76,6 +76,14 @@ pub(crate) async fn said(log: &Path, message: &str, before: usize) -> Result<()>
     until(LIMIT, &format!("'{message}', more often than {before} times, in {}", log.display()), look).await
 }
 
+/// A monitor that leads, its process, and what it tells.
+async fn leading(bench: &Bench, guarded: &Guarded) -> Result<(Monitor, u32, History)> {
+    let mut monitor = guarded.launch(&bench.launch).start()?;
+    monitor.leading(LIMIT).await?;
+    let (pid, history) = (monitor.pid(), bench.history()?);
+    Ok((monitor, pid, history))
+}
+
 fn same(monitor: &mut Monitor, pid: u32) -> Result<()> {
     ensure!(monitor.try_ended()?.is_none() && monitor.pid() == pid, "the process is the same");
     Ok(())
@@ -85,11 +93,8 @@ fn same(monitor: &mut Monitor, pid: u32) -> Result<()> {
 async fn a_password_is_rotated_while_a_leader_tells_and_nothing_is_lost_or_doubled() -> Result<()> {
     let (bench, mut guarded) = process("rotated", Way::Password).await?;
     let launch = guarded.launch(&bench.launch);
-    let mut monitor = launch.start()?;
-    monitor.leading(LIMIT).await?;
-    let pid = monitor.pid();
+    let (mut monitor, pid, mut history) = leading(&bench, &guarded).await?;
     let (mut access, user) = (guarded.access(), guarded.user.clone());
-    let mut history = bench.history()?;
     let monitor = under_a_stream(&bench, &mut history, async |history| {
         told_on(history).await?;
         // The broker first: connections go on until they have to show their password again.
@@ -130,11 +135,8 @@ async fn a_password_is_rotated_while_a_leader_tells_and_nothing_is_lost_or_doubl
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_is_held_up_on_an_old_password_is_given_up_and_told_once() -> Result<()> {
     let (bench, mut guarded) = process("held-up", Way::Password).await?;
-    let mut monitor = guarded.launch(&bench.launch).start()?;
-    monitor.leading(LIMIT).await?;
-    let pid = monitor.pid();
+    let (mut monitor, pid, mut history) = leading(&bench, &guarded).await?;
     let (mut access, user) = (guarded.access(), guarded.user.clone());
-    let mut history = bench.history()?;
     under_a_stream(&bench, &mut history, async |history| {
         told_on(history).await?;
         // Connections show the old password again within seconds, with a transaction on its way.
@@ -161,10 +163,7 @@ async fn a_certificate_is_rotated_while_a_leader_tells_and_nothing_is_lost_or_do
     let successor = format!("{}-next", guarded.user);
     allow(&bench, &guarded, &successor)?;
     let next = guarded.authority().issue(&successor, &[])?;
-    let mut monitor = guarded.launch(&bench.launch).start()?;
-    monitor.leading(LIMIT).await?;
-    let pid = monitor.pid();
-    let mut history = bench.history()?;
+    let (mut monitor, pid, mut history) = leading(&bench, &guarded).await?;
     under_a_stream(&bench, &mut history, async |history| {
         told_on(history).await?;
         guarded.mount_certificate(&next);
@@ -188,10 +187,7 @@ async fn a_successor_without_rights_is_not_made_use_of_until_it_has_them() -> Re
     let (bench, mut guarded) = process("no-rights", Way::Certificate).await?;
     let successor = format!("{}-next", guarded.user);
     let next = guarded.authority().issue(&successor, &[])?;
-    let mut monitor = guarded.launch(&bench.launch).start()?;
-    monitor.leading(LIMIT).await?;
-    let pid = monitor.pid();
-    let mut history = bench.history()?;
+    let (mut monitor, pid, mut history) = leading(&bench, &guarded).await?;
     under_a_stream(&bench, &mut history, async |history| {
         told_on(history).await?;
         guarded.mount_certificate(&next);

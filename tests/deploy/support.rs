@@ -2,16 +2,15 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Stdio,
     sync::OnceLock,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use testkit::{
     clients::{
-        installation::{Installation, LIMIT, Plan, Rights},
+        installation::{Installation, LIMIT, Plan, Rights, kubectl_blocking},
         until,
     },
     monitor_image::{self, Built},
@@ -40,11 +39,7 @@ fn prepared() -> &'static (Stack, Built) {
 
 /// Runs kubectl; its standard output and standard error. Fails when it does, with both.
 pub(crate) fn kubectl(endpoints: &Endpoints, arguments: &[&str]) -> Result<(String, String)> {
-    let output = endpoints.kubectl().args(arguments).stdin(Stdio::null()).output().context("run kubectl")?;
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    anyhow::ensure!(output.status.success(), "kubectl {}: {out}{err}", arguments.join(" "));
-    Ok((out, err))
+    kubectl_blocking(endpoints, arguments).map(|said| (said.output, said.warnings))
 }
 
 /// An installation of this test's own: what an earlier run left in Kafka is not ours.

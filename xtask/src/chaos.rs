@@ -62,6 +62,7 @@ impl Chaos {
         if let Some(image) = image {
             stack.load_image(&image.archive)?;
         }
+        chaos.args(["--about", &about()?]);
         suites::with_stack(&mut chaos, stack.endpoints())?;
         let status = chaos.status().context("run chaos")?;
         drop(stack);
@@ -77,7 +78,7 @@ impl Chaos {
         chaos.arg("--monitor").arg(programs.join("pod-monitor"));
         chaos.arg("--deploy").arg(suites::workspace().join("deploy/kustomize"));
         chaos.args(["--minutes", &self.minutes.to_string(), "--every", &self.every.to_string()]);
-        chaos.args(["--kills", &self.kills.to_string(), "--about", &about()?]);
+        chaos.args(["--kills", &self.kills.to_string()]);
         chaos.args(self.fault.iter().flat_map(|kind| ["--fault", kind]));
         chaos.args(self.seed.iter().flat_map(|seed| ["--seed".to_owned(), seed.to_string()]));
         if let Some(report) = &self.report {

@@ -33,14 +33,15 @@ impl Installation {
     /// # Errors
     /// When it has no process, or nobody takes over within [`LIMIT`].
     pub async fn crash_leader(&self, stack: &Stack) -> Result<Replica> {
-        let holder = self.held_by_other("").await?;
+        let holder = self.held_by("a leader", |_| true).await?;
         let leader = self.replica(pod_of(&holder)).await?;
         let processes = stack.container(&leader.container)?;
         ensure!(!processes.is_empty(), "no process of {leader:?} is found");
         for process in processes {
             process.signal(Signal::KILL)?;
         }
-        self.held_by_other(&holder).await?;
+        // The same pod, too, once it was started again.
+        self.held_by(&format!("a holder other than {holder:?}"), |now| now != holder).await?;
         Ok(leader)
     }
 

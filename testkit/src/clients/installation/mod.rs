@@ -118,15 +118,13 @@ impl Installation {
     /// # Errors
     /// When there is none within [`LIMIT`].
     pub async fn leader(&self, not: &str) -> Result<String> {
-        let look = async || Ok(self.holder().await?.filter(|holder| pod_of(holder) != not));
-        let waited = until(LIMIT, &format!("a leader other than {not:?}"), look).await;
-        self.explained(waited).await.map(|holder| pod_of(&holder).to_owned())
+        let holder = self.held_by(&format!("a leader other than {not:?}"), |holder| pod_of(holder) != not).await?;
+        Ok(pod_of(&holder).to_owned())
     }
 
-    /// Waits until another identity than `not` holds the Lease: the same pod, too, once it was started again.
-    async fn held_by_other(&self, not: &str) -> Result<String> {
-        let look = async || Ok(self.holder().await?.filter(|holder| holder != not));
-        let waited = until(LIMIT, &format!("a holder other than {not:?}"), look).await;
+    /// Waits until the Lease is held by an identity that will do.
+    async fn held_by(&self, whom: &str, will_do: impl Fn(&str) -> bool) -> Result<String> {
+        let waited = until(LIMIT, whom, async || Ok(self.holder().await?.filter(|holder| will_do(holder)))).await;
         self.explained(waited).await
     }
 
@@ -199,7 +197,7 @@ impl Drop for Installation {
             return;
         }
         let overlay = self.overlay.display().to_string();
-        let ask = |arguments: &[&str]| run(&self.endpoints, arguments);
+        let ask = |arguments: &[&str]| kubectl_blocking(&self.endpoints, arguments);
         let taken = ask(&["delete", "--ignore-not-found", "--wait=false", "-k", &overlay]);
         let emptied = ask(&["delete", "namespace", "--ignore-not-found", "--wait=false", self.watched.namespace()]);
         if let Err(error) = taken.and(emptied).and_then(|_| Ok(fs::remove_dir_all(&self.overlay)?)) {
@@ -229,11 +227,15 @@ pub struct Said {
 pub async fn kubectl(endpoints: &Endpoints, arguments: &[&str]) -> Result<Said> {
     let endpoints = endpoints.clone();
     let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-    let run = move || run(&endpoints, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let run = move || kubectl_blocking(&endpoints, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
     tokio::task::spawn_blocking(run).await.context("run kubectl")?
 }
 
-fn run(endpoints: &Endpoints, arguments: &[&str]) -> Result<Said> {
+/// Runs kubectl; this thread waits for it.
+///
+/// # Errors
+/// When it fails; with what it said.
+pub fn kubectl_blocking(endpoints: &Endpoints, arguments: &[&str]) -> Result<Said> {
     let output = endpoints.kubectl().args(arguments).stdin(Stdio::null()).output().context("run kubectl")?;
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
