@@ -13,6 +13,8 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
+mod few;
+
 /// A pod's `metadata.uid`: the identity that everything is keyed by (names come back, UIDs do not).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -83,9 +85,32 @@ pub struct Metadata {
     /// `metadata.finalizers`
     #[serde(deserialize_with = "nullable")]
     pub finalizers: Vec<Box<str>>,
+    /// `metadata.ownerReferences`
+    #[serde(deserialize_with = "bounded")]
+    pub owner_references: Vec<Owner>,
+}
+
+/// One of `metadata.ownerReferences`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Owner {
+    /// `kind`: `Job` for instance.
+    pub kind: Box<str>,
+    /// `name`
+    pub name: Box<str>,
+    /// `uid`
+    pub uid: Box<str>,
+    /// `controller`: whether this owner makes and deletes the pod.
+    #[serde(deserialize_with = "nullable")]
+    pub controller: bool,
 }
 
 impl Metadata {
+    /// The owner that makes and deletes the pod, where one does.
+    pub fn controller(&self) -> Option<&Owner> {
+        self.owner_references.iter().find(|owner| owner.controller)
+    }
+
     /// Whether a DELETED event with this last state proves that the object is gone. Without these signs the pod may
     /// merely have left the selection (its labels changed), which only a GET can tell.
     pub fn surely_deleted(&self) -> bool {
@@ -110,6 +135,19 @@ pub struct Spec {
     /// `spec.initContainers`
     #[serde(deserialize_with = "nullable")]
     pub init_containers: Vec<Container>,
+    /// `spec.schedulingGates`: while there is one, no scheduler looks at the pod.
+    #[serde(deserialize_with = "bounded")]
+    pub scheduling_gates: Vec<Gate>,
+    /// `spec.terminationGracePeriodSeconds`
+    pub termination_grace_period_seconds: Option<i64>,
+}
+
+/// One of `spec.schedulingGates`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Gate {
+    /// `name`
+    pub name: Box<str>,
 }
 
 /// A container of `spec.containers` or `spec.initContainers`.
@@ -118,8 +156,34 @@ pub struct Spec {
 pub struct Container {
     /// `name`
     pub name: Box<str>,
-    /// `restartPolicy`: `Always` on an init container makes it a native sidecar.
+    /// `restartPolicy`: `Always` on an init container makes it a native sidecar; on an ordinary one it overrules the
+    /// pod's.
     pub restart_policy: Option<Box<str>>,
+    /// `restartPolicyRules`: exit codes after which the kubelet starts it, or all, again.
+    #[serde(deserialize_with = "bounded")]
+    pub restart_policy_rules: Vec<RestartRule>,
+}
+
+/// One of a container's `restartPolicyRules`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RestartRule {
+    /// `action`: `Restart` or `RestartAllContainers`.
+    pub action: Box<str>,
+    /// `exitCodes`
+    #[serde(deserialize_with = "nullable")]
+    pub exit_codes: ExitCodes,
+}
+
+/// `exitCodes` of a restart rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ExitCodes {
+    /// `operator`: `In` or `NotIn`.
+    pub operator: Box<str>,
+    /// `values`: at most 255, as the API server has it.
+    #[serde(deserialize_with = "exit_codes")]
+    pub values: Vec<i32>,
 }
 
 /// `status.phase`. Unknown phases are kept, not refused.
@@ -181,6 +245,9 @@ pub struct Status {
     /// `status.initContainerStatuses`
     #[serde(deserialize_with = "nullable")]
     pub init_container_statuses: Vec<ContainerStatus>,
+    /// `status.ephemeralContainerStatuses`: debuggers; they never decide how an execution ended.
+    #[serde(deserialize_with = "bounded")]
+    pub ephemeral_container_statuses: Vec<ContainerStatus>,
 }
 
 /// A pod condition.
@@ -272,6 +339,14 @@ pub struct Terminated {
 
 fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
+}
+
+fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Vec<T>, D::Error> {
+    few::list(d, few::KEPT_MAX)
+}
+
+fn exit_codes<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<i32>, D::Error> {
+    few::list(d, few::EXIT_CODES_MAX)
 }
 
 fn version<'de, D: Deserializer<'de>>(d: D) -> Result<ResourceVersion, D::Error> {
