@@ -44,8 +44,8 @@ fn main() {
         rules: Rules {
             cluster_id: "0b0e7b3c-6d0e-4b8e-8d7e-2f4ad9a1c001".into(),
             ids: IdSources::default(),
-            container: None,
             settle_grace: SignedDuration::from_secs(10),
+            ..Rules::default()
         },
         service: Service { name: "pod-monitor".into(), version: "0".into(), environment: Some("bench".into()) },
         now: "2026-11-23T15:49:08Z".parse().unwrap(),
@@ -103,7 +103,7 @@ fn pipeline(lines: &[String], setting: &Setting) {
         let version = pod.metadata.resource_version;
         let input = match gone {
             true => Input::Gone { last: Some(&pod), observed: true, version, now },
-            false => Input::Observed { pod: &pod, now },
+            false => Input::Observed { pod: &pod, earlier: None, now },
         };
         let mut decision = step(&uid, told.get(&uid), input, &setting.rules);
         loop {

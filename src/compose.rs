@@ -405,5 +405,7 @@ fn rules(config: &Config, cluster_id: String) -> Rules {
         ids: config.ids.clone(),
         container: config.container.clone(),
         settle_grace: config.settle_grace.try_into().unwrap_or(jiff::SignedDuration::MAX),
+        stall_graces: config.stall_graces.clone(),
+        remember_ended: config.remember_ended.try_into().unwrap_or(jiff::SignedDuration::MAX),
     }
 }

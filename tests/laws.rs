@@ -7,8 +7,8 @@ use pod_monitor::{
     lifecycle::{
         decide::{Decision, Input, step},
         event::{Body, Captured, Event},
-        identity::IdSources,
         rules::Rules,
+        stall::Graces,
         tracked::Tracked,
     },
     watch::pod::{Decoded, Pod, PodUid, ResourceVersion, decode},
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 fn rules() -> Rules {
     let settle_grace = SignedDuration::from_secs(10);
-    Rules { cluster_id: "cluster-1".into(), ids: IdSources::default(), container: None, settle_grace }
+    Rules { cluster_id: "cluster-1".into(), settle_grace, stall_graces: Graces::standard(), ..Rules::default() }
 }
 
 fn uid() -> PodUid {
@@ -152,7 +152,7 @@ impl Monitor {
     fn see(&mut self, pod: &Pod) {
         // A second after the end: the settle grace is open, as it is whenever the kubelet is alive.
         let now = Timestamp::from_second(1_700_000_010).unwrap();
-        let decision = step(&uid(), self.told.as_ref(), Input::Observed { pod, now }, &rules());
+        let decision = step(&uid(), self.told.as_ref(), Input::Observed { pod, earlier: None, now }, &rules());
         self.take(decision);
     }
 
@@ -286,7 +286,7 @@ proptest! {
         let mut monitor = Monitor::live(&life, &history, false);
         let stale = pick.get(&history);
         prop_assume!(stale.metadata.resource_version < monitor.told.as_ref().unwrap().resource_version);
-        let decision = step(&uid(), monitor.told.as_ref(), Input::Observed { pod: stale, now: late() }, &rules());
+        let decision = step(&uid(), monitor.told.as_ref(), Input::Observed { pod: stale, earlier: None, now: late() }, &rules());
         prop_assert_eq!(&decision, &Decision::default());
         monitor.take(decision);
     }
@@ -298,7 +298,7 @@ proptest! {
         history.iter().for_each(|pod| monitor.see(pod));
         let left = step(&uid(), monitor.told.as_ref(), Input::Left { version: ResourceVersion(1000) }, &rules());
         monitor.take(left);
-        let input = Input::Observed { pod: pick.get(&history), now: late() };
+        let input = Input::Observed { pod: pick.get(&history), earlier: None, now: late() };
         prop_assert_eq!(step(&uid(), monitor.told.as_ref(), input, &rules()), Decision::default());
     }
 

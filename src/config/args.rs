@@ -7,7 +7,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{Selector, duration, names};
+use super::{
+    Selector, duration, names,
+    stalls::{self, StallGrace},
+};
 use crate::logs::Report;
 
 /// Where events go.
@@ -78,6 +81,14 @@ pub struct RunArgs {
     /// How long a failed container's end waits for the pod's final phase, which may say more
     #[arg(long, value_name = "DURATION", default_value = "10s", help_heading = "Pods", value_parser = duration::parse)]
     pub settle_grace: Duration,
+    /// How long an execution may make no headway before that is told, per cause; repeatable; off: never
+    /// [default: unschedulable=1m gated=10m image=1m config=1m init=5m starting=2m node_lost=1m deadline=30s
+    /// terminating=1m unknown=2m]
+    #[arg(long, value_name = "CAUSE=DURATION", action = ArgAction::Append, help_heading = "Pods", value_parser = stalls::parse)]
+    pub stall_grace: Vec<StallGrace>,
+    /// How long after its end an execution is remembered although its pod is gone: another pod that claims it is found out
+    #[arg(long, value_name = "DURATION", default_value = "10m", help_heading = "Pods", value_parser = duration::parse)]
+    pub remember_ended: Duration,
 
     /// Label that holds the execution id
     #[arg(long, value_name = "KEY", default_value = "execution-id", help_heading = "Ids", value_parser = checked(names::label_key))]

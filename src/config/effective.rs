@@ -1,6 +1,6 @@
 //! The effective configuration: what the rest of the program gets. Values here fit together.
 
-use crate::lifecycle::identity::IdSources;
+use crate::lifecycle::{identity::IdSources, stall::Graces};
 use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroU32, path::Path, time::Duration};
 
 use super::{
@@ -8,7 +8,7 @@ use super::{
     args::{RunArgs, SinkKind},
     duration, kafka,
     layers::Origins,
-    lease, names,
+    lease, names, stalls,
 };
 use crate::{
     leadership::election::Times,
@@ -35,6 +35,10 @@ pub struct Config {
     pub reconcile_interval: Duration,
     /// How long a failed container's end waits for the pod's final phase.
     pub settle_grace: Duration,
+    /// How long each kind of stall may last before it is told.
+    pub stall_graces: Graces,
+    /// How long after its end an execution is remembered although its pod is gone.
+    pub remember_ended: Duration,
     /// Where ids come from.
     pub ids: IdSources,
     /// Names the cluster in ids; `None`: the uid of namespace kube-system.
@@ -167,6 +171,8 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
         container: args.container,
         reconcile_interval: args.reconcile_interval,
         settle_grace: args.settle_grace,
+        stall_graces: stalls::graces(&args.stall_grace),
+        remember_ended: args.remember_ended,
         ids: IdSources {
             execution_label: args.execution_label,
             execution_annotation: args.execution_annotation,
@@ -282,6 +288,8 @@ impl Config {
             captures_per_node_max = limits.captures_per_node_max,
             reconcile_interval = duration::format(self.reconcile_interval),
             settle_grace = duration::format(self.settle_grace),
+            stall_graces = %self.stall_graces,
+            remember_ended = duration::format(self.remember_ended),
             listen = %self.listen,
             log_format = ?log.format,
             log_level = log.filter,

@@ -108,7 +108,7 @@ fn from_variable(key: &str, raw: OsString) -> Result<Vec<String>, Error> {
         why: "is not valid UTF-8".to_owned(),
     })?;
     Ok(match key {
-        "namespace" => {
+        "namespace" | "stall-grace" => {
             text.split([',', '\n']).map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
         }
         "kafka-config" => properties::split_variable(&text),

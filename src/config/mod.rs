@@ -21,6 +21,7 @@ pub mod names;
 pub mod properties;
 pub mod selector;
 mod sources;
+mod stalls;
 
 use std::{ffi::OsString, fmt, path::PathBuf};
 

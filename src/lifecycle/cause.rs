@@ -55,7 +55,8 @@ pub fn waiting_cause(pod: &Pod) -> Option<Cause> {
     })
 }
 
-fn waiting_reason(reason: &str) -> Option<Cause> {
+/// What a waiting reason of a container says of its trouble; `None` where it is in none, or the reason is not known.
+pub(super) fn waiting_reason(reason: &str) -> Option<Cause> {
     match reason {
         "ErrImagePull"
         | "ImagePullBackOff"
@@ -105,7 +106,7 @@ fn base(pod: &Pod, main: Main<'_>, t: Option<&Terminated>) -> Verdict {
 }
 
 /// The newest time that the status itself holds: when an end happened that left no finishedAt.
-fn last_change(pod: &Pod) -> Timestamp {
+pub(super) fn last_change(pod: &Pod) -> Timestamp {
     let conditions = pod.status.conditions.iter().filter_map(|c| c.last_transition_time);
     let known = conditions.chain(pod.status.start_time).max().or(pod.metadata.creation_timestamp);
     known.or(pod.metadata.deletion_timestamp).unwrap_or(Timestamp::UNIX_EPOCH)

@@ -13,7 +13,7 @@ const ENDED: &str = "2026-11-25T10:01:00Z";
 
 fn rules() -> Rules {
     let settle_grace = SignedDuration::from_secs(10);
-    Rules { cluster_id: "c".into(), ids: IdSources::default(), container: None, settle_grace }
+    Rules { cluster_id: "c".into(), ids: IdSources::default(), settle_grace, ..Rules::default() }
 }
 
 /// A pod of one container, `main`, that is never started again, with what differs merged in.

@@ -105,12 +105,14 @@ pub fn ends(pod: &Pod) -> Vec<ContainerEnd> {
     all.filter_map(end).collect()
 }
 
+/// Whether this is a native sidecar: an init container that runs on beside the main one.
+pub fn is_sidecar(pod: &Pod, name: &str) -> bool {
+    pod.spec.init_containers.iter().any(|c| &*c.name == name && c.restart_policy.as_deref() == Some("Always"))
+}
+
 /// The first init container that failed for good; native sidecars do not count.
 pub fn failed_init(pod: &Pod) -> Option<(&ContainerStatus, &Terminated)> {
-    let sidecar = |name: &str| {
-        pod.spec.init_containers.iter().any(|c| &*c.name == name && c.restart_policy.as_deref() == Some("Always"))
-    };
-    let failed = |c: &'_ &ContainerStatus| !sidecar(&c.name);
+    let failed = |c: &'_ &ContainerStatus| !is_sidecar(pod, &c.name);
     let mut inits = pod.status.init_container_statuses.iter().filter(failed);
     inits.find_map(|c| Some((c, c.state.terminated.as_ref().filter(|t| t.exit_code != 0)?)))
 }

@@ -11,10 +11,11 @@ use jiff::Timestamp;
 use super::{
     cause::{self, Judged},
     container::{self, main_container},
-    event::{Body, Captured, Ended, Event, Logs, LogsStatus, MESSAGE_CHARS_MAX, Outcome, Verdict},
+    event::{Body, Captured, EarlierEnd, Ended, Event, Logs, LogsStatus, MESSAGE_CHARS_MAX, Outcome, Owner, Verdict},
     identity::{self, OddId, Slot},
     rules::Rules,
-    tracked::{End, FORMAT, Told, Tracked},
+    stall::{self, Clock, Stalled},
+    tracked::{End, FORMAT, STALLS_MAX, Told, Tracked},
 };
 use crate::{
     logs::Target,
@@ -28,6 +29,13 @@ pub enum Input<'a> {
     Observed {
         /// The pod.
         pod: &'a Pod,
+        /// How another pod of its execution ended, where one did; matters when this one is first seen.
+        earlier: Option<&'a EarlierEnd>,
+        /// Our wall clock.
+        now: Timestamp,
+    },
+    /// Time has passed: a clock may have run down.
+    Tick {
         /// Our wall clock.
         now: Timestamp,
     },
@@ -67,6 +75,8 @@ pub struct Decision {
     pub capture: Option<Target>,
     /// To be observed again at this time, if nothing newer comes before.
     pub settle_until: Option<Timestamp>,
+    /// A clock runs: a [`Input::Tick`] is due at this time.
+    pub tick_at: Option<Timestamp>,
     /// The pod's ids are not what its maker meant; only set when the pod is first seen.
     pub odd: Option<OddId>,
 }
@@ -78,16 +88,17 @@ pub fn step(uid: &PodUid, told: Option<&Tracked>, input: Input<'_>, rules: &Rule
         return Decision::default();
     }
     match (told, input) {
-        (told, Input::Observed { pod, now }) => observed(uid, told, pod, (now, now), rules),
+        (told, Input::Observed { pod, earlier, now }) => observed(uid, told, pod, earlier, (now, now), rules),
+        (Some(told), Input::Tick { now }) => tick(uid, told, now, rules),
         (Some(told), Input::Captured { captured, now }) => self::captured(uid, told, captured, now, rules),
-        // A capture of a pod that was never told of: nothing asked for it.
-        (None, Input::Captured { .. }) => Decision::default(),
+        // Of a pod that was never told of: nothing asked for it.
+        (None, Input::Captured { .. } | Input::Tick { .. }) => Decision::default(),
         (told, Input::Left { version }) => {
             Decision { tracked: told.and_then(|t| left(t, version)), ..Decision::default() }
         }
         (told, Input::Gone { last, observed, version, now }) => {
             // Nothing better comes: an open settle grace is over, or the exit code that was seen would be lost.
-            let seen = last.map(|pod| self::observed(uid, told, pod, (now, Timestamp::MAX), rules));
+            let seen = last.map(|pod| self::observed(uid, told, pod, None, (now, Timestamp::MAX), rules));
             gone(uid, told, seen, last, Going { observed, version, now }, rules)
         }
     }
@@ -111,6 +122,7 @@ fn observed(
     uid: &PodUid,
     told: Option<&Tracked>,
     pod: &Pod,
+    earlier: Option<&EarlierEnd>,
     (now, judged_at): (Timestamp, Timestamp),
     rules: &Rules,
 ) -> Decision {
@@ -119,30 +131,55 @@ fn observed(
         return Decision::default();
     }
     let mut odd = None;
-    let before = told.cloned().unwrap_or_else(|| first_seen(pod, rules, &mut odd));
+    let before = told.cloned().unwrap_or_else(|| first_seen(pod, earlier, rules, &mut odd));
     let mut teller = Teller { uid, tracked: before, events: Vec::new(), now, rules };
     let mut capture = None;
     let mut settle_until = None;
     teller.note(pod);
+    let judged = if teller.over() { Judged::Open } else { cause::judge(pod, judged_at, rules) };
+    let gets_on = teller.over() || matches!(judged, Judged::Ended(_));
+    let clock = if gets_on { None } else { stall::clock(pod, rules) };
+    if !gets_on {
+        teller.resumed(pod, clock.as_ref());
+    }
     teller.scheduled(pod);
     teller.running(pod);
-    if teller.tracked.end.is_none() && teller.tracked.verdict.is_none() {
-        match cause::judge(pod, judged_at, rules) {
-            Judged::Open => {}
-            Judged::Settling { until } => settle_until = Some(until),
-            Judged::Ended(verdict) => capture = teller.verdict(verdict),
-        }
+    match judged {
+        Judged::Open => {}
+        Judged::Settling { until } => settle_until = Some(until),
+        Judged::Ended(verdict) => capture = teller.verdict(verdict),
     }
+    let tick_at = teller.wind(clock);
     let Teller { mut tracked, events, .. } = teller;
     // Only what changed is written: most watch events change nothing that is told.
     let changed = told != Some(&tracked);
     tracked.resource_version = pod.metadata.resource_version;
-    Decision { events, tracked: changed.then_some(tracked), capture, settle_until, odd }
+    Decision { events, tracked: changed.then_some(tracked), capture, settle_until, tick_at, odd }
 }
 
-fn first_seen(pod: &Pod, rules: &Rules, odd: &mut Option<OddId>) -> Tracked {
+/// A clock may have run down. Only this tells a stall, never an observation: what a watch replays after a take-over may
+/// be long past.
+fn tick(uid: &PodUid, told: &Tracked, now: Timestamp, rules: &Rules) -> Decision {
+    let Some(clock) = told.clock.as_deref().filter(|_| !told.left) else { return Decision::default() };
+    if now < clock.due {
+        return Decision { tick_at: Some(clock.due), ..Decision::default() };
+    }
+    let mut teller = Teller { uid, tracked: told.clone(), events: Vec::new(), now, rules };
+    if let Some(clock) = teller.tracked.clock.take() {
+        teller.stalled(*clock);
+    }
+    Decision { events: teller.events, tracked: Some(teller.tracked), ..Decision::default() }
+}
+
+fn first_seen(pod: &Pod, earlier: Option<&EarlierEnd>, rules: &Rules, odd: &mut Option<OddId>) -> Tracked {
     let ids = identity::ids(&pod.metadata, &rules.ids);
     *odd = ids.odd;
+    let owner = pod
+        .metadata
+        .controller()
+        .map(|o| Box::new(Owner { kind: o.kind.clone(), name: o.name.clone(), uid: o.uid.clone() }));
+    let made = pod.metadata.creation_timestamp;
+    let earlier = earlier.filter(|e| e.pod_uid != pod.metadata.uid && made.is_some_and(|made| e.timestamp <= made));
     Tracked {
         format: FORMAT,
         oldest_reader: FORMAT,
@@ -151,10 +188,14 @@ fn first_seen(pod: &Pod, rules: &Rules, odd: &mut Option<OddId>) -> Tracked {
         pod_name: pod.metadata.name.clone(),
         execution_id: ids.execution_id,
         user_id: ids.user_id,
+        owner,
+        earlier_end: earlier.cloned().map(Box::new),
         node_name: None,
         sequence: 0,
         told: Told::default(),
         waiting: None,
+        clock: None,
+        stalls: Vec::new(),
         deletion_timestamp: None,
         verdict: None,
         end: None,
@@ -242,9 +283,9 @@ impl Teller<'_> {
             namespace: t.namespace.clone(),
             pod_uid: self.uid.clone(),
             node_name: t.node_name.clone(),
+            owner: t.owner.clone(),
+            earlier_end: t.earlier_end.clone(),
             sequence: t.sequence,
-            owner: None,
-            earlier_end: None,
             body,
         });
     }
@@ -286,6 +327,42 @@ impl Teller<'_> {
         self.tell(Slot::Running, at, Body::Running { container_statuses: container::summaries(pod) });
     }
 
+    /// Tells that the last stall is over, where this status shows another trouble or none.
+    fn resumed(&mut self, pod: &Pod, clock: Option<&Clock>) {
+        let Some(stalled) = self.tracked.stalled() else { return };
+        if clock.is_some_and(|clock| clock.cause == stalled.cause) {
+            return;
+        }
+        self.tracked.stalls.last_mut().expect("it is stalled").resumed = true;
+        let at = Some(cause::last_change(pod)).max(main_container(pod, self.rules).started_at());
+        let at = at.filter(|at| *at >= stalled.since).unwrap_or(self.now);
+        let body = Body::Resumed { cause: stalled.cause, stalled_since: stalled.since };
+        self.tell(Slot::Resumed(stalled.cause, stalled.since), at, body);
+    }
+
+    /// Lets this clock run from now on, or the one that does already; says when it runs down.
+    fn wind(&mut self, clock: Option<Clock>) -> Option<Timestamp> {
+        let t = &mut self.tracked;
+        let told = |c: &Clock| t.stalls.iter().any(|s| s.cause == c.cause && (!s.resumed || s.since == c.since));
+        let Some(clock) = clock.filter(|c| !told(c) && t.stalls.len() < STALLS_MAX) else {
+            t.clock = None;
+            return None;
+        };
+        let due = clock.due;
+        // What is said of the same trouble changes with each look at it: its first words stay, or each would be written.
+        let same = |old: &Clock| (old.cause, old.since, old.due) == (clock.cause, clock.since, clock.due);
+        if !t.clock.as_deref().is_some_and(same) {
+            t.clock = Some(Box::new(clock));
+        }
+        Some(due)
+    }
+
+    fn stalled(&mut self, clock: Clock) {
+        let Clock { cause, since, due, message } = clock;
+        self.tracked.stalls.push(Stalled { cause, since, resumed: false });
+        self.tell(Slot::Stalled(cause, since), due, Body::Stalled { cause, message, since });
+    }
+
     fn over(&self) -> bool {
         self.tracked.end.is_some() || self.tracked.verdict.is_some()
     }
@@ -308,9 +385,10 @@ impl Teller<'_> {
 
     fn end(&mut self, verdict: Verdict, captured: Captured) {
         let cause = verdict.failure.as_ref().map(|f| f.cause);
-        self.tracked.end = Some(End { exit_code: verdict.exit_code, cause });
-        self.tracked.waiting = None;
-        let at = verdict.at;
+        let (event_type, at) = (Some(verdict.outcome.event_type()), verdict.at);
+        let end = End { exit_code: verdict.exit_code, cause, event_type, at: Some(at), told_at: Some(self.now) };
+        self.tracked.end = Some(end);
+        (self.tracked.waiting, self.tracked.clock) = (None, None);
         self.tell(Slot::End, at, Body::Ended(Box::new(Ended { verdict, captured })));
     }
 

@@ -170,11 +170,7 @@ impl Body {
             Self::Running { .. } => EventType::ExecutionRunning,
             Self::Stalled { .. } => EventType::ExecutionStalled,
             Self::Resumed { .. } => EventType::ExecutionResumed,
-            Self::Ended(ended) => match ended.verdict.outcome {
-                Outcome::Completed => EventType::ExecutionCompleted,
-                Outcome::Failed => EventType::ExecutionFailed,
-                Outcome::TimedOut => EventType::ExecutionTimeout,
-            },
+            Self::Ended(ended) => ended.verdict.outcome.event_type(),
             Self::Terminated { .. } => EventType::PodTerminated,
         }
     }
@@ -227,6 +223,17 @@ pub enum Outcome {
     TimedOut,
 }
 
+impl Outcome {
+    /// The event that tells it.
+    pub fn event_type(self) -> EventType {
+        match self {
+            Self::Completed => EventType::ExecutionCompleted,
+            Self::Failed => EventType::ExecutionFailed,
+            Self::TimedOut => EventType::ExecutionTimeout,
+        }
+    }
+}
+
 /// Coarse, stable class of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -269,6 +276,12 @@ pub enum Cause {
     Admission,
     /// No node fitted.
     Unschedulable,
+    /// Held back by its scheduling gates.
+    Gated,
+    /// Its node prepared it and got no further.
+    Starting,
+    /// Its deletion was due, and it is still there.
+    Terminating,
     /// The node went away.
     NodeLost,
     /// Somebody deleted the pod.
@@ -281,7 +294,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::ExitCode,
         Self::Signal,
         Self::Killed,
@@ -294,6 +307,9 @@ impl Cause {
         Self::Init,
         Self::Admission,
         Self::Unschedulable,
+        Self::Gated,
+        Self::Starting,
+        Self::Terminating,
         Self::NodeLost,
         Self::Deleted,
         Self::Lost,
@@ -315,6 +331,9 @@ impl Cause {
             Self::Init => "init",
             Self::Admission => "admission",
             Self::Unschedulable => "unschedulable",
+            Self::Gated => "gated",
+            Self::Starting => "starting",
+            Self::Terminating => "terminating",
             Self::NodeLost => "node_lost",
             Self::Deleted => "deleted",
             Self::Lost => "lost",

@@ -1,7 +1,11 @@
 //! Who an execution is, and what its events are called: pure derivations from the pod, the same for every replica.
 
+use std::borrow::Cow;
+
+use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::event::Cause;
 use crate::watch::pod::{Metadata, PodUid};
 
 /// Where execution and user ids come from (`--execution-label`, `--execution-annotation`, `--execution-name-prefix`,
@@ -93,6 +97,10 @@ pub enum Slot {
     Scheduled,
     /// `execution_running`
     Running,
+    /// `execution_stalled`: by its cause, and since when
+    Stalled(Cause, Timestamp),
+    /// `execution_resumed`: of that stall
+    Resumed(Cause, Timestamp),
     /// `execution_completed`, `execution_failed` or `execution_timeout`
     End,
     /// `pod_terminated`
@@ -100,12 +108,14 @@ pub enum Slot {
 }
 
 impl Slot {
-    fn as_str(self) -> &'static str {
+    fn name(self) -> Cow<'static, str> {
         match self {
-            Self::Scheduled => "scheduled",
-            Self::Running => "running",
-            Self::End => "end",
-            Self::Gone => "gone",
+            Self::Scheduled => "scheduled".into(),
+            Self::Running => "running".into(),
+            Self::Stalled(cause, since) => format!("stalled:{}:{since}", cause.as_str()).into(),
+            Self::Resumed(cause, since) => format!("resumed:{}:{since}", cause.as_str()).into(),
+            Self::End => "end".into(),
+            Self::Gone => "gone".into(),
         }
     }
 }
@@ -118,7 +128,7 @@ const NAMESPACE: Uuid =
 ///
 /// `restart_count` tells attempts of one pod apart; events that happen once per pod have 0.
 pub fn event_id(cluster_id: &str, pod: &PodUid, restart_count: u32, slot: Slot) -> Uuid {
-    Uuid::new_v5(&NAMESPACE, format!("{cluster_id}/{pod}/{restart_count}/{}", slot.as_str()).as_bytes())
+    Uuid::new_v5(&NAMESPACE, format!("{cluster_id}/{pod}/{restart_count}/{}", slot.name()).as_bytes())
 }
 
 #[cfg(test)]

@@ -10,4 +10,5 @@ pub mod decide;
 pub mod event;
 pub mod identity;
 pub mod rules;
+pub mod stall;
 pub mod tracked;

@@ -2,10 +2,10 @@
 
 use jiff::SignedDuration;
 
-use super::identity::IdSources;
+use super::{identity::IdSources, stall::Graces};
 
 /// The settings of the pure core.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Rules {
     /// Names the cluster in event ids: UID of namespace kube-system, or `--cluster-id`.
     pub cluster_id: String,
@@ -16,4 +16,9 @@ pub struct Rules {
     /// How long a failed container's end waits for the pod's final phase, which may bring the better reason: a 137
     /// can precede its `Evicted`.
     pub settle_grace: SignedDuration,
+    /// How long each kind of stall may last before it is told; empty: none is told.
+    pub stall_graces: Graces,
+    /// How long after its end an execution is remembered although its pod is gone, so that another pod that claims it is
+    /// found out.
+    pub remember_ended: SignedDuration,
 }

@@ -6,11 +6,17 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::event::{Cause, Verdict};
-use crate::watch::pod::ResourceVersion;
+use super::{
+    event::{Cause, EarlierEnd, EventType, Owner, Verdict},
+    stall::{Clock, Stalled},
+};
+use crate::watch::pod::{PodUid, ResourceVersion};
 
 /// The format that this release writes.
 pub const FORMAT: u16 = 1;
+
+/// Most stalls that are told of one pod: one that flaps for days must not fill its record.
+pub const STALLS_MAX: usize = 32;
 
 /// What has been told of one pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +36,12 @@ pub struct Tracked {
     /// The user id, fixed like the execution id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<Box<str>>,
+    /// What controls it, for instance a Job; fixed like the execution id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Box<Owner>>,
+    /// How another pod of the same execution had ended before this one was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier_end: Option<Box<EarlierEnd>>,
     /// `spec.nodeName`, once bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<Box<str>>,
@@ -42,6 +54,12 @@ pub struct Tracked {
     /// Why it does not start, as last seen: the cause of the end, should it vanish before it starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Cause>,
+    /// What keeps it from getting on, and is not told yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Box<Clock>>,
+    /// Stalls that were told, the newest last: at most [`STALLS_MAX`], beyond which nothing more is told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stalls: Vec<Stalled>,
     /// When the deletion was due (`metadata.deletionTimestamp`), once seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<Timestamp>,
@@ -83,4 +101,30 @@ pub struct End {
     /// Why, where it did not complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// The end as it was told: completed, failed or timed out. Absent in records of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_type: Option<EventType>,
+    /// When it ended. Absent in records of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// When that was told, by the clock of the replica that told it. Absent in records of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_at: Option<Timestamp>,
+}
+
+impl Tracked {
+    /// The stall that was told and is not resolved.
+    pub fn stalled(&self) -> Option<Stalled> {
+        self.stalls.last().copied().filter(|s| !s.resumed)
+    }
+
+    /// How this pod's execution ended, told or decided, for another pod of it that comes later.
+    pub fn ended(&self, uid: &PodUid) -> Option<EarlierEnd> {
+        let (event_type, timestamp) = match (&self.end, &self.verdict) {
+            (Some(end), _) => (end.event_type?, end.at?),
+            (None, Some(verdict)) => (verdict.outcome.event_type(), verdict.at),
+            (None, None) => return None,
+        };
+        Some(EarlierEnd { pod_uid: uid.clone(), event_type, timestamp })
+    }
 }

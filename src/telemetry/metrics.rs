@@ -34,6 +34,8 @@ struct Inner {
     registry: Registry,
     events: Family<ByEventType, Counter>,
     failures: Family<ByCause, Counter>,
+    stalled: Family<ByCause, Gauge>,
+    claims: Family<ByEventType, Counter>,
     transactions: Family<ByVerdict, Counter>,
     transaction_duration: Histogram,
     captures: Family<ByStatus, Counter>,
@@ -70,6 +72,8 @@ impl Metrics {
             registry: Registry::with_prefix("pod_monitor"),
             events: Family::default(),
             failures: Family::default(),
+            stalled: Family::default(),
+            claims: Family::default(),
             transactions: Family::default(),
             transaction_duration: Histogram::new(SECONDS),
             captures: Family::default(),
@@ -115,6 +119,16 @@ impl Metrics {
     /// An end became visible that was no success.
     pub fn failure_committed(&self, cause: Cause) {
         self.0.failures.get_or_create(&ByCause { cause: CauseLabel(cause) }).inc();
+    }
+
+    /// A pod turned up whose execution another pod had ended.
+    pub fn execution_claimed(&self, earlier: EventType) {
+        self.0.claims.get_or_create(&ByEventType { event_type: EventLabel(earlier) }).inc();
+    }
+
+    /// How many executions have been told as stalled and have not got on since.
+    pub fn set_stalled(&self, cause: Cause, executions: usize) {
+        self.0.stalled.get_or_create(&ByCause { cause: CauseLabel(cause) }).set(gauge(executions));
     }
 
     /// A transaction ended after `took`.
@@ -253,6 +267,8 @@ impl Inner {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("events", "Events that became visible", self.events.clone());
+        r.register("stalled_executions", "Executions told as stalled that do not get on", self.stalled.clone());
+        r.register("claims", "Pods of an execution that another pod had ended, by how", self.claims.clone());
         r.register("failures", "Ends that were no success, by cause", self.failures.clone());
         r.register("transactions", "Transactions by how they ended", self.transactions.clone());
         r.register("transaction_duration_seconds", "From begin to verdict", self.transaction_duration.clone());
@@ -303,6 +319,7 @@ impl Inner {
             drop(self.events.get_or_create(&ByEventType { event_type: EventLabel(event_type) }));
         }
         for cause in Cause::ALL {
+            drop(self.stalled.get_or_create(&ByCause { cause: CauseLabel(cause) }));
             drop(self.failures.get_or_create(&ByCause { cause: CauseLabel(cause) }));
         }
         Verdict::ALL.iter().for_each(|&verdict| drop(self.transactions.get_or_create(&ByVerdict { verdict })));

@@ -12,7 +12,9 @@
 
 mod captures;
 mod confirm;
+mod executions;
 mod intake;
+mod notable;
 pub mod pending;
 pub mod position;
 mod publishing;
@@ -35,14 +37,14 @@ use self::{
     confirm::Confirmed,
     intake::{Feed, Listed},
     publishing::{Happened, Publishing, Ticket},
-    table::{Drift, Table},
+    table::Table,
 };
 use crate::{
     cli::chain,
     clock::Wall,
     http::{Board, health::Component, health::Heartbeat},
     leadership::{peers::Peers, takeover::Leg, tenure::Tenure},
-    lifecycle::{event::Captured, identity::OddId, rules::Rules},
+    lifecycle::{event::Captured, rules::Rules},
     logs::{Report, Target, capture::Capturer, streams::LogSource},
     ports::Journals,
     publish::{
@@ -52,7 +54,7 @@ use crate::{
         identity::Identity,
         restore::Restored,
     },
-    telemetry::metrics::{self, FenceResult, Metrics, MissingId, Role, Verdict},
+    telemetry::metrics::{FenceResult, Metrics, Role, Verdict},
     watch::{
         api::{Pods, Scope},
         pod::{ByUid, PodUid},
@@ -68,8 +70,18 @@ const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 const CONFIRMS_MAX: usize = 32;
 /// A transaction that has not been answered by then is told to whoever asks whether we are ready.
 const COMMIT_SLOW: Duration = Duration::from_secs(3);
+/// A clock is looked at after this long at the latest: a node's own may be years ahead.
+const TICK_MAX: Duration = Duration::from_secs(3600);
 /// How long a stop waits for the transaction that is on its way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// What is to be looked at again when its time has come.
+enum Look {
+    /// A settle grace is over.
+    Settle(PodUid),
+    /// A stall clock has run down.
+    Tick(PodUid),
+}
 
 /// What a worker works with.
 pub struct Parts<J, S> {
@@ -172,7 +184,7 @@ pub struct Worker<J: Journals, S> {
     /// Goings that could not be confirmed for want of the right to ask.
     refused: ByUid<Confirmed>,
     captures: Captures<S>,
-    settling: DelayQueue<PodUid>,
+    clocks: DelayQueue<Look>,
     reconcile: Interval,
     position: Interval,
     position_due: bool,
@@ -205,7 +217,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             confirm_permits: Arc::new(Semaphore::new(CONFIRMS_MAX)),
             refused: ByUid::default(),
             captures,
-            settling: DelayQueue::new(),
+            clocks: DelayQueue::new(),
             reconcile: every(parts.reconcile_interval),
             position: every(POSITION_INTERVAL),
             position_due: false,
@@ -237,8 +249,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 Some(confirmed) = self.confirms.join_next() => self.confirmed(joined("GET", confirmed)?),
                 Some(captured) = self.captures.next() => self.captured(joined("capture", captured)?),
                 Some(watch) = self.watches.join_next() => watch_ended(watch)?,
-                Some(due) = std::future::poll_fn(|cx| self.settling.poll_expired(cx)), if !self.settling.is_empty() => {
-                    self.table.settle(due.get_ref(), Instant::now());
+                Some(due) = std::future::poll_fn(|cx| self.clocks.poll_expired(cx)), if !self.clocks.is_empty() => {
+                    self.look(due.into_inner());
                 }
                 _ = self.reconcile.tick() => self.reconcile(),
                 _ = self.position.tick() => {
@@ -282,8 +294,12 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         for (until, uid) in formed.settle {
             // A node's clock may be years ahead; the grace is what was promised.
             let grace = Duration::try_from(self.parts.rules.settle_grace).unwrap_or(BEAT_INTERVAL);
-            self.settling.insert(uid, until_then(now, until).min(grace));
+            self.clocks.insert(Look::Settle(uid), until_then(now, until).min(grace));
         }
+        for (at, uid) in formed.ticks {
+            self.clocks.insert(Look::Tick(uid), until_then(now, at).min(TICK_MAX));
+        }
+        formed.claims.iter().for_each(|(pod, execution, earlier)| self.claim(pod, execution, earlier));
         formed.odd.iter().for_each(|(pod, odd)| self.odd(pod, *odd));
         formed.drift.iter().for_each(|drift| self.drift(*drift));
         // A new holder writes its term at once: the next one counts from it.
@@ -362,7 +378,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         (self.watches, self.lists, self.confirms) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
         self.captures = captures(&self.parts);
         self.refused.clear();
-        self.settling.clear();
+        self.clocks.clear();
     }
 
     fn committed(&mut self, ticket: Ticket) {
@@ -423,25 +439,6 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     fn captured(&mut self, (uid, captured): (PodUid, Captured)) {
         self.table.captured(&uid, captured);
         self.captures.begin(self.table.captures_held());
-    }
-
-    fn odd(&self, pod: &str, odd: OddId) {
-        let (id, what) = match odd {
-            OddId::ExecutionAbsent => (MissingId::Execution, "no execution id: the pod UID stands in"),
-            OddId::ExecutionIllegal => (MissingId::Execution, "illegal execution id: the pod UID stands in"),
-            OddId::UserIllegal => (MissingId::User, "illegal user id: left out"),
-        };
-        self.parts.metrics.id_missing(id);
-        tracing::warn!(pod, "{what}");
-    }
-
-    fn drift(&self, drift: Drift) {
-        self.parts.metrics.drifted(match drift {
-            Drift::Missed => metrics::Drift::Missed,
-            Drift::Behind => metrics::Drift::Behind,
-            Drift::Vanished => metrics::Drift::Vanished,
-        });
-        tracing::warn!(?drift, "reconciliation found what the watch had not told");
     }
 
     /// Stop: no new intake, and the transaction that is on its way gets its verdict.

@@ -6,23 +6,27 @@ use super::pending::Pending;
 use crate::{
     lifecycle::{
         decide::{Decision, Input, step},
-        event::Captured,
+        event::{Captured, EarlierEnd},
         rules::Rules,
         tracked::Tracked,
     },
     watch::pod::PodUid,
 };
 
-/// The steps that one slot is due: its capture, then its newest state, then its going. Their events are told in one
-/// transaction, their last record is what is remembered.
-pub(super) fn chain(
-    uid: &PodUid,
-    told: Option<&Tracked>,
-    pending: Option<&Pending>,
-    captured: Option<&Captured>,
-    now: Timestamp,
-    rules: &Rules,
-) -> Decision {
+/// What one slot is due.
+pub(super) struct Due<'a> {
+    pub(super) captured: Option<&'a Captured>,
+    pub(super) pending: Option<&'a Pending>,
+    /// A clock may have run down.
+    pub(super) tick: bool,
+    /// Another pod of the same execution that has ended.
+    pub(super) earlier: Option<&'a EarlierEnd>,
+}
+
+/// The steps that one slot is due: its capture, then its newest state, then its going; a clock is looked at last, by what
+/// is known then. Their events are told in one transaction, their last record is what is remembered.
+pub(super) fn chain(uid: &PodUid, told: Option<&Tracked>, due: &Due<'_>, now: Timestamp, rules: &Rules) -> Decision {
+    let Due { captured, pending, tick, earlier } = *due;
     let first = match captured {
         Some(captured) => step(uid, told, Input::Captured { captured: captured.clone(), now }, rules),
         None => Decision::default(),
@@ -33,15 +37,21 @@ pub(super) fn chain(
             let (observed, version) = (gone.observed, gone.as_of);
             step(uid, between, Input::Gone { last: last.as_deref(), observed, version, now }, rules)
         }
-        Some(Pending { pod: Some(pod), .. }) => step(uid, between, Input::Observed { pod, now }, rules),
+        Some(Pending { pod: Some(pod), .. }) => step(uid, between, Input::Observed { pod, earlier, now }, rules),
         _ => Decision::default(),
     };
     let tracked = second.tracked.or(first.tracked);
     let left = pending.filter(|p| p.gone.is_none()).and_then(|p| p.left);
     let left = left.map(|version| step(uid, tracked.as_ref().or(told), Input::Left { version }, rules));
+    let tracked = left.and_then(|l| l.tracked).or(tracked);
+    let third = match tracked.as_ref().or(told).filter(|_| tick) {
+        Some(tracked) => step(uid, Some(tracked), Input::Tick { now }, rules),
+        None => Decision::default(),
+    };
     let mut events = first.events;
     events.extend(second.events);
-    Decision { events, tracked: left.and_then(|l| l.tracked).or(tracked), ..second }
+    events.extend(third.events);
+    Decision { events, tracked: third.tracked.or(tracked), tick_at: third.tick_at.or(second.tick_at), ..second }
 }
 
 /// Bytes of captured output.

@@ -3,6 +3,7 @@
 //! One decision is in flight per pod; the newest observation and a gone flag wait beside it (a newer observation
 //! replaces an older one: late states yield the earlier events too). Nothing is dropped before its commit.
 
+mod forming;
 mod reset;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -11,16 +12,15 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
+    executions::Executions,
     pending::{Gone, Pending, Source, merge},
     position::{self, Stream},
-    steps::{chain, size},
 };
 use crate::{
     lifecycle::{
         decide,
-        event::{Captured, LogsStatus},
+        event::{Captured, EarlierEnd, LogsStatus},
         identity::OddId,
-        rules::Rules,
         tracked::Tracked,
     },
     logs::Target,
@@ -47,6 +47,10 @@ struct Slot {
     queued: bool,
     /// Kept for a look at the same state when its settle grace is over.
     settling: Option<Box<Pod>>,
+    /// When its clock is to be looked at, where that was asked for.
+    tick_at: Option<Timestamp>,
+    /// Its clock is to be looked at.
+    tick: bool,
 }
 
 /// What a batch will do to its pods once it is committed.
@@ -66,6 +70,7 @@ struct Move {
     captured: Option<Captured>,
     tracked: Tracked,
     capture: Option<Target>,
+    tick: bool,
 }
 
 /// What the worker is to do besides committing.
@@ -77,6 +82,10 @@ pub struct Formed {
     pub in_flight: InFlight,
     /// Pods to be looked at again later.
     pub settle: Vec<(Timestamp, PodUid)>,
+    /// Pods whose clock is to be looked at later.
+    pub ticks: Vec<(Timestamp, PodUid)>,
+    /// Pods that claim an execution which had ended: (pod, execution, who had ended it).
+    pub claims: Vec<(String, Box<str>, EarlierEnd)>,
     /// Ids that are not what the pod's maker meant: (pod, what).
     pub odd: Vec<(String, OddId)>,
     /// What only a periodic LIST brought to light.
@@ -107,6 +116,8 @@ pub struct Table {
     captures_held: usize,
     /// Pods whose changelog record cannot be read.
     unreadable: HashSet<PodUid>,
+    /// Which pods of which execution have ended.
+    executions: Executions,
     /// Records to be written anew although nothing is told.
     rewrites: BTreeSet<PodUid>,
     /// Progress of each watch stream.
@@ -122,6 +133,7 @@ impl Table {
             gone: BTreeSet::new(),
             captures_held: 0,
             unreadable: HashSet::new(),
+            executions: Executions::default(),
             rewrites: BTreeSet::new(),
             streams,
         }
@@ -160,6 +172,7 @@ impl Table {
             self.remove(uid);
         }
         self.unreadable = unreadable;
+        self.executions = Executions::default();
         for (uid, slot) in &mut self.slots {
             slot.tracked = None;
             if told.contains_key(uid) {
@@ -180,6 +193,7 @@ impl Table {
             if let Some(version) = tracked.gone {
                 self.gone.insert((stream, version, uid.clone()));
             }
+            self.executions.note(&uid, &tracked);
             let slot = self.slots.entry(uid).or_default();
             slot.stream = stream;
             slot.tracked = Some(tracked);
@@ -196,7 +210,9 @@ impl Table {
 
     /// Forgets a pod, and that anything of it holds the position.
     fn remove(&mut self, uid: &PodUid) {
-        if let Some(slot) = self.slots.remove(uid)
+        let removed = self.slots.remove(uid);
+        removed.iter().filter_map(|s| s.tracked.as_ref()).for_each(|t| self.executions.forget(uid, t));
+        if let Some(slot) = removed
             && let Some(holds) = slot.pending.and_then(|p| p.holds)
         {
             self.streams[slot.stream].settled(holds);
@@ -303,6 +319,14 @@ impl Table {
         }
     }
 
+    /// A clock may have run down.
+    pub fn tick(&mut self, uid: &PodUid) {
+        if let Some(slot) = self.slots.get_mut(uid) {
+            (slot.tick_at, slot.tick) = (None, true);
+            self.enqueue(uid);
+        }
+    }
+
     /// The pod left the selection without going: nothing is told until it returns. Whether that is news.
     pub fn left(&mut self, uid: &PodUid, version: ResourceVersion, arrived: Instant) -> bool {
         let news = |s: &&mut Slot| s.tracked.as_ref().is_none_or(|t| !t.left);
@@ -334,96 +358,9 @@ impl Table {
         }
     }
 
-    /// Decides what waits, up to one transaction's worth. `keep_tombstones`: per stream, a LIST is under way, whose
-    /// snapshot may still show pods that are gone since.
-    pub fn form(&mut self, now: Timestamp, rules: &Rules, keep_tombstones: &[bool]) -> Formed {
-        let mut formed = Formed::default();
-        let mut bytes = 0;
-        while formed.in_flight.moves.len() < BATCH_PODS_MAX && bytes < BATCH_BYTES_MAX {
-            let Some(uid) = self.ready.pop_front() else { break };
-            bytes += self.decide(uid, now, rules, &mut formed);
-        }
-        self.rewrite(&mut formed);
-        self.tombstones(keep_tombstones, &mut formed);
-        formed.in_flight.positions = self.streams.iter().map(|s| (s.era(), s.after_commit())).collect();
-        formed
-    }
-
     /// Current positions, for the changelog.
     pub fn positions(&self) -> std::collections::BTreeMap<String, ResourceVersion> {
         position::positions(&self.streams)
-    }
-
-    fn decide(&mut self, uid: PodUid, now: Timestamp, rules: &Rules, formed: &mut Formed) -> usize {
-        let Some(slot) = self.slots.get_mut(&uid) else { return 0 };
-        slot.queued = false;
-        if !slot.runnable() {
-            return 0;
-        }
-        let (pending, captured) = (slot.pending.take(), slot.captured.take());
-        let bytes = captured.as_ref().map_or(0, size);
-        let had_capture = captured.is_some();
-        let decision = chain(&uid, slot.tracked.as_ref(), pending.as_ref(), captured.as_ref(), now, rules);
-        let stream = &mut self.streams[slot.stream];
-        if let Some(until) = decision.settle_until {
-            slot.settling = pending.as_ref().and_then(|p| p.pod.clone());
-            formed.settle.push((until, uid.clone()));
-        }
-        let Some(tracked) = decision.tracked else {
-            // INV-1: an observation is done when it is committed or needed nothing.
-            if let Some(holds) = pending.and_then(|p| p.holds) {
-                stream.settled(holds);
-            }
-            self.captures_held -= usize::from(had_capture);
-            if slot.tracked.is_none() {
-                self.slots.remove(&uid);
-            }
-            return 0;
-        };
-        slot.busy = true;
-        if let Some(pending) = &pending {
-            pending.holds.inspect(|holds| stream.taken(*holds));
-            formed.oldest = Some(formed.oldest.map_or(pending.arrived, |o| o.min(pending.arrived)));
-            if pending.listed && !decision.events.is_empty() {
-                formed.drift.push(match (&pending.gone, &slot.tracked) {
-                    (Some(_), _) => Drift::Vanished,
-                    (None, None) => Drift::Missed,
-                    (None, Some(_)) => Drift::Behind,
-                });
-            }
-        }
-        if let Some(odd) = decision.odd {
-            formed.odd.push((format!("{}/{}", tracked.namespace, tracked.pod_name), odd));
-        }
-        formed.batch.events.extend(decision.events);
-        formed.batch.records.push((uid.clone(), Some(tracked.clone())));
-        formed.in_flight.moves.push(Move { uid, pending, captured, tracked, capture: decision.capture });
-        bytes
-    }
-
-    fn rewrite(&mut self, formed: &mut Formed) {
-        let idle = |uid: &&PodUid| self.slots.get(*uid).is_none_or(|s| !s.busy);
-        formed.in_flight.rewrites = self.rewrites.iter().filter(idle).take(TOMBSTONES_MAX).cloned().collect();
-        for uid in &formed.in_flight.rewrites {
-            self.rewrites.remove(uid);
-            let tracked = self.slots.get(uid).and_then(|s| s.tracked.clone());
-            formed.batch.records.extend(tracked.map(|tracked| (uid.clone(), Some(tracked))));
-        }
-    }
-
-    fn tombstones(&mut self, keep: &[bool], formed: &mut Formed) {
-        // INV-7: a pod that is gone is forgotten only once the position has passed its going, in an earlier
-        // transaction or this one: a successor's watch begins behind it.
-        let idle = |uid: &PodUid| {
-            self.slots.get(uid).is_none_or(|s| !s.busy && s.pending.is_none() && s.captured.is_none() && !s.capturing)
-        };
-        let passed = |(stream, version, uid): &&(usize, ResourceVersion, PodUid)| {
-            let listing = keep.get(*stream).copied().unwrap_or(false);
-            *version <= self.streams[*stream].after_commit() && !listing && idle(uid)
-        };
-        let gone = self.gone.iter().filter(passed).map(|(_, _, uid)| uid);
-        formed.in_flight.tombstones = gone.take(TOMBSTONES_MAX).cloned().collect();
-        formed.batch.records.extend(formed.in_flight.tombstones.iter().map(|uid| (uid.clone(), None)));
     }
 
     /// The batch is committed. Gives the captures to begin.
@@ -463,9 +400,10 @@ impl Table {
             stream.abort();
         }
         self.rewrites.extend(in_flight.rewrites);
-        for Move { uid, mut pending, captured, .. } in in_flight.moves {
+        for Move { uid, mut pending, captured, tick, .. } in in_flight.moves {
             let Some(slot) = self.slots.get_mut(&uid) else { continue };
             slot.busy = false;
+            slot.tick |= tick;
             if self.streams[slot.stream].era() != in_flight.positions[slot.stream].0 {
                 pending.iter_mut().for_each(Pending::forget_versions);
             }
@@ -483,7 +421,7 @@ impl Slot {
         if self.busy || (goes && self.capturing) {
             return false;
         }
-        self.pending.is_some() || self.captured.is_some()
+        self.pending.is_some() || self.captured.is_some() || self.tick
     }
 }
 

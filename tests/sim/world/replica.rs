@@ -128,5 +128,5 @@ fn identity() -> Identity {
 
 fn rules() -> Rules {
     let settle_grace = jiff::SignedDuration::from_secs(4);
-    Rules { cluster_id: CLUSTER.into(), ids: IdSources::default(), container: None, settle_grace }
+    Rules { cluster_id: CLUSTER.into(), ids: IdSources::default(), settle_grace, ..Rules::default() }
 }

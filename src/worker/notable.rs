@@ -1,0 +1,58 @@
+//! What is worth a word to the operator, and clocks that ran down.
+
+use tokio::time::Instant;
+
+use super::{BEAT_INTERVAL, Look, Worker, table::Drift};
+use crate::{
+    lifecycle::{
+        event::{EarlierEnd, EventType},
+        identity::OddId,
+    },
+    logs::streams::LogSource,
+    ports::Journals,
+    telemetry::metrics::{self, MissingId},
+};
+
+impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
+    pub(super) fn odd(&self, pod: &str, odd: OddId) {
+        let (id, what) = match odd {
+            OddId::ExecutionAbsent => (MissingId::Execution, "no execution id: the pod UID stands in"),
+            OddId::ExecutionIllegal => (MissingId::Execution, "illegal execution id: the pod UID stands in"),
+            OddId::UserIllegal => (MissingId::User, "illegal user id: left out"),
+        };
+        self.parts.metrics.id_missing(id);
+        tracing::warn!(pod, "{what}");
+    }
+
+    pub(super) fn look(&mut self, look: Look) {
+        match look {
+            Look::Settle(uid) => self.table.settle(&uid, Instant::now()),
+            // What a watch replays after a take-over is long past: until the present is known, nothing is overdue.
+            Look::Tick(uid) if !self.sees_everything() => {
+                self.clocks.insert(Look::Tick(uid), BEAT_INTERVAL);
+            }
+            Look::Tick(uid) => self.table.tick(&uid),
+        }
+    }
+
+    /// A retry by the same Job is how Jobs work, and told without ado; an execution that has completed, or was ended by
+    /// a deadline, is claimed by mistake.
+    pub(super) fn claim(&self, pod: &str, execution: &str, earlier: &EarlierEnd) {
+        self.parts.metrics.execution_claimed(earlier.event_type);
+        if earlier.event_type == EventType::ExecutionFailed {
+            tracing::info!(pod, execution, earlier_pod_uid = %earlier.pod_uid, "another attempt of an execution");
+        } else {
+            let ended = earlier.event_type.as_str();
+            tracing::warn!(pod, execution, earlier_pod_uid = %earlier.pod_uid, ended, "pod claims a finished execution");
+        }
+    }
+
+    pub(super) fn drift(&self, drift: Drift) {
+        self.parts.metrics.drifted(match drift {
+            Drift::Missed => metrics::Drift::Missed,
+            Drift::Behind => metrics::Drift::Behind,
+            Drift::Vanished => metrics::Drift::Vanished,
+        });
+        tracing::warn!(?drift, "reconciliation found what the watch had not told");
+    }
+}

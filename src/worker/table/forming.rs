@@ -1,0 +1,117 @@
+//! How a transaction's worth of decisions is formed from what waits.
+
+use jiff::Timestamp;
+
+use super::{
+    super::steps::{Due, chain, size},
+    BATCH_BYTES_MAX, BATCH_PODS_MAX, Drift, Formed, Move, TOMBSTONES_MAX, Table,
+};
+use crate::{
+    lifecycle::rules::Rules,
+    watch::pod::{PodUid, ResourceVersion},
+};
+
+impl Table {
+    /// Decides what waits, up to one transaction's worth. `keep_tombstones`: per stream, a LIST is under way, whose
+    /// snapshot may still show pods that are gone since.
+    pub fn form(&mut self, now: Timestamp, rules: &Rules, keep_tombstones: &[bool]) -> Formed {
+        let mut formed = Formed::default();
+        let mut bytes = 0;
+        while formed.in_flight.moves.len() < BATCH_PODS_MAX && bytes < BATCH_BYTES_MAX {
+            let Some(uid) = self.ready.pop_front() else { break };
+            bytes += self.decide(uid, now, rules, &mut formed);
+        }
+        self.rewrite(&mut formed);
+        self.tombstones(keep_tombstones, now, rules, &mut formed);
+        formed.in_flight.positions = self.streams.iter().map(|s| (s.era(), s.after_commit())).collect();
+        formed
+    }
+
+    fn decide(&mut self, uid: PodUid, now: Timestamp, rules: &Rules, formed: &mut Formed) -> usize {
+        let Some(slot) = self.slots.get_mut(&uid) else { return 0 };
+        slot.queued = false;
+        if !slot.runnable() {
+            return 0;
+        }
+        let (pending, captured, tick) = (slot.pending.take(), slot.captured.take(), std::mem::take(&mut slot.tick));
+        let bytes = captured.as_ref().map_or(0, size);
+        let had_capture = captured.is_some();
+        let new = pending.as_ref().and_then(|p| p.pod.as_deref()).filter(|_| slot.tracked.is_none());
+        let earlier = new.and_then(|pod| self.executions.earlier_end(pod, rules));
+        let due = Due { captured: captured.as_ref(), pending: pending.as_ref(), tick, earlier };
+        let decision = chain(&uid, slot.tracked.as_ref(), &due, now, rules);
+        let stream = &mut self.streams[slot.stream];
+        if let Some(until) = decision.settle_until {
+            slot.settling = pending.as_ref().and_then(|p| p.pod.clone());
+            formed.settle.push((until, uid.clone()));
+        }
+        if let Some(at) = decision.tick_at.filter(|at| slot.tick_at != Some(*at)) {
+            slot.tick_at = Some(at);
+            formed.ticks.push((at, uid.clone()));
+        }
+        let Some(tracked) = decision.tracked else {
+            // INV-1: an observation is done when it is committed or needed nothing.
+            if let Some(holds) = pending.and_then(|p| p.holds) {
+                stream.settled(holds);
+            }
+            self.captures_held -= usize::from(had_capture);
+            if slot.tracked.is_none() {
+                self.slots.remove(&uid);
+            }
+            return 0;
+        };
+        slot.busy = true;
+        if let Some(pending) = &pending {
+            pending.holds.inspect(|holds| stream.taken(*holds));
+            formed.oldest = Some(formed.oldest.map_or(pending.arrived, |o| o.min(pending.arrived)));
+            if pending.listed && !decision.events.is_empty() {
+                formed.drift.push(match (&pending.gone, &slot.tracked) {
+                    (Some(_), _) => Drift::Vanished,
+                    (None, None) => Drift::Missed,
+                    (None, Some(_)) => Drift::Behind,
+                });
+            }
+        }
+        if let Some(odd) = decision.odd {
+            formed.odd.push((format!("{}/{}", tracked.namespace, tracked.pod_name), odd));
+        }
+        if let Some(earlier) = tracked.earlier_end.as_deref().filter(|_| slot.tracked.is_none()) {
+            let pod = format!("{}/{}", tracked.namespace, tracked.pod_name);
+            formed.claims.push((pod, tracked.execution_id.clone(), earlier.clone()));
+        }
+        self.executions.note(&uid, &tracked);
+        formed.batch.events.extend(decision.events);
+        formed.batch.records.push((uid.clone(), Some(tracked.clone())));
+        formed.in_flight.moves.push(Move { uid, pending, captured, tracked, capture: decision.capture, tick });
+        bytes
+    }
+
+    fn rewrite(&mut self, formed: &mut Formed) {
+        let idle = |uid: &&PodUid| self.slots.get(*uid).is_none_or(|s| !s.busy);
+        formed.in_flight.rewrites = self.rewrites.iter().filter(idle).take(TOMBSTONES_MAX).cloned().collect();
+        for uid in &formed.in_flight.rewrites {
+            self.rewrites.remove(uid);
+            let tracked = self.slots.get(uid).and_then(|s| s.tracked.clone());
+            formed.batch.records.extend(tracked.map(|tracked| (uid.clone(), Some(tracked))));
+        }
+    }
+
+    fn tombstones(&mut self, keep: &[bool], now: Timestamp, rules: &Rules, formed: &mut Formed) {
+        // INV-7: a pod that is gone is forgotten only once the position has passed its going, in an earlier
+        // transaction or this one: a successor's watch begins behind it.
+        let idle = |uid: &PodUid| {
+            self.slots.get(uid).is_none_or(|s| !s.busy && s.pending.is_none() && s.captured.is_none() && !s.capturing)
+        };
+        let remembered = |uid: &PodUid| {
+            let end = self.slots.get(uid).and_then(|s| s.tracked.as_ref()?.end?.at);
+            end.and_then(|end| end.checked_add(rules.remember_ended).ok()).is_some_and(|until| now < until)
+        };
+        let passed = |(stream, version, uid): &&(usize, ResourceVersion, PodUid)| {
+            let listing = keep.get(*stream).copied().unwrap_or(false);
+            *version <= self.streams[*stream].after_commit() && !listing && idle(uid) && !remembered(uid)
+        };
+        let gone = self.gone.iter().filter(passed).map(|(_, _, uid)| uid);
+        formed.in_flight.tombstones = gone.take(TOMBSTONES_MAX).cloned().collect();
+        formed.batch.records.extend(formed.in_flight.tombstones.iter().map(|uid| (uid.clone(), None)));
+    }
+}
