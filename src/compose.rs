@@ -271,6 +271,7 @@ impl Monitor {
             rules: Arc::new(rules(&config, cluster.id.clone())),
             reconcile_interval: config.reconcile_interval,
             wall: Wall::default(),
+            cleanup: config.cleanup.clone(),
             metrics: self.metrics.clone(),
             board: self.board.clone(),
             cluster: self.cluster.clone(),

@@ -7,6 +7,7 @@
 //!                                                              └──── told: Tracked per pod, restored at take-over ──────┘
 //! ```
 
+pub mod cleanup;
 pub mod cli;
 pub mod clock;
 pub mod compose;

@@ -92,7 +92,10 @@ const BASE: &str = "selector: app=x\nkafka: k:9092\n";
 #[rustfmt::skip]
 const CASES: &[Case] = &[
     ("flag-unknown", &["--selctor", "a"], &[], BASE),
-    ("flag-not-built-yet", &["--finalizer", "a/b"], &[], BASE),
+    ("finalizer-without-domain", &["--finalizer", "captured"], &[], BASE),
+    ("finalizer-deadline-alone", &["--finalizer-deadline", "5m"], &[], BASE),
+    ("stall-grace-of-an-end", &["--stall-grace", "oom_killed=5s"], &[], BASE),
+    ("stall-grace-variable", &[], &[("POD_MONITOR_STALL_GRACE", "image=1m,gated=soon")], BASE),
     ("duration-flag", &["--capture-deadline", "5x"], &[], BASE),
     ("duration-without-unit", &["--settle-grace", "5"], &[], BASE),
     ("duration-variable", &[], &[("POD_MONITOR_CAPTURE_DEADLINE", "5x")], BASE),

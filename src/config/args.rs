@@ -109,6 +109,16 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", help_heading = "Ids", value_parser = checked(names::id))]
     pub environment: Option<String>,
 
+    /// Finalizer that pods carry until their end has been told; taken off after that, by us
+    #[arg(long, value_name = "NAME", help_heading = "Clean-up", value_parser = checked(names::label_key))]
+    pub finalizer: Option<String>,
+    /// The finalizer is taken off this long after a deletion was due, even if the end could not be told
+    #[arg(long, value_name = "DURATION", default_value = "15m", help_heading = "Clean-up", value_parser = duration::parse)]
+    pub finalizer_deadline: Duration,
+    /// Delete pods this long after their end was told [default: they are not deleted]
+    #[arg(long, value_name = "DURATION", help_heading = "Clean-up", value_parser = duration::parse)]
+    pub delete_finished: Option<Duration>,
+
     /// What pods print; auto: framed if it looks framed, else the last JSON report line, else raw
     #[arg(long, value_name = "FORM", default_value = "auto", help_heading = "Captured output")]
     pub report: ReportKind,

@@ -11,6 +11,7 @@ use super::{
     lease, names, stalls,
 };
 use crate::{
+    cleanup,
     leadership::election::Times,
     logs::{Limits, Report},
 };
@@ -39,6 +40,8 @@ pub struct Config {
     pub stall_graces: Graces,
     /// How long after its end an execution is remembered although its pod is gone.
     pub remember_ended: Duration,
+    /// What is done to pods whose end was told.
+    pub cleanup: cleanup::Settings,
     /// Where ids come from.
     pub ids: IdSources,
     /// Names the cluster in ids; `None`: the uid of namespace kube-system.
@@ -126,6 +129,29 @@ impl Surroundings {
     }
 }
 
+/// A finalizer without a domain is refused by the API server, and a deadline without one says nothing.
+fn cleanup(args: &RunArgs, origins: &Origins) -> Result<cleanup::Settings, Error> {
+    if let Some(name) = args.finalizer.as_deref().filter(|name| !name.contains('/')) {
+        let why = format!(
+            "{}: '{name}' is no finalizer: write domain/name, for instance pod-monitor/captured",
+            at(origins, "finalizer")
+        );
+        return Err(Error::Conflict { why });
+    }
+    if args.finalizer.is_none() && origins.contains_key("finalizer-deadline") {
+        let why = format!(
+            "{} has no effect without finalizer: set finalizer, or leave it out",
+            at(origins, "finalizer-deadline")
+        );
+        return Err(Error::Conflict { why });
+    }
+    Ok(cleanup::Settings {
+        finalizer: args.finalizer.as_deref().map(Into::into),
+        finalizer_deadline: args.finalizer_deadline,
+        delete_finished: args.delete_finished,
+    })
+}
+
 /// Checks the settings against one another.
 pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> Result<Config, Error> {
     let selector = args.selector.clone().ok_or(Error::Missing {
@@ -154,6 +180,7 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
     let lease_times = lease::times(args.lease_duration, args.renew_deadline, args.retry_period)
         .map_err(|why| Error::Conflict { why })?;
     let elects = args.sink == SinkKind::Kafka && !args.no_election;
+    let cleanup = cleanup(&args, origins)?;
     let own_namespace = around.own_namespace.clone().unwrap_or_else(|| "default".to_owned());
     Ok(Config {
         selector,
@@ -173,6 +200,7 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
         settle_grace: args.settle_grace,
         stall_graces: stalls::graces(&args.stall_grace),
         remember_ended: args.remember_ended,
+        cleanup,
         ids: IdSources {
             execution_label: args.execution_label,
             execution_annotation: args.execution_annotation,
@@ -290,6 +318,9 @@ impl Config {
             settle_grace = duration::format(self.settle_grace),
             stall_graces = %self.stall_graces,
             remember_ended = duration::format(self.remember_ended),
+            finalizer = self.cleanup.finalizer,
+            finalizer_deadline = duration::format(self.cleanup.finalizer_deadline),
+            delete_finished = self.cleanup.delete_finished.map(duration::format),
             listen = %self.listen,
             log_format = ?log.format,
             log_level = log.filter,

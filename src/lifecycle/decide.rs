@@ -6,7 +6,7 @@
 //! drop any middle observation, same end; an older observation changes nothing; at most one end; same input, same
 //! bytes; no pod panics it.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     cause::{self, Judged},
@@ -136,7 +136,7 @@ fn observed(
     let mut capture = None;
     let mut settle_until = None;
     teller.note(pod);
-    let judged = if teller.over() { Judged::Open } else { cause::judge(pod, judged_at, rules) };
+    let judged = if teller.over() { Judged::Open } else { teller.judge(pod, judged_at) };
     let gets_on = teller.over() || matches!(judged, Judged::Ended(_));
     let clock = if gets_on { None } else { stall::clock(pod, rules) };
     if !gets_on {
@@ -300,6 +300,27 @@ impl Teller<'_> {
             // While it goes away the kubelet rewrites the waiting reasons: the earlier ones say why it never started.
             t.waiting = cause::waiting_cause(pod).or(t.waiting);
         }
+    }
+
+    /// What this status says about the end. A pod that only finalizers hold (one of them is perhaps ours) will not say
+    /// more than it does: whoever runs containers is done with it. Its last words may still be on their way.
+    fn judge(&self, pod: &Pod, now: Timestamp) -> Judged {
+        let judged = cause::judge(pod, now, self.rules);
+        let due = pod.metadata.deletion_timestamp.filter(|_| pod.metadata.held_by_finalizers());
+        let (Some(due), Judged::Open) = (due, &judged) else { return judged };
+        let bound = self.tracked.node_name.is_some();
+        let until = due.checked_add(if bound { self.rules.settle_grace } else { SignedDuration::ZERO }).unwrap_or(due);
+        if now < until {
+            return Judged::Settling { until };
+        }
+        let main = main_container(pod, self.rules);
+        let started = self.tracked.told.running || main.started_at().is_some();
+        let mut verdict = cause::vanished(self.tracked.waiting, started, true, due);
+        if started {
+            // It may still be there to be asked what it printed.
+            (verdict.container, verdict.restart_count) = (main.name.into(), main.restart_count());
+        }
+        Judged::Ended(verdict)
     }
 
     fn scheduled(&mut self, pod: &Pod) {

@@ -49,6 +49,24 @@ label_values! {
         /// Nobody can say; the changelog will.
         Unknown = "unknown",
     }
+    /// What is done to a pod whose end was told.
+    Deed {
+        /// Our finalizer is taken off.
+        Release = "release",
+        /// It is deleted.
+        Delete = "delete",
+    }
+    /// What came of a deed.
+    DeedResult {
+        /// Done.
+        Done = "done",
+        /// There was nothing to do.
+        Needless = "needless",
+        /// Tried again later.
+        Failed = "failed",
+        /// Done although the end was not told in time.
+        Overdue = "overdue",
+    }
     /// What was captured of an output.
     CaptureStatus {
         /// All of it.
@@ -220,6 +238,13 @@ label_sets! {
     ByTenureEnd { reason: TenureEnd }
     ByRole { role: Role }
     ByLeg { leg: LegLabel }
+}
+
+/// A deed and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByDeed {
+    pub(super) deed: Deed,
+    pub(super) result: DeedResult,
 }
 
 /// [`EventType`] as a label; the event types themselves know nothing of metrics.

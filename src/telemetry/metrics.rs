@@ -15,12 +15,12 @@ use crate::{
 };
 
 use super::labels::{
-    ByCause, ByDrift, ByEventType, ByFenceResult, ById, ByLeg, ByListResult, ByPart, ByReason, ByRole, ByStatus,
-    ByTaken, ByTenureEnd, ByVerdict, ByWatchEvent, CauseLabel, EventLabel, LegLabel,
+    ByCause, ByDeed, ByDrift, ByEventType, ByFenceResult, ById, ByLeg, ByListResult, ByPart, ByReason, ByRole,
+    ByStatus, ByTaken, ByTenureEnd, ByVerdict, ByWatchEvent, CauseLabel, EventLabel, LegLabel,
 };
 pub use super::labels::{
-    CaptureStatus, Drift, FenceResult, ListResult, MissingId, PodPart, Role, Taken, TenureEnd, Verdict, WatchEvent,
-    WatchRestart,
+    CaptureStatus, Deed, DeedResult, Drift, FenceResult, ListResult, MissingId, PodPart, Role, Taken, TenureEnd,
+    Verdict, WatchEvent, WatchRestart,
 };
 
 /// Content type of [`Metrics::text`].
@@ -36,6 +36,7 @@ struct Inner {
     failures: Family<ByCause, Counter>,
     stalled: Family<ByCause, Gauge>,
     claims: Family<ByEventType, Counter>,
+    deeds: Family<ByDeed, Counter>,
     transactions: Family<ByVerdict, Counter>,
     transaction_duration: Histogram,
     captures: Family<ByStatus, Counter>,
@@ -74,6 +75,7 @@ impl Metrics {
             failures: Family::default(),
             stalled: Family::default(),
             claims: Family::default(),
+            deeds: Family::default(),
             transactions: Family::default(),
             transaction_duration: Histogram::new(SECONDS),
             captures: Family::default(),
@@ -124,6 +126,11 @@ impl Metrics {
     /// A pod turned up whose execution another pod had ended.
     pub fn execution_claimed(&self, earlier: EventType) {
         self.0.claims.get_or_create(&ByEventType { event_type: EventLabel(earlier) }).inc();
+    }
+
+    /// A finalizer was taken off, a pod deleted, or not.
+    pub fn deed_done(&self, deed: Deed, result: DeedResult) {
+        self.0.deeds.get_or_create(&ByDeed { deed, result }).inc();
     }
 
     /// How many executions have been told as stalled and have not got on since.
@@ -269,6 +276,7 @@ impl Inner {
         r.register("events", "Events that became visible", self.events.clone());
         r.register("stalled_executions", "Executions told as stalled that do not get on", self.stalled.clone());
         r.register("claims", "Pods of an execution that another pod had ended, by how", self.claims.clone());
+        r.register("cleanups", "Finalizers taken off and pods deleted after their end was told", self.deeds.clone());
         r.register("failures", "Ends that were no success, by cause", self.failures.clone());
         r.register("transactions", "Transactions by how they ended", self.transactions.clone());
         r.register("transaction_duration_seconds", "From begin to verdict", self.transaction_duration.clone());
@@ -317,6 +325,9 @@ impl Inner {
     fn create_all_series(&self) {
         for event_type in EventType::ALL {
             drop(self.events.get_or_create(&ByEventType { event_type: EventLabel(event_type) }));
+        }
+        for (deed, result) in Deed::ALL.iter().flat_map(|d| DeedResult::ALL.iter().map(move |r| (*d, *r))) {
+            drop(self.deeds.get_or_create(&ByDeed { deed, result }));
         }
         for cause in Cause::ALL {
             drop(self.stalled.get_or_create(&ByCause { cause: CauseLabel(cause) }));

@@ -11,7 +11,7 @@ use kube::{Client, core::Status};
 
 use super::{
     frame::{Frame, Page, read_frame, read_page},
-    pod::{Decoded, ResourceVersion, decode},
+    pod::{Decoded, PodUid, ResourceVersion, decode},
     url::percent,
 };
 
@@ -53,7 +53,7 @@ pub enum Error {
         limit: Duration,
     },
     /// 401 or 403.
-    #[error("{verb} pods{}: the API server refuses ({said}). Grant it: {}, and bind it to this ServiceAccount", place(.namespace), grant(.namespace))]
+    #[error("{verb} pods{}: the API server refuses ({said}). Grant it: {}, and bind it to this ServiceAccount", place(.namespace), grant(.verb, .namespace))]
     Forbidden {
         /// The RBAC verb that is missing.
         verb: &'static str,
@@ -114,10 +114,14 @@ fn at(server: &str) -> String {
 }
 
 /// A role holds in one namespace, a cluster role in all.
-fn grant(namespace: &Option<String>) -> String {
+fn grant(verb: &str, namespace: &Option<String>) -> String {
     let kind = if namespace.is_some() { "role" } else { "clusterrole" };
     let place = place(namespace);
-    format!("kubectl create {kind} pod-monitor --verb=get,list,watch --resource=pods,pods/log{place}")
+    match verb {
+        // What only some settings need: a role beside the one that is there.
+        "patch" | "delete" => format!("kubectl create {kind} pod-monitor-{verb} --verb={verb} --resource=pods{place}"),
+        _ => format!("kubectl create {kind} pod-monitor --verb=get,list,watch --resource=pods,pods/log{place}"),
+    }
 }
 
 /// Which pods: one watch stream.
@@ -246,6 +250,52 @@ impl Pods {
             Ok(text) => Ok(Some(decode(&text))),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
             Err(error) => Err(self.refused("get", &scope, error)),
+        }
+    }
+
+    /// Patches a pod by JSON Patch (RFC 6902), whose `test` operations guard it. `None`: there is no pod of that name.
+    ///
+    /// # Errors
+    /// As [`Error`] says; a `test` that fails is `Refused` with 422.
+    pub async fn patch(&self, namespace: &str, name: &str, patch: Vec<u8>) -> Result<Option<()>, Error> {
+        let request = |url: &str| {
+            let patch =
+                Request::patch(url).header(http::header::CONTENT_TYPE, "application/json-patch+json").body(patch);
+            patch.expect("the URL is made of percent-encoded parts")
+        };
+        self.write("patch", namespace, name, request).await
+    }
+
+    /// Deletes the pod of that name and UID. `None`: there is none.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn delete(&self, namespace: &str, name: &str, uid: &PodUid) -> Result<Option<()>, Error> {
+        let options = serde_json::json!({ "preconditions": { "uid": uid } }).to_string().into_bytes();
+        let request = |url: &str| {
+            let delete = Request::delete(url).header(http::header::CONTENT_TYPE, "application/json").body(options);
+            delete.expect("the URL is made of percent-encoded parts")
+        };
+        match self.write("delete", namespace, name, request).await {
+            // Another pod has the name.
+            Err(Error::Refused { code: 409, .. }) => Ok(None),
+            other => other,
+        }
+    }
+
+    async fn write(
+        &self,
+        verb: &'static str,
+        namespace: &str,
+        name: &str,
+        request: impl FnOnce(&str) -> Request<Vec<u8>>,
+    ) -> Result<Option<()>, Error> {
+        let scope = Scope { namespace: Some(namespace.into()), selector: String::new() };
+        let url = format!("{}/{}", scope.path(), percent(name));
+        match within(verb, ANSWER_MAX, self.client.request_text(request(&url))).await? {
+            Ok(_) => Ok(Some(())),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(error) => Err(self.refused(verb, &scope, error)),
         }
     }
 

@@ -106,6 +106,12 @@ pub struct Owner {
 }
 
 impl Metadata {
+    /// Whether it would be gone but for finalizers: whoever runs containers is done with it, or never had it.
+    pub fn held_by_finalizers(&self) -> bool {
+        let over = self.deletion_timestamp.is_some() && self.deletion_grace_period_seconds == Some(0);
+        over && !self.finalizers.is_empty()
+    }
+
     /// The owner that makes and deletes the pod, where one does.
     pub fn controller(&self) -> Option<&Owner> {
         self.owner_references.iter().find(|owner| owner.controller)

@@ -11,6 +11,7 @@
 //! opened (fenced, restored), and nothing outside Kafka happens before the commit that remembers it.
 
 mod captures;
+mod cleanup;
 mod confirm;
 mod executions;
 mod intake;
@@ -34,6 +35,7 @@ use tokio_util::time::DelayQueue;
 
 use self::{
     captures::Captures,
+    cleanup::Cleanup,
     confirm::Confirmed,
     intake::{Feed, Listed},
     publishing::{Happened, Publishing, Ticket},
@@ -105,6 +107,8 @@ pub struct Parts<J, S> {
     pub reconcile_interval: Duration,
     /// What events call now; decides nothing but whether a settle grace is over.
     pub wall: Wall,
+    /// What is done to pods whose end was told.
+    pub cleanup: crate::cleanup::Settings,
     /// What is counted.
     pub metrics: Metrics,
     /// What the status page shows.
@@ -132,6 +136,7 @@ impl<J, S: Clone> Clone for Parts<J, S> {
             rules: Arc::clone(&self.rules),
             reconcile_interval: self.reconcile_interval,
             wall: self.wall.clone(),
+            cleanup: self.cleanup.clone(),
             metrics: self.metrics.clone(),
             board: self.board.clone(),
             cluster: self.cluster.clone(),
@@ -184,6 +189,7 @@ pub struct Worker<J: Journals, S> {
     /// Goings that could not be confirmed for want of the right to ask.
     refused: ByUid<Confirmed>,
     captures: Captures<S>,
+    cleanup: Cleanup,
     clocks: DelayQueue<Look>,
     reconcile: Interval,
     position: Interval,
@@ -202,6 +208,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let (notices_in, notices) = mpsc::channel(NOTICES_MAX);
         let publishing = Publishing::new(Arc::clone(&parts.journals), tenure.clone());
         let captures = captures(&parts);
+        let cleanup = cleanup(&parts);
         parts.kafka.not_yet("the journal is being opened");
         Self {
             publishing,
@@ -217,6 +224,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             confirm_permits: Arc::new(Semaphore::new(CONFIRMS_MAX)),
             refused: ByUid::default(),
             captures,
+            cleanup,
             clocks: DelayQueue::new(),
             reconcile: every(parts.reconcile_interval),
             position: every(POSITION_INTERVAL),
@@ -249,6 +257,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 Some(confirmed) = self.confirms.join_next() => self.confirmed(joined("GET", confirmed)?),
                 Some(captured) = self.captures.next() => self.captured(joined("capture", captured)?),
                 Some(watch) = self.watches.join_next() => watch_ended(watch)?,
+                done = self.cleanup.next() => joined("clean-up", done)?,
                 Some(due) = std::future::poll_fn(|cx| self.clocks.poll_expired(cx)), if !self.clocks.is_empty() => {
                     self.look(due.into_inner());
                 }
@@ -256,6 +265,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 _ = self.position.tick() => {
                     self.position_due = true;
                     self.ask_again();
+                    self.now_and_then();
                 }
                 _ = beat.tick() => self.turned(),
                 Some(notice) = self.notices.recv() => self.notice(notice),
@@ -377,6 +387,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         (self.notices_in, self.notices) = mpsc::channel(NOTICES_MAX);
         (self.watches, self.lists, self.confirms) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
         self.captures = captures(&self.parts);
+        self.cleanup = cleanup(&self.parts);
         self.refused.clear();
         self.clocks.clear();
     }
@@ -387,7 +398,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         ticket.told.iter().for_each(|event_type| metrics.events_committed(*event_type, 1));
         ticket.causes.iter().for_each(|cause| metrics.failure_committed(*cause));
         ticket.oldest.inspect(|oldest| metrics.observed_to_committed(oldest.elapsed()));
+        let moved = ticket.in_flight.pods();
         let wanted = self.table.committed(ticket.in_flight);
+        self.clean_up(&moved);
         self.claimed = true;
         self.queue_captures(wanted);
         self.parts.kafka.ok();
@@ -459,6 +472,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
 fn captures<J, S: LogSource>(parts: &Parts<J, S>) -> Captures<S> {
     Captures::new(parts.capturer.clone(), parts.report, parts.metrics.clone(), parts.capture_deadline)
+}
+
+fn cleanup<J, S>(parts: &Parts<J, S>) -> Cleanup {
+    Cleanup::new(parts.cleanup.clone(), parts.pods.clone(), parts.metrics.clone())
 }
 
 fn joined<T>(task: &'static str, result: Result<T, JoinError>) -> Result<T, Error> {

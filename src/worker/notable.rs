@@ -1,16 +1,17 @@
-//! What is worth a word to the operator, and clocks that ran down.
+//! What is worth a word to the operator, clocks that ran down, and pods that may be let go.
 
 use tokio::time::Instant;
 
-use super::{BEAT_INTERVAL, Look, Worker, table::Drift};
+use super::{BEAT_INTERVAL, Look, Worker, pending::Source, table::Drift};
 use crate::{
     lifecycle::{
-        event::{EarlierEnd, EventType},
+        event::{Cause, EarlierEnd, EventType},
         identity::OddId,
     },
     logs::streams::LogSource,
     ports::Journals,
     telemetry::metrics::{self, MissingId},
+    watch::pod::{Pod, PodUid},
 };
 
 impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
@@ -54,5 +55,37 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             Drift::Vanished => metrics::Drift::Vanished,
         });
         tracing::warn!(?drift, "reconciliation found what the watch had not told");
+    }
+
+    /// Takes in a state of a pod, from wherever it was seen.
+    pub(super) fn observe(&mut self, stream: usize, pod: Box<Pod>, arrived: Instant, source: Source) {
+        if self.parts.cleanup.is_wanted() {
+            let told = self.table.tracked(&pod.metadata.uid);
+            self.cleanup.observed(&pod, told, self.parts.wall.now());
+            self.cleanup.begin();
+        }
+        self.table.observe(stream, pod, arrived, source);
+    }
+
+    /// What these pods are remembered by is committed.
+    pub(super) fn clean_up(&mut self, moved: &[PodUid]) {
+        if !self.parts.cleanup.is_wanted() {
+            return;
+        }
+        let now = self.parts.wall.now();
+        for uid in moved {
+            if let Some(told) = self.table.tracked(uid) {
+                self.cleanup.committed(uid, told, now);
+            }
+        }
+        self.cleanup.begin();
+    }
+
+    /// What need not be looked at more often than a position is written.
+    pub(super) fn now_and_then(&mut self) {
+        self.cleanup.sweep(self.parts.wall.now());
+        self.cleanup.begin();
+        let stalled = self.table.stalled();
+        Cause::ALL.iter().for_each(|c| self.parts.metrics.set_stalled(*c, stalled.get(c).copied().unwrap_or(0)));
     }
 }

@@ -6,7 +6,7 @@
 mod forming;
 mod reset;
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     lifecycle::{
         decide,
-        event::{Captured, EarlierEnd, LogsStatus},
+        event::{Captured, Cause, EarlierEnd, LogsStatus},
         identity::OddId,
         tracked::Tracked,
     },
@@ -92,6 +92,13 @@ pub struct Formed {
     pub drift: Vec<Drift>,
     /// When the oldest observation in it was read.
     pub oldest: Option<Instant>,
+}
+
+impl InFlight {
+    /// The pods of which something is told or remembered.
+    pub fn pods(&self) -> Vec<PodUid> {
+        self.moves.iter().map(|m| m.uid.clone()).collect()
+    }
 }
 
 /// A difference that a periodic LIST found; in a healthy system there is none.
@@ -343,6 +350,14 @@ impl Table {
             let tracked = s.tracked.as_ref()?;
             tracked.gone.is_none().then_some((uid, tracked.resource_version))
         })
+    }
+
+    /// How many pods have been told as stalled and have not got on, by cause.
+    pub fn stalled(&self) -> BTreeMap<Cause, usize> {
+        let mut stalled = BTreeMap::new();
+        let open = self.slots.values().filter_map(|s| s.tracked.as_ref().filter(|t| t.end.is_none())?.stalled());
+        open.for_each(|s| *stalled.entry(s.cause).or_default() += 1);
+        stalled
     }
 
     /// What has been told of a pod.

@@ -10,6 +10,7 @@ mod kafka;
 mod support;
 
 mod breakable;
+mod cleanup;
 mod giving_up;
 mod ids;
 mod kafka_outage;
@@ -19,6 +20,7 @@ mod reconcile;
 mod reset;
 mod rights;
 mod rivals;
+mod stalls;
 mod start;
 mod stopping;
 mod story;

@@ -69,6 +69,7 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
         rules: Arc::new(rules()),
         reconcile_interval: setting.reconcile_interval,
         wall: Wall::by(move || wall(began, skew)),
+        cleanup: pod_monitor::cleanup::Settings::default(),
         metrics: metrics.clone(),
         board: board.clone(),
         cluster: health.component("kubernetes"),
