@@ -280,7 +280,12 @@ fn by_container(pod: &Pod, t: &Terminated) -> Finding {
 }
 
 fn by_exit_code(t: &Terminated) -> Finding {
-    let signal = t.signal.filter(|s| *s > 0).or_else(|| (t.exit_code > 128).then(|| t.exit_code - 128));
+    let by_code = || match t.exit_code {
+        // A parent that passes on the -9 of its killed child.
+        247 => Some(9),
+        code => (code > 128).then(|| code - 128),
+    };
+    let signal = t.signal.filter(|s| *s > 0).or_else(by_code);
     match signal {
         Some(signal @ (9 | 15)) => finding(Cause::Killed, ErrorType::SystemError, true)
             .say(Some(format!("signal {signal} from outside ended the container"))),

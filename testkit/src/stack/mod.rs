@@ -257,6 +257,20 @@ impl Stack {
         boot::await_ready(&self.endpoints, &self.namespace, &service)
     }
 
+    /// Like [`Stack::restart`], with these flags behind its own, of which the last one counts; from then on they are its
+    /// own too.
+    pub fn restart_with(&self, component: Component, flags: &[&str]) -> Result<()> {
+        let mut service = self.service(component)?;
+        if service.process.is_alive() {
+            self.kill(component, Signal::KILL)?;
+        }
+        let added: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        service.command.retain(|argument| !added.contains(argument));
+        service.command.extend(added);
+        let service = Service::start(&self.endpoints.run_dir, &self.namespace, component, service.command)?;
+        boot::await_ready(&self.endpoints, &self.namespace, &service)
+    }
+
     /// Like [`Stack::restart`], but does not wait until it is ready.
     pub fn start_again(&self, component: Component) -> Result<Service> {
         let service = self.service(component)?;

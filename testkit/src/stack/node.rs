@@ -18,8 +18,9 @@ use anyhow::{Context, Result};
 
 use super::boot::{self, Boot};
 use super::build::Artifacts;
+use super::component::{Component, Service};
 use super::namespace::{self, Namespace, bridge, node_address, node_name, pod_cidr};
-use super::process::checked;
+use super::process::{Signal, checked};
 use super::readiness::until;
 use super::state::{Endpoints, Profile, State};
 use super::{cgroup, cleanup, versions};
@@ -106,6 +107,13 @@ impl Node {
     pub fn load_image(&self, archive: &Path) -> Result<()> {
         let namespace = self.namespace.as_ref().context("a node that was added has its namespaces")?;
         boot::load_image(&self.artifacts, namespace, archive)
+    }
+
+    /// Sends a signal to a component of it. Fails when it is dead already.
+    pub fn signal(&self, component: Component, signal: Signal) -> Result<()> {
+        let service = Service::load(&self.run, component)?.with_context(|| format!("the node has no {component}"))?;
+        anyhow::ensure!(service.process.signal(signal)?, "{component} is dead");
+        Ok(())
     }
 
     /// Drains it, takes it out of the cluster and ends all of it.
