@@ -65,7 +65,7 @@ async fn on_second_node(stack: &Stack, root: &Path, cases: Vec<Case>) -> Result<
     // All in the same fall of the node.
     let played = futures::future::join_all(doomed.iter().map(|case| one(stack, root, case, Some(&node))));
     failures.extend(played.await.into_iter().filter_map(Result::err));
-    node.remove().context("remove the second node")?;
+    failures.extend(node.remove().context("remove the second node").err());
     Ok(failures)
 }
 

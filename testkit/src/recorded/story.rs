@@ -68,6 +68,14 @@ impl Story {
         Self { ran: false, exit_code: None, failed: Some(failed), ..Self::completed() }
     }
 
+    /// The same, of a pod whose container never started.
+    pub fn never_started(mut self) -> Self {
+        if let Some(failed) = &mut self.failed {
+            failed.attempt_started = false;
+        }
+        self
+    }
+
     /// No node took it.
     pub fn unscheduled(mut self) -> Self {
         self.scheduled = false;

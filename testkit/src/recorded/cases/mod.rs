@@ -1,12 +1,16 @@
 //! All cases, by theme.
 
+mod containers;
+mod ended;
 mod programs;
+mod starting;
 
 use super::steps::Case;
 
 /// Every case, in the order in which they are recorded.
 pub fn all() -> Vec<Case> {
-    programs::all()
+    let themes = [programs::all(), starting::all(), containers::all(), ended::all()];
+    themes.into_iter().flatten().collect()
 }
 
 #[cfg(test)]
