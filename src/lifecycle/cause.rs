@@ -194,6 +194,7 @@ fn failure(found: Finding, attempt_started: bool, pod: &Pod) -> Failure {
         retryable: found.retryable,
         attempt_started,
         timeout_seconds: deadline,
+        ruled: None,
     }
 }
 
@@ -330,6 +331,7 @@ pub fn vanished(waiting: Option<Cause>, attempt_started: bool, deleting: bool, a
         retryable: !matches!(cause, Cause::Image | Cause::Config),
         attempt_started,
         timeout_seconds: None,
+        ruled: None,
     };
     Box::new(Verdict {
         outcome: Outcome::Failed,

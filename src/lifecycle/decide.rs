@@ -243,6 +243,8 @@ impl Teller<'_> {
             pod_uid: self.uid.clone(),
             node_name: t.node_name.clone(),
             sequence: t.sequence,
+            owner: None,
+            earlier_end: None,
             body,
         });
     }

@@ -6,6 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use super::captured::{
+    Captured, KUBERNETES_EVENT_MESSAGE_CHARS_MAX, KUBERNETES_EVENTS_MAX, KubernetesEvent, Logs, LogsStatus,
+    ResourceUsage,
+};
 use crate::watch::pod::PodUid;
 
 /// One domain event of one pod.
@@ -31,8 +35,34 @@ pub struct Event {
     pub node_name: Option<Box<str>>,
     /// 1, 2, ... per pod.
     pub sequence: u32,
+    /// What controls the pod, where its ownerReferences say so.
+    pub owner: Option<Box<Owner>>,
+    /// How another pod of the same execution had ended before this one was created.
+    pub earlier_end: Option<Box<EarlierEnd>>,
     /// What happened.
     pub body: Body,
+}
+
+/// What controls a pod: the ownerReference with `controller: true`, for instance its Job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Kind of the owner, for instance `Job`.
+    pub kind: Box<str>,
+    /// `metadata.name` of the owner.
+    pub name: Box<str>,
+    /// `metadata.uid` of the owner.
+    pub uid: Box<str>,
+}
+
+/// The end of an earlier pod of the same execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierEnd {
+    /// `metadata.uid` of that pod.
+    pub pod_uid: PodUid,
+    /// How it ended: the type of its end event.
+    pub event_type: EventType,
+    /// When it ended: the timestamp of its end event.
+    pub timestamp: Timestamp,
 }
 
 /// What happened, with the fields that only this kind of event has.
@@ -44,6 +74,22 @@ pub enum Body {
     Running {
         /// All ordinary containers at that moment.
         container_statuses: Vec<ContainerSummary>,
+    },
+    /// It does not get on: not an end, but somebody may want to look.
+    Stalled {
+        /// Why.
+        cause: Cause,
+        /// What Kubernetes says of it, for people; bounded to [`MESSAGE_CHARS_MAX`].
+        message: Option<Box<str>>,
+        /// Since when, by the clocks of the cluster.
+        since: Timestamp,
+    },
+    /// A stall is over: the execution gets on again.
+    Resumed {
+        /// Why it had stalled.
+        cause: Cause,
+        /// `since` of that stall.
+        stalled_since: Timestamp,
     },
     /// The execution is over: completed, failed or timed out.
     Ended(Box<Ended>),
@@ -68,6 +114,10 @@ pub enum EventType {
     PodScheduled,
     /// `execution_running`
     ExecutionRunning,
+    /// `execution_stalled`
+    ExecutionStalled,
+    /// `execution_resumed`
+    ExecutionResumed,
     /// `execution_completed`
     ExecutionCompleted,
     /// `execution_failed`
@@ -79,10 +129,12 @@ pub enum EventType {
 }
 
 impl EventType {
-    /// Every event type, in the order of a pod's life.
-    pub const ALL: [Self; 6] = [
+    /// Every event type, in the order of a pod's life (stalls may come at any time before its going).
+    pub const ALL: [Self; 8] = [
         Self::PodScheduled,
         Self::ExecutionRunning,
+        Self::ExecutionStalled,
+        Self::ExecutionResumed,
         Self::ExecutionCompleted,
         Self::ExecutionFailed,
         Self::ExecutionTimeout,
@@ -94,6 +146,8 @@ impl EventType {
         match self {
             Self::PodScheduled => "pod_scheduled",
             Self::ExecutionRunning => "execution_running",
+            Self::ExecutionStalled => "execution_stalled",
+            Self::ExecutionResumed => "execution_resumed",
             Self::ExecutionCompleted => "execution_completed",
             Self::ExecutionFailed => "execution_failed",
             Self::ExecutionTimeout => "execution_timeout",
@@ -114,6 +168,8 @@ impl Body {
         match self {
             Self::Scheduled => EventType::PodScheduled,
             Self::Running { .. } => EventType::ExecutionRunning,
+            Self::Stalled { .. } => EventType::ExecutionStalled,
+            Self::Resumed { .. } => EventType::ExecutionResumed,
             Self::Ended(ended) => match ended.verdict.outcome {
                 Outcome::Completed => EventType::ExecutionCompleted,
                 Outcome::Failed => EventType::ExecutionFailed,
@@ -127,7 +183,12 @@ impl Body {
     pub fn cause(&self) -> Option<Cause> {
         match self {
             Self::Ended(ended) => ended.verdict.failure.as_ref().map(|failure| failure.cause),
-            Self::Scheduled | Self::Running { .. } | Self::Terminated { .. } => None,
+            // A stall is no end: it may yet complete.
+            Self::Scheduled
+            | Self::Running { .. }
+            | Self::Stalled { .. }
+            | Self::Resumed { .. }
+            | Self::Terminated { .. } => None,
         }
     }
 }
@@ -282,6 +343,29 @@ pub struct Failure {
     /// `activeDeadlineSeconds`, where a deadline ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<i64>,
+    /// What a rule of the user made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ruled: Option<Box<Ruled>>,
+}
+
+impl Failure {
+    /// The cause as consumers see it: a rule's own name for it, else the known one.
+    pub fn cause_name(&self) -> &str {
+        self.ruled.as_ref().and_then(|ruled| ruled.cause.as_deref()).unwrap_or_else(|| self.cause.as_str())
+    }
+}
+
+/// What a rule of the user said of a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ruled {
+    /// The rule's name.
+    pub rule: Box<str>,
+    /// A name of the user's own for the cause, told instead of the known one: `^[a-z][a-z0-9_]{0,62}$`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Box<str>>,
+    /// What the user files such failures under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<Box<str>>,
 }
 
 /// Longest `message` that is told, in characters.
@@ -333,67 +417,4 @@ pub struct ContainerEnd {
     pub reason: Option<Box<str>>,
     /// How often the kubelet restarted it.
     pub restart_count: u32,
-}
-
-/// What was captured of a container's output. A field without a value is absent, never invented.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Captured {
-    /// Standard output (everything, where streams cannot be told apart).
-    pub stdout: Option<String>,
-    /// Standard error.
-    pub stderr: Option<String>,
-    /// Numbers that the executor reported.
-    pub resource_usage: Option<ResourceUsage>,
-    /// The exit code that the output claims; the kubelet's wins.
-    pub claimed_exit_code: Option<i64>,
-    /// How complete all this is.
-    pub logs: Logs,
-}
-
-/// `logs` of an end event.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Logs {
-    /// How complete the streams are.
-    pub status: LogsStatus,
-    /// Why they are not complete: a short stable word.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Box<str>>,
-    /// Size of standard output before any cut, in bytes; absent if unknown.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stdout_bytes: Option<u64>,
-    /// Size of standard error before any cut, in bytes; absent if unknown.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stderr_bytes: Option<u64>,
-}
-
-/// How complete captured logs are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogsStatus {
-    /// All of it.
-    Complete,
-    /// Head and tail, the middle was cut to fit.
-    Truncated,
-    /// The beginning only: the source went away or the deadline passed.
-    Partial,
-    /// Nothing could be had.
-    #[default]
-    Unavailable,
-}
-
-/// `resource_usage`: only where an executor reported it; each number by itself may be absent.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct ResourceUsage {
-    /// Wall-clock time of the execution, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub execution_time_wall_seconds: Option<f64>,
-    /// CPU time, in clock ticks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu_time_jiffies: Option<u64>,
-    /// Clock ticks per second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clk_tck_hertz: Option<u64>,
-    /// Peak resident memory, in kilobytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peak_memory_kb: Option<u64>,
 }

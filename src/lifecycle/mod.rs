@@ -3,6 +3,7 @@
 //! [`decide::step`] asks [`identity`] who the execution is, [`container`] which container counts and [`cause`] how it
 //! ended; [`event`] is what is told, [`tracked`] what is remembered of the telling.
 
+pub mod captured;
 pub mod cause;
 pub mod container;
 pub mod decide;

@@ -180,6 +180,7 @@ impl Printed {
             resource_usage,
             claimed_exit_code,
             logs,
+            ..Captured::default()
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::{
     ser::{Error as _, SerializeMap},
 };
 
-use crate::lifecycle::event::{Body, ContainerEnd, Ended, Event, EventType};
+use crate::lifecycle::event::{Body, Ended, Event, EventType};
 
 /// `event_version` of every event.
 pub const EVENT_VERSION: &str = "1.0";
@@ -86,6 +86,8 @@ fn ce_type(event_type: EventType) -> &'static str {
     match event_type {
         EventType::PodScheduled => "dev.pod-monitor.pod_scheduled.v1",
         EventType::ExecutionRunning => "dev.pod-monitor.execution_running.v1",
+        EventType::ExecutionStalled => "dev.pod-monitor.execution_stalled.v1",
+        EventType::ExecutionResumed => "dev.pod-monitor.execution_resumed.v1",
         EventType::ExecutionCompleted => "dev.pod-monitor.execution_completed.v1",
         EventType::ExecutionFailed => "dev.pod-monitor.execution_failed.v1",
         EventType::ExecutionTimeout => "dev.pod-monitor.execution_timeout.v1",
@@ -124,9 +126,20 @@ impl Serialize for Wire<'_> {
         put(&mut map, "node_name", &event.node_name)?;
         map.serialize_entry("observed_at", &event.observed_at)?;
         map.serialize_entry("sequence", &event.sequence)?;
+        put(&mut map, "owner", &event.owner)?;
+        put(&mut map, "earlier_end", &event.earlier_end)?;
         match &event.body {
             Body::Scheduled => {}
             Body::Running { container_statuses } => map.serialize_entry("container_statuses", container_statuses)?,
+            Body::Stalled { cause, message, since } => {
+                map.serialize_entry("cause", cause.as_str())?;
+                put(&mut map, "message", message)?;
+                map.serialize_entry("since", since)?;
+            }
+            Body::Resumed { cause, stalled_since } => {
+                map.serialize_entry("cause", cause.as_str())?;
+                map.serialize_entry("stalled_since", stalled_since)?;
+            }
             Body::Ended(ended) => put_end(&mut map, ended)?,
             Body::Terminated { exit_code, reason, message, observed } => {
                 put(&mut map, "exit_code", exit_code)?;
@@ -172,23 +185,28 @@ fn put_end<M: SerializeMap>(map: &mut M, ended: &Ended) -> Result<(), M::Error> 
     put(map, "started_at", &verdict.started_at)?;
     put(map, "finished_at", &verdict.finished_at)?;
     put(map, "containers", &some_of(&verdict.containers))?;
+    put(map, "kubernetes_events", &some_of(&captured.kubernetes_events))?;
     if captured.claimed_exit_code.is_some_and(|claimed| Some(claimed) != verdict.exit_code.map(i64::from)) {
         map.serialize_entry("claims_conflict", &true)?;
     }
     if let Some(failure) = &verdict.failure {
         map.serialize_entry("error_type", &failure.error_type)?;
-        map.serialize_entry("cause", failure.cause.as_str())?;
+        map.serialize_entry("cause", failure.cause_name())?;
         put(map, "message", &failure.message)?;
         put(map, "hint", &failure.hint)?;
         map.serialize_entry("retryable", &failure.retryable)?;
         map.serialize_entry("attempt_started", &failure.attempt_started)?;
         put(map, "timeout_seconds", &failure.timeout_seconds)?;
+        if let Some(ruled) = &failure.ruled {
+            map.serialize_entry("rule", &ruled.rule)?;
+            put(map, "category", &ruled.category)?;
+        }
     }
     Ok(())
 }
 
-fn some_of(containers: &[ContainerEnd]) -> Option<&[ContainerEnd]> {
-    (!containers.is_empty()).then_some(containers)
+fn some_of<T>(list: &[T]) -> Option<&[T]> {
+    (!list.is_empty()).then_some(list)
 }
 
 #[cfg(test)]

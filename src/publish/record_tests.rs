@@ -3,7 +3,8 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     lifecycle::event::{
-        Captured, Cause, ContainerSummary, ErrorType, Failure, Logs, LogsStatus, Outcome, ResourceUsage, Verdict,
+        Captured, Cause, ContainerEnd, ContainerSummary, EarlierEnd, ErrorType, Failure, KubernetesEvent, Logs,
+        LogsStatus, Outcome, Owner, ResourceUsage, Ruled, Verdict,
     },
     watch::pod::PodUid,
 };
@@ -28,6 +29,8 @@ fn event(body: Body) -> Event {
         pod_uid: PodUid("p-7".into()),
         node_name: Some("node-1".into()),
         sequence: 3,
+        owner: None,
+        earlier_end: None,
         body,
     }
 }
@@ -60,6 +63,7 @@ fn failure(cause: Cause) -> Failure {
         retryable: false,
         attempt_started: true,
         timeout_seconds: None,
+        ruled: None,
     }
 }
 
@@ -80,6 +84,7 @@ fn completed() -> Body {
         resource_usage: Some(ResourceUsage { peak_memory_kb: Some(9), ..ResourceUsage::default() }),
         claimed_exit_code: Some(0),
         logs: Logs { status: LogsStatus::Complete, reason: None, stdout_bytes: Some(2), stderr_bytes: Some(0) },
+        kubernetes_events: vec![],
     };
     ended(verdict, captured)
 }
@@ -151,6 +156,86 @@ fn each_event_type_has_these_bytes() {
         let expected = format!(r#"{{"event_id":"{id}","event_type":"{event_type}",{HEAD}{rest}}}"#);
         assert_eq!(value(&event(body)), expected);
     }
+}
+
+#[test]
+fn stalls_and_what_is_known_besides_have_these_bytes() {
+    let at = |text: &str| text.parse().unwrap();
+    let cases = [
+        (
+            Body::Stalled { cause: Cause::Image, message: Some("m".into()), since: at("2026-01-02T03:04:01Z") },
+            "execution_stalled",
+            r#","cause":"image","message":"m","since":"2026-01-02T03:04:01Z""#,
+        ),
+        (
+            Body::Stalled { cause: Cause::NodeLost, message: None, since: at("2026-01-02T03:04:01Z") },
+            "execution_stalled",
+            r#","cause":"node_lost","since":"2026-01-02T03:04:01Z""#,
+        ),
+        (
+            Body::Resumed { cause: Cause::Image, stalled_since: at("2026-01-02T03:04:01Z") },
+            "execution_resumed",
+            r#","cause":"image","stalled_since":"2026-01-02T03:04:01Z""#,
+        ),
+    ];
+    for (body, event_type, rest) in cases {
+        let id = Uuid::nil();
+        let expected = format!(r#"{{"event_id":"{id}","event_type":"{event_type}",{HEAD}{rest}}}"#);
+        assert_eq!(value(&event(body)), expected);
+    }
+    let owned = Event {
+        owner: Some(Box::new(Owner { kind: "Job".into(), name: "j".into(), uid: "j-1".into() })),
+        earlier_end: Some(Box::new(EarlierEnd {
+            pod_uid: PodUid("p-6".into()),
+            event_type: EventType::ExecutionFailed,
+            timestamp: at("2026-01-02T03:00:00Z"),
+        })),
+        ..event(Body::Scheduled)
+    };
+    let expected = concat!(
+        r#""sequence":3,"owner":{"kind":"Job","name":"j","uid":"j-1"},"#,
+        r#""earlier_end":{"pod_uid":"p-6","event_type":"execution_failed","timestamp":"2026-01-02T03:00:00Z"}}"#,
+    );
+    assert!(value(&owned).ends_with(expected), "{}", value(&owned));
+}
+
+#[test]
+fn end_tells_what_kubernetes_reported_and_what_a_rule_said() {
+    let kubernetes_events = vec![
+        KubernetesEvent {
+            kind: "Warning".into(),
+            reason: "BackOff".into(),
+            message: Some("again".into()),
+            count: 3,
+            last_seen: Some("2026-01-02T03:04:04Z".parse().unwrap()),
+        },
+        KubernetesEvent { kind: "Normal".into(), reason: "Killing".into(), message: None, count: 1, last_seen: None },
+    ];
+    let ruled = |cause: Option<&str>, category: Option<&str>| Verdict {
+        failure: Some(Failure {
+            ruled: Some(Box::new(Ruled {
+                rule: "no-gpu".into(),
+                cause: cause.map(Into::into),
+                category: category.map(Into::into),
+            })),
+            ..failure(Cause::ExitCode)
+        }),
+        ..verdict(Outcome::Failed, Some(2))
+    };
+    let text = value(&event(ended(
+        ruled(Some("gpu_missing"), Some("infra")),
+        Captured { kubernetes_events, ..Captured::default() },
+    )));
+    let reported = concat!(
+        r#""logs":{"status":"unavailable"},"#,
+        r#""kubernetes_events":[{"type":"Warning","reason":"BackOff","message":"again","count":3,"#,
+        r#""last_seen":"2026-01-02T03:04:04Z"},{"type":"Normal","reason":"Killing","count":1}],"error_type""#,
+    );
+    assert!(text.contains(reported), "{text}");
+    assert!(text.contains(r#""cause":"gpu_missing""#), "{text}");
+    assert!(text.ends_with(r#""attempt_started":true,"rule":"no-gpu","category":"infra"}"#), "{text}");
+    let text = value(&event(ended(ruled(None, None), Captured::default())));
+    assert!(text.contains(r#""cause":"exit_code""#) && text.ends_with(r#","rule":"no-gpu"}"#), "{text}");
 }
 
 #[test]

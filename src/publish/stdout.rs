@@ -120,6 +120,8 @@ mod tests {
             pod_uid: PodUid("u".into()),
             node_name: None,
             sequence,
+            owner: None,
+            earlier_end: None,
             body: Body::Scheduled,
         };
         Batch { events: (1..=count).map(event).collect(), ..Batch::default() }

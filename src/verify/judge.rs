@@ -235,18 +235,20 @@ fn at(topics: &[Topic], place: Place) -> String {
     format!("{name}[{}]@{}", place.partition, place.offset)
 }
 
-/// The order of a life: each stage at most once, none after a later one.
-fn stage(event_type: EventType) -> u8 {
+/// The order of a life: each stage at most once, none after a later one. A stall is none: it may come at any time before
+/// the going, and again.
+fn stage(event_type: EventType) -> Option<u8> {
     match event_type {
-        EventType::PodScheduled => 1,
-        EventType::ExecutionRunning => 2,
+        EventType::PodScheduled => Some(1),
+        EventType::ExecutionRunning => Some(2),
+        EventType::ExecutionStalled | EventType::ExecutionResumed => None,
         EventType::ExecutionCompleted | EventType::ExecutionFailed | EventType::ExecutionTimeout => END,
         EventType::PodTerminated => GONE,
     }
 }
 
-const END: u8 = 3;
-const GONE: u8 = 4;
+const END: Option<u8> = Some(3);
+const GONE: Option<u8> = Some(4);
 
 /// The first record of each event, in the order of the numbers; tells of all others.
 fn once(uid: &str, pod: &Pod, topics: &[Topic], found: &mut Found) -> Vec<usize> {
@@ -279,16 +281,25 @@ fn once(uid: &str, pod: &Pod, topics: &[Topic], found: &mut Found) -> Vec<usize>
 fn in_order(uid: &str, pod: &Pod, once: &[usize], topics: &[Topic], found: &mut Found) {
     let name =
         |event: &Event| format!("{} (sequence {}) at {}", event.event_type, event.sequence, at(topics, event.place));
-    let pairs = once.windows(2).map(|pair| (&pod.events[pair[0]], &pod.events[pair[1]]));
-    for (earlier, later) in pairs {
-        let (before, after) = (stage(earlier.event_type), stage(later.event_type));
-        let same_place = (earlier.place.topic, earlier.place.partition) == (later.place.topic, later.place.partition);
-        if before == after {
-            let what = format!("{} and {}", name(earlier), name(later));
+    // The newest event so far that is a stage of the life, where stalls lie between two of them.
+    let mut reached: Option<&Event> = None;
+    let pairs = once.iter().enumerate().map(|(n, index)| (n.checked_sub(1), &pod.events[*index]));
+    for (previous, later) in pairs {
+        let displaced = previous.map(|n| &pod.events[once[n]]).filter(|earlier| {
+            let same_place = |e: &Event| (e.place.topic, e.place.partition);
+            same_place(earlier) == same_place(later) && earlier.place.offset > later.place.offset
+        });
+        let after = stage(later.event_type);
+        let passed = reached.filter(|earlier| stage(earlier.event_type) >= after.or(GONE));
+        if let Some(twin) = passed.filter(|earlier| stage(earlier.event_type) == after) {
+            let what = format!("{} and {}", name(twin), name(later));
             found.add(Fault::Doubled, &pod.execution, uid, what);
-        } else if before > after || (same_place && earlier.place.offset > later.place.offset) {
+        } else if let Some(earlier) = passed.or(displaced) {
             let what = format!("{} and then {}", name(earlier), name(later));
             found.add(Fault::OutOfOrder, &pod.execution, uid, what);
+        }
+        if after.is_some() {
+            reached = Some(later);
         }
     }
 }

@@ -80,6 +80,42 @@ fn each_planted_fault_is_found_by_its_name() {
     }
 }
 
+/// A life with two stalls; the second is never resolved, and the pod is deleted.
+fn stalling() -> Vec<Told> {
+    let types = [
+        EventType::ExecutionStalled,
+        EventType::ExecutionResumed,
+        EventType::PodScheduled,
+        EventType::ExecutionRunning,
+        EventType::ExecutionFailed,
+        EventType::ExecutionStalled,
+        EventType::PodTerminated,
+    ];
+    let told = |(event_type, sequence): (&EventType, u32)| Told {
+        event_id: Uuid::from_u128(u128::from(sequence)),
+        ..told("u", sequence, *event_type)
+    };
+    types.iter().zip(1..).map(told).collect()
+}
+
+#[test]
+fn stalls_come_at_any_time_before_the_going_and_hide_no_fault() {
+    let report = judge_with(false, stalling(), Some(&tracked(7)));
+    assert!(report.is_clean(), "{:?}", report.findings);
+    let mut cases = [
+        ("doubled: execution_failed (sequence 5) at events[0]@14 and execution_completed", stalling()),
+        ("out of order: pod_terminated (sequence 6) at events[0]@15 and then execution_stalled", stalling()),
+        ("out of order: execution_failed (sequence 5) at events[0]@15 and then execution_stalled", stalling()),
+    ];
+    cases[0].1[6].event_type = EventType::ExecutionCompleted;
+    (cases[1].1[5].event_type, cases[1].1[6].event_type) = (EventType::PodTerminated, EventType::ExecutionStalled);
+    cases[2].1.swap(4, 5);
+    for (expected, history) in cases {
+        let said = said(&judge_with(false, history, None));
+        assert!(said.iter().any(|said| said.starts_with(expected)), "{expected}: {said:?}");
+    }
+}
+
 #[test]
 fn a_pod_that_only_the_changelog_knows_is_lost() {
     let report = judge_with(false, Vec::new(), Some(&tracked(2)));

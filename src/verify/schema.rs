@@ -78,6 +78,8 @@ fn besides(event_type: EventType) -> &'static [Field] {
     match event_type {
         EventType::PodScheduled => &[("node_name", Form::Text)],
         EventType::ExecutionRunning => &[("container_statuses", Form::List)],
+        EventType::ExecutionStalled => &[("cause", Form::Text), ("since", Form::Time)],
+        EventType::ExecutionResumed => &[("cause", Form::Text), ("stalled_since", Form::Time)],
         EventType::ExecutionCompleted => &[("logs", Form::Object), ("exit_code", Form::Whole)],
         EventType::ExecutionFailed | EventType::ExecutionTimeout => FAILURE,
         EventType::PodTerminated => &[("observed", Form::Flag)],

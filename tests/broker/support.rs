@@ -148,6 +148,8 @@ pub(crate) fn event(number: u32, output_bytes: usize) -> Event {
         pod_uid: uid(number),
         node_name: Some("node-1".into()),
         sequence: 1,
+        owner: None,
+        earlier_end: None,
         body: Body::Ended(Box::new(Ended { verdict, captured })),
     }
 }
