@@ -171,8 +171,12 @@ fn late(story: &Story, lines: &[Seen], whole: &Monitor, fault: &mut impl FnMut(&
     let (_, end) = late.ended().unwrap();
     match story.last_alone {
         Some((cause, exit_code)) if lines.len() == 1 => {
-            let told = (end.verdict.failure.as_ref().map(|f| f.cause.as_str()), end.verdict.exit_code);
-            fault(&what, format!("{told:?}"), format!("{:?}", (Some(cause), exit_code)));
+            let failure = end.verdict.failure.as_ref();
+            let told = (failure.map(|f| f.cause.as_str()), end.verdict.exit_code);
+            // By whole seconds it may be right all the same.
+            let right = failure.map(|f| f.cause.as_str()) == story.failed.as_ref().map(|f| f.cause);
+            let alone = if right { told.0 } else { Some(cause) };
+            fault(&what, format!("{told:?}"), format!("{:?}", (alone, exit_code)));
         }
         Some(_) => {}
         None => {

@@ -21,6 +21,12 @@ const DELETE: [&str; 4] = ["delete", "pods", "--all", "--wait=false"];
 const GRACEFUL: &str = "trap 'exit 0' TERM; while true; do sleep 0.1; done";
 const OBEDIENT: &str = "trap 'exit 143' TERM; while true; do sleep 0.1; done";
 
+/// Deleted while it ran. The kubelet's last word sets the time of the deletion anew, so that nobody who sees only that
+/// can tell which came first.
+fn deleted(exit_code: i32) -> Story {
+    Story::disturbed(Some(exit_code), "deleted").last_alone("killed", Some(exit_code))
+}
+
 fn grace(pod: &mut Value) {
     pod["spec"]["terminationGracePeriodSeconds"] = 20.into();
 }
@@ -33,11 +39,11 @@ fn deletions() -> Vec<Case> {
         Case::of("deleted", "deleted while it runs, deaf to SIGTERM", "exec sleep 600", |_| {})
             .phase("Running")
             .kubectl(&DELETE)
-            .tells(Story::disturbed(Some(137), "deleted")),
+            .tells(deleted(137)),
         Case::of("deleted-obeys", "deleted while it runs, ends at SIGTERM with 143", OBEDIENT, grace)
             .phase("Running")
             .kubectl(&DELETE)
-            .tells(Story::disturbed(Some(143), "deleted")),
+            .tells(deleted(143)),
         Case::of("deleted-done", "deleted while it runs, ends at SIGTERM with 0", GRACEFUL, grace)
             .phase("Running")
             .kubectl(&DELETE)
@@ -81,7 +87,7 @@ fn jobs() -> Vec<Case> {
         Case::new("job-deadline", "its Job's activeDeadlineSeconds pass")
             .make(job("job-deadline", "exec sleep 600", |job| job["spec"]["activeDeadlineSeconds"] = 3.into()))
             .step(Step::AllGone)
-            .tells(Story::disturbed(Some(137), "deleted")),
+            .tells(deleted(137)),
         Case::new("job-retries", "its Job tries twice, and both fail")
             .make(job("job-retries", "exit 1", |job| job["spec"]["backoffLimit"] = 1.into()))
             .step(Step::Kubectl(vec!["wait", "--for=condition=Failed", "job/job-retries", "--timeout=60s"], None))
@@ -98,13 +104,13 @@ fn jobs() -> Vec<Case> {
             .until("job-failure-policy-0", phase, &["Failed"])
             .until("job-failure-policy-1", "metadata.deletionTimestamp", &[])
             .tells(Story::failed(42, "exit_code", "script_error"))
-            .tells(Story::disturbed(Some(137), "deleted")),
+            .tells(deleted(137)),
         Case::new("job-suspended", "its Job is suspended while it runs")
             .make(job("job-suspended", "exec sleep 600", |_| {}))
             .until("job-suspended", phase, &["Running"])
             .kubectl(&suspend)
             .step(Step::AllGone)
-            .tells(Story::disturbed(Some(137), "deleted")),
+            .tells(deleted(137)),
         Case::new("job-ttl", "its Job is done, and goes by itself with all its pods")
             .make(job("job-ttl", "exit 0", |job| job["spec"]["ttlSecondsAfterFinished"] = 1.into()))
             .step(Step::AllGone)
@@ -144,7 +150,7 @@ fn limits() -> Vec<Case> {
         )
         .step(Step::Until { pod: "exec-", path: "status.containerStatuses.*.ready", one_of: vec![json!(true)] })
         .kubectl(&DELETE)
-        .tells(Story::disturbed(Some(143), "deleted")),
+        .tells(deleted(143)),
         Case::of("liveness", "its livenessProbe fails", "exec sleep 600", |pod| {
             pod["spec"]["containers"][0]["livenessProbe"] = probe;
         })
@@ -187,7 +193,7 @@ fn disruptions() -> Vec<Case> {
             .phase("Running")
             .step(eviction("exec-evicted-by-api"))
             .step(Step::AllGone)
-            .tells(Story::disturbed(Some(143), "drained").says("Eviction API")),
+            .tells(Story::disturbed(Some(143), "disrupted").says("evicted through the API")),
         Case::of("evicted-by-api-done", "the eviction API takes it away, it ends with 0", GRACEFUL, grace)
             .phase("Running")
             .step(eviction("exec-evicted-by-api-done"))
@@ -234,7 +240,7 @@ fn second_node() -> Vec<Case> {
             .kubectl(&taint)
             .step(Step::AllGone)
             .kubectl(&["taint", "node", NODE, "pod-monitor.test/out-"])
-            .tells(Story::disturbed(Some(143), "tainted").says("taint")),
+            .tells(Story::disturbed(Some(143), "disrupted").says("a taint that it does not tolerate")),
         Case::of("preempted", "a pod of higher priority takes its place", OBEDIENT, |pod| {
             grace(pod);
             low(pod);
@@ -244,7 +250,7 @@ fn second_node() -> Vec<Case> {
         .phase("Running")
         .make(urgent)
         .until("exec-urgent", "status.phase", &["Succeeded"])
-        .tells(Story::disturbed(Some(143), "preempted").says("preempt"))
+        .tells(Story::disturbed(Some(143), "disrupted").says("preempted by a pod of higher priority"))
         .tells(Story::completed()),
         on_two("preempted-by-kubelet", "its kubelet makes room for a critical pod", OBEDIENT, &|pod: &mut Value| {
             there(pod);
@@ -252,7 +258,7 @@ fn second_node() -> Vec<Case> {
         })
         .make(critical)
         .until("exec-critical", "status.phase", &["Succeeded"])
-        .tells(Story::disturbed(Some(143), "preempted").says("critical"))
+        .tells(Story::disturbed(Some(143), "disrupted").says("preempted by its kubelet"))
         .tells(Story::completed()),
     ]
 }
@@ -282,7 +288,7 @@ fn doomed_node() -> Vec<Case> {
             .until("exec-lost-leaves", "metadata.deletionTimestamp", &[])
             .kubectl(&["delete", "node", NODE, "--wait=false"])
             .step(Step::AllGone)
-            .tells(Story::disturbed(None, "node_lost"))
-            .tells(Story::disturbed(None, "tainted")),
+            .tells(Story::disturbed(None, "disrupted").says("its node is gone"))
+            .tells(Story::disturbed(None, "disrupted").says("its node is gone")),
     ]
 }
