@@ -118,7 +118,8 @@ impl Suite {
             Self::Core => {
                 let mut commands = vec![cargo_test(&["--lib", "--bins", "--no-fail-fast"])];
                 commands.extend(
-                    ["laws", "recorded", "tidy", "cli", "run", "monitoring"].map(|name| cargo_test(&["--test", name])),
+                    ["laws", "recorded", "checklist", "tidy", "cli", "run", "monitoring"]
+                        .map(|name| cargo_test(&["--test", name])),
                 );
                 commands
             }
