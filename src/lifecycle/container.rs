@@ -6,7 +6,7 @@ use super::{
     event::{ContainerEnd, ContainerSummary},
     rules::Rules,
 };
-use crate::watch::pod::{ContainerState, ContainerStatus, Pod, Terminated};
+use crate::watch::pod::{Condition, Container, ContainerState, ContainerStatus, Pod, RestartRule, Terminated};
 
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
@@ -17,6 +17,8 @@ pub struct Main<'a> {
     pub name: &'a str,
     /// Its status, once the kubelet has written one.
     pub status: Option<&'a ContainerStatus>,
+    /// Since when the pod is known at all: when a start happened that left no time.
+    known_since: Option<Timestamp>,
 }
 
 /// Chooses the main container: the configured name, else the annotation that kubectl uses, else the first one. A name
@@ -28,7 +30,8 @@ pub fn main_container<'a>(pod: &'a Pod, rules: &'a Rules) -> Main<'a> {
     let from_status = || pod.status.container_statuses.first().map(|c| &*c.name);
     let name = rules.container.as_deref().filter(has).or(annotated.filter(has)).or_else(first).or_else(from_status);
     let name = name.unwrap_or_default();
-    Main { name, status: pod.status.container_statuses.iter().find(|c| *c.name == *name) }
+    let status = pod.status.container_statuses.iter().find(|c| *c.name == *name);
+    Main { name, status, known_since: pod.status.start_time.or(pod.metadata.creation_timestamp) }
 }
 
 impl<'a> Main<'a> {
@@ -37,15 +40,37 @@ impl<'a> Main<'a> {
         self.status?.state.terminated.as_ref().filter(|t| !restarting(t))
     }
 
-    /// Its present end, else that of the attempt before: what is known when the pod's phase is final.
+    /// Its newest end, be it of the attempt before: what is known when the pod's phase is final.
     pub fn last_ended(&self) -> Option<&'a Terminated> {
-        self.ended().or_else(|| self.status?.last_state.terminated.as_ref())
+        let status = self.status?;
+        let before = status.last_state.terminated.as_ref().filter(|t| !restarting(t));
+        match self.ended() {
+            // A container that could not be found, and never ran but once: its true end may have been seen before.
+            Some(t) if !process_exited(t) && !never_ran(t) && status.restart_count == 0 => {
+                before.filter(|t| process_exited(t)).or(Some(t))
+            }
+            Some(t) => Some(before.filter(|b| b.finished_at > t.finished_at && t.finished_at.is_some()).unwrap_or(t)),
+            // The attempt that still runs has no end; that of another one is not its end.
+            None if status.state.running.is_some() => None,
+            None => before,
+        }
     }
 
-    /// When its first known attempt started: that it ran is told once, by this time.
+    /// When its first known attempt started, where its status says so.
     pub fn started_at(&self) -> Option<Timestamp> {
         let status = self.status?;
         started(&status.last_state).or_else(|| started(&status.state))
+    }
+
+    /// Since when it is known to have run: that is told once, by this time. Statuses may lack any time.
+    pub fn told_running(&self) -> Option<Timestamp> {
+        let status = self.status?;
+        let ran = |s: &ContainerState| s.running.is_some() || s.terminated.as_ref().is_some_and(process_exited);
+        let finished = |s: &ContainerState| s.terminated.as_ref()?.finished_at;
+        self.started_at().or_else(|| {
+            let state = [&status.last_state, &status.state].into_iter().find(|s| ran(s))?;
+            finished(state).or(self.known_since)
+        })
     }
 
     /// How often the kubelet restarted it.
@@ -62,6 +87,44 @@ fn started(state: &ContainerState) -> Option<Timestamp> {
 /// `RestartAllContainers` ends containers that are about to start again.
 fn restarting(t: &Terminated) -> bool {
     t.reason.as_deref() == Some("RestartingAllContainers")
+}
+
+/// Whether the kubelet starts a container again after this end, as far as the pod's own policies say: the container's
+/// rules first, then its policy, then the pod's. The rules of other containers may restart them all.
+pub fn will_restart(pod: &Pod, main: Main<'_>, t: &Terminated) -> bool {
+    let container = pod.spec.containers.iter().find(|c| *c.name == *main.name);
+    if container.is_some_and(|c| c.restart_policy_rules.iter().any(|rule| speaks_of(rule, t.exit_code))) {
+        return true;
+    }
+    let policy = container.and_then(|c| c.restart_policy.as_deref()).or(pod.spec.restart_policy.as_deref());
+    let own = match policy {
+        Some("Never") => false,
+        Some("OnFailure") => t.exit_code != 0,
+        _ => true,
+    };
+    own || all_restart(pod, main.name)
+}
+
+fn speaks_of(rule: &RestartRule, exit_code: i32) -> bool {
+    match &*rule.exit_codes.operator {
+        "In" => rule.exit_codes.values.contains(&exit_code),
+        "NotIn" => !rule.exit_codes.values.contains(&exit_code),
+        _ => false,
+    }
+}
+
+/// Whether all containers are restarting, or a rule of another container that still runs may make them.
+fn all_restart(pod: &Pod, main: &str) -> bool {
+    let restarting = |c: &Condition| &*c.kind == "AllContainersRestarting" && &*c.status == "True";
+    let may = |c: &&Container| c.restart_policy_rules.iter().any(|rule| &*rule.action == "RestartAllContainers");
+    let over = |c: &Container| {
+        let status = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
+        let mut ended = status.filter(|s| s.name == c.name).filter_map(|s| s.state.terminated.as_ref());
+        // Over for good, unless its own end is one that a rule speaks of.
+        ended.any(|t| !c.restart_policy_rules.iter().any(|rule| speaks_of(rule, t.exit_code)))
+    };
+    let others = pod.spec.containers.iter().chain(&pod.spec.init_containers).filter(|c| *c.name != *main);
+    pod.status.conditions.iter().any(restarting) || others.filter(may).any(|c| !over(c))
 }
 
 /// Whether a process ran and exited: no exit code may be told of one that never started or that nobody found.
@@ -105,14 +168,24 @@ pub fn ends(pod: &Pod) -> Vec<ContainerEnd> {
     all.filter_map(end).collect()
 }
 
-/// Whether this is a native sidecar: an init container that runs on beside the main one.
+/// Whether a container's end is a failure.
+pub fn failed(t: &Terminated) -> bool {
+    t.exit_code != 0 && !restarting(t)
+}
+
+/// A native sidecar: an init container that runs beside the ordinary ones, and never decides how an execution ended.
 pub fn is_sidecar(pod: &Pod, name: &str) -> bool {
     pod.spec.init_containers.iter().any(|c| &*c.name == name && c.restart_policy.as_deref() == Some("Always"))
 }
 
-/// The first init container that failed for good; native sidecars do not count.
+/// The init container that failed for good; of native sidecars, one that could not be started.
 pub fn failed_init(pod: &Pod) -> Option<(&ContainerStatus, &Terminated)> {
-    let failed = |c: &'_ &ContainerStatus| !is_sidecar(pod, &c.name);
-    let mut inits = pod.status.init_container_statuses.iter().filter(failed);
-    inits.find_map(|c| Some((c, c.state.terminated.as_ref().filter(|t| t.exit_code != 0)?)))
+    let ended = |c| Some((c, ended_or_before(c).filter(|t| failed(t))?));
+    let mut inits = pod.status.init_container_statuses.iter().filter(|c| !is_sidecar(pod, &c.name)).filter_map(ended);
+    let mut sidecars = pod.status.init_container_statuses.iter().filter(|c| is_sidecar(pod, &c.name)).filter_map(ended);
+    inits.next().or_else(|| sidecars.find(|(_, t)| never_ran(t)))
+}
+
+fn ended_or_before(c: &ContainerStatus) -> Option<&Terminated> {
+    c.state.terminated.as_ref().or_else(|| c.last_state.terminated.as_ref().filter(|_| c.state.waiting.is_some()))
 }

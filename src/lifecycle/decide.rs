@@ -98,7 +98,7 @@ pub fn step(uid: &PodUid, told: Option<&Tracked>, input: Input<'_>, rules: &Rule
         }
         (told, Input::Gone { last, observed, version, now }) => {
             // Nothing better comes: an open settle grace is over, or the exit code that was seen would be lost.
-            let seen = last.map(|pod| self::observed(uid, told, pod, None, (now, Timestamp::MAX), rules));
+            let seen = last.map(|pod| self::observed(uid, told, pod, None, (now, cause::LAST_WORD), rules));
             gone(uid, told, seen, last, Going { observed, version, now }, rules)
         }
     }
@@ -329,7 +329,7 @@ impl Teller<'_> {
         // A pod whose node cannot be read is on one all the same; told later, it would come after the running.
         let placed = self.tracked.node_name.is_some()
             || bound.is_some()
-            || main_container(pod, self.rules).started_at().is_some();
+            || main_container(pod, self.rules).told_running().is_some();
         if self.tracked.told.scheduled || !placed || self.over() {
             return;
         }
@@ -342,7 +342,7 @@ impl Teller<'_> {
         if self.tracked.told.running || self.over() {
             return;
         }
-        let Some(at) = main_container(pod, self.rules).started_at() else { return };
+        let Some(at) = main_container(pod, self.rules).told_running() else { return };
         self.tracked.told.running = true;
         self.tracked.waiting = None;
         self.tell(Slot::Running, at, Body::Running { container_statuses: container::summaries(pod) });

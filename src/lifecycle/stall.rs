@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cause::waiting_reason,
-    container::{Main, is_sidecar, main_container},
+    cause::reasons::{Patience, waiting},
+    container::{Main, is_sidecar, main_container, never_ran},
     event::{Cause, MESSAGE_CHARS_MAX},
     rules::Rules,
 };
@@ -239,20 +239,16 @@ fn waits(status: &ContainerStatus, since: Timestamp) -> Option<Trouble> {
         return nothing.then(|| starting(since));
     };
     let reason = state.reason.as_deref().unwrap_or_default();
-    let said = |fallback: &str| state.message.as_deref().filter(|m| !m.is_empty()).unwrap_or(fallback).to_owned();
-    let (cause, message) = match waiting_reason(reason) {
-        Some(cause) => (cause, format!("container {}: {reason}: {}", status.name, said("no details"))),
-        None if matches!(reason, "" | "ContainerCreating" | "PodInitializing") => return Some(starting(since)),
-        // It ran and is about to run again: what an attempt did is told when the last one ends.
-        None if reason == "CrashLoopBackOff" => return None,
-        None => (Cause::Unknown, format!("container {} waits: {reason}: {}", status.name, said("no details"))),
+    let said = state.message.as_deref().filter(|m| !m.is_empty()).unwrap_or("no details");
+    let Some((cause, patience)) = waiting(reason, state.message.as_deref()) else { return Some(starting(since)) };
+    let cause = match cause {
+        // What an attempt did is told when the last one ends; one that could not even start is another matter.
+        Cause::ExitCode if status.last_state.terminated.as_ref().is_some_and(never_ran) => Cause::Config,
+        Cause::ExitCode => return None,
+        cause => cause,
     };
-    Some(Trouble { cause, since, message: Some(message), at_once: hopeless(reason) })
-}
-
-/// Reasons that no time mends: the pod's own text is wrong.
-fn hopeless(reason: &str) -> bool {
-    matches!(reason, "InvalidImageName" | "ErrImageNeverPull")
+    let message = Some(format!("container {} waits: {reason}: {said}", status.name));
+    Some(Trouble { cause, since, message, at_once: patience == Patience::AtOnce })
 }
 
 #[cfg(test)]

@@ -282,6 +282,9 @@ pub struct ContainerStatus {
     pub name: Box<str>,
     /// `ready`
     pub ready: bool,
+    /// `started`: it has passed its startup probe; of a native sidecar, the next container may start.
+    #[serde(deserialize_with = "nullable")]
+    pub started: bool,
     /// `restartCount`
     pub restart_count: u32,
     /// `state`

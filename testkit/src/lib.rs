@@ -13,4 +13,6 @@ pub mod clients;
 #[cfg(feature = "clients")]
 pub mod demo;
 pub mod monitor_image;
+#[cfg(feature = "clients")]
+pub mod recorded;
 pub mod stack;

@@ -11,6 +11,7 @@ mod demo;
 mod deny;
 mod image;
 mod libtest;
+mod record;
 mod sim;
 mod stack;
 mod suites;
@@ -41,6 +42,8 @@ enum Command {
     Demo(demo::Demo),
     /// Install the packages and build the local stack's programs into the cache. `up` and `test` do it too.
     BuildStack,
+    /// Record anew how pods live and end on a real kubelet: tests/fixtures/recorded.
+    Record(record::Record),
     /// Build the image of the monitor with its bill of materials, and load it into a local stack.
     Image(image::Image),
     /// Write the files of deploy/ that are made of others: the chart's README, alerts and dashboard in chart and kustomize.
@@ -74,6 +77,7 @@ fn run(command: Command) -> Result<()> {
         Command::Status(status) => status.run(),
         Command::Demo(demo) => demo.run(),
         Command::BuildStack => stack::build(),
+        Command::Record(record) => record.run(),
         Command::Image(image) => image.run(),
         Command::Chart => chart::write(),
         Command::Test(test) => test.run(),

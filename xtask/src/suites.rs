@@ -117,7 +117,10 @@ impl Suite {
             }
             Self::Core => {
                 let mut commands = vec![cargo_test(&["--lib", "--bins", "--no-fail-fast"])];
-                commands.extend(["laws", "tidy", "cli", "run", "monitoring"].map(|name| cargo_test(&["--test", name])));
+                commands.extend(
+                    ["laws", "recorded", "checklist", "tidy", "cli", "run", "monitoring"]
+                        .map(|name| cargo_test(&["--test", name])),
+                );
                 commands
             }
             Self::Sim => vec![cargo_test(&["--test", "sim"])],

@@ -257,6 +257,21 @@ impl Stack {
         boot::await_ready(&self.endpoints, &self.namespace, &service)
     }
 
+    /// Like [`Stack::restart`], with these flags (`--name=value`) instead of its own of these names; from then on they
+    /// are its own.
+    pub fn restart_with(&self, component: Component, flags: &[&str]) -> Result<()> {
+        let mut service = self.service(component)?;
+        if service.process.is_alive() {
+            self.kill(component, Signal::KILL)?;
+        }
+        // Some flags gather values instead of taking the last one.
+        let name = |flag: &str| flag.split('=').next().map(str::to_owned);
+        service.command.retain(|argument| flags.iter().all(|flag| name(flag) != name(argument)));
+        service.command.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let service = Service::start(&self.endpoints.run_dir, &self.namespace, component, service.command)?;
+        boot::await_ready(&self.endpoints, &self.namespace, &service)
+    }
+
     /// Like [`Stack::restart`], but does not wait until it is ready.
     pub fn start_again(&self, component: Component) -> Result<Service> {
         let service = self.service(component)?;

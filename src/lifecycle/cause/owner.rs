@@ -1,0 +1,53 @@
+//! What the owner of a pod knows better: a Job whose deadline passes deletes its pods, which then show only that they
+//! were deleted.
+
+use crate::lifecycle::event::{Cause, ErrorType, Outcome, Verdict};
+
+/// How the owner of a pod came to delete it, by the owner's own conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnerEnd {
+    /// Condition Failed or FailureTarget, reason DeadlineExceeded.
+    DeadlineExceeded {
+        /// `spec.activeDeadlineSeconds` of the Job.
+        seconds: Option<i64>,
+    },
+    /// The same, another reason (`PodFailurePolicy`, `BackoffLimitExceeded`, ...): another pod of it failed for good.
+    Failed,
+    /// `spec.suspend`: Kueue and its like take a Job's pods away to start them later.
+    Suspended,
+}
+
+impl OwnerEnd {
+    /// By the reason of a Job's condition Failed, FailureTarget or Suspended.
+    pub fn by_condition(kind: &str, reason: &str, deadline: Option<i64>) -> Option<Self> {
+        match (kind, reason) {
+            ("Failed" | "FailureTarget", "DeadlineExceeded") => Some(Self::DeadlineExceeded { seconds: deadline }),
+            ("Failed" | "FailureTarget", _) => Some(Self::Failed),
+            ("Suspended", _) => Some(Self::Suspended),
+            _ => None,
+        }
+    }
+}
+
+/// Replaces the cause of a pod that was deleted or killed by why its owner did so. An end of the program's own stays.
+pub fn explain_by_owner(verdict: &mut Verdict, owner: OwnerEnd) {
+    let Some(failure) = &mut verdict.failure else { return };
+    if !matches!(failure.cause, Cause::Deleted | Cause::Killed | Cause::Lost) {
+        return;
+    }
+    let message = match owner {
+        OwnerEnd::DeadlineExceeded { seconds } => {
+            verdict.outcome = Outcome::TimedOut;
+            (failure.cause, failure.error_type, failure.retryable) = (Cause::Deadline, ErrorType::Timeout, false);
+            failure.timeout_seconds = seconds;
+            failure.hint = Some("raise activeDeadlineSeconds of the Job, or make the execution quicker".into());
+            "the Job was active longer than its activeDeadlineSeconds"
+        }
+        OwnerEnd::Failed => "the Job failed, and its other pods were deleted",
+        OwnerEnd::Suspended => {
+            failure.cause = Cause::Disrupted;
+            "the Job was suspended; it may be started anew"
+        }
+    };
+    failure.message = Some(message.into());
+}
