@@ -134,7 +134,12 @@ restart between any two, and by the last line alone. What was done in each stand
 Precedence for an end: a main container that exited 0 is completed, whatever reason the pod gets later. Else a deadline
 of the pod that had passed when the container ended; the container's own OOM kill; a disruption; the pod's reason; a
 failed init container; the container's reason; its exit code. A disruption later than the settle grace after the
-container's own end explains nothing.
+container's own end explains nothing. Where a pod is Failed although its main container exited 0, the execution is
+completed, and the pod's reason is told with its going.
+
+All disruptions have the cause `disrupted`; what they were (preempted, drained, a taint, a node that is gone or shut
+down) begins the message. An OOM kill of a child in a pod that completed is told by its container's reason `OOMKilled`
+in `containers`.
 ";
 
 fn page() -> String {
@@ -177,5 +182,6 @@ fn the_page_is_made_of_the_checklist() {
         fs::write(&path, &made).unwrap();
     }
     let checked_in = fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(checked_in, made, "{PAGE} is stale: POD_MONITOR_GOLDEN=write cargo test --test checklist");
+    let differs = made.lines().zip(checked_in.lines()).find(|(made, is)| made != is);
+    assert!(checked_in == made, "{PAGE} is stale: POD_MONITOR_GOLDEN=write cargo test --test checklist; {differs:?}");
 }

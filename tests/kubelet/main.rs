@@ -10,6 +10,7 @@ mod support;
 mod ends;
 mod fields;
 mod going;
+mod lives;
 mod output;
 mod traces;
 

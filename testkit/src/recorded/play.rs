@@ -55,6 +55,22 @@ pub async fn record(stack: &Stack, root: &Path, cases: Vec<Case>) -> Result<()> 
     Ok(())
 }
 
+/// Plays a case without recording it, its pods labelled `app=<app>`, in a namespace of its own. Gives their UIDs, in the
+/// order of its stories.
+///
+/// # Errors
+/// When it cannot be played.
+pub async fn live(endpoints: &Endpoints, case: &Case, app: &str) -> Result<Vec<String>> {
+    ensure!(case.needs == Needs::OneNode, "{} needs a node of its own", case.name);
+    let case = case.clone().labelled(app);
+    let player = Player::new(endpoints, case.name, None).await?;
+    player.play(&case).await.with_context(|| format!("case {}", case.name))?;
+    player.finish(&case).await?;
+    player.cluster.remove_namespace().await?;
+    let recording = player.recording(&case, endpoints).await?;
+    Ok(recording.pods().into_iter().map(str::to_owned).collect())
+}
+
 async fn on_second_node(stack: &Stack, root: &Path, cases: Vec<Case>) -> Result<Vec<anyhow::Error>> {
     let node = stack.add_node()?;
     let mut failures = Vec::new();

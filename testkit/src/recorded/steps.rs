@@ -107,6 +107,19 @@ impl Case {
         self
     }
 
+    /// With another value of the label `app` on its pods.
+    pub(super) fn labelled(mut self, app: &str) -> Self {
+        for step in &mut self.steps {
+            let Step::Make(object) = step else { continue };
+            for labels in ["/metadata/labels/app", "/spec/template/metadata/labels/app"] {
+                if let Some(label) = object.pointer_mut(labels) {
+                    *label = app.into();
+                }
+            }
+        }
+        self
+    }
+
     /// One more pod tells this.
     pub fn tells(mut self, story: Story) -> Self {
         self.stories.push(story);
