@@ -20,6 +20,7 @@ pub mod logs;
 pub mod ports;
 pub mod publish;
 pub mod replica;
+pub mod schema;
 pub mod telemetry;
 pub mod verify;
 pub mod watch;

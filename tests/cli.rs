@@ -28,7 +28,12 @@ fn directory(test: &str) -> PathBuf {
 }
 
 fn golden(name: &str, said: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    kept(&format!("tests/golden/{name}"), said);
+}
+
+/// A file of the repository that is what the program says.
+fn kept(name: &str, said: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     if std::env::var("POD_MONITOR_GOLDEN").is_ok_and(|value| value == "write") {
         fs::write(&path, said).unwrap();
     }
@@ -54,12 +59,30 @@ fn help_is_as_reviewed() {
         ("help.txt", &["--help"][..]),
         ("help-run.txt", &["run", "--help"]),
         ("help-verify.txt", &["verify", "--help"]),
+        ("help-schema.txt", &["schema", "--help"]),
     ];
     for (name, arguments) in commands {
         let output = program(&here).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{name}");
         golden(name, utf8(&output.stdout));
     }
+}
+
+#[test]
+fn schema_is_what_stands_in_docs() {
+    let here = directory("schema");
+    let documents = [
+        ("docs/schema/events.schema.json", &["schema"][..]),
+        ("docs/schema/asyncapi.json", &["schema", "--asyncapi"]),
+        ("docs/causes.md", &["schema", "--causes"]),
+    ];
+    for (name, arguments) in documents {
+        let output = program(&here).args(arguments).output().unwrap();
+        assert_eq!((output.status.code(), utf8(&output.stderr)), (Some(0), ""), "{name}");
+        kept(name, utf8(&output.stdout));
+    }
+    let both = program(&here).args(["schema", "--asyncapi", "--causes"]).output().unwrap();
+    assert!(refused(&both, "both").contains("cannot be used with"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Exit codes: 0 asked to stop, 1 could not go on, 2 configuration. One message for people goes to standard error
 //! before any of the latter two.
 
+pub mod schema;
 pub mod signals;
 pub mod verify;
 
@@ -55,6 +56,9 @@ enum Subcommands {
     /// Read what was told and say whether anything is lost, doubled, out of order or misshapen
     #[command(after_help = verify::EXAMPLES)]
     Verify(Box<verify::VerifyArgs>),
+    /// Print what the events look like, for programs: JSON Schema, AsyncAPI, the table of causes
+    #[command(after_help = schema::EXAMPLES)]
+    Schema(schema::SchemaArgs),
 }
 
 /// What to do.
@@ -64,6 +68,8 @@ pub enum Command {
     Run(Box<Config>),
     /// Judge what was told.
     Verify(verify::Verify),
+    /// Print what events look like.
+    Schema(schema::SchemaArgs),
 }
 
 /// Reads the command line with the environment and the file it names.
@@ -80,6 +86,7 @@ pub fn parse(
     match matches.subcommand() {
         Some(("run", given)) => Ok(Command::Run(Box::new(config::load(given, variables, surroundings)?))),
         Some(("verify", given)) => Ok(Command::Verify(verify::parse(given, variables)?)),
+        Some(("schema", given)) => Ok(Command::Schema(schema::parse(given)?)),
         other => unreachable!("clap lets only known sub-commands through, not {other:?}"),
     }
 }

@@ -120,7 +120,7 @@ fn judge(verify: &Verify, reader: &ClientConfig) -> Result<Report, Error> {
     let mut names: Vec<String> =
         EventType::ALL.iter().rev().map(|kind| record::topic(&verify.kafka.events_topic, *kind)).collect();
     names.dedup();
-    let mut judge = Judge::default();
+    let (mut judge, shapes) = (Judge::default(), schema::Shapes::default());
     for name in &names {
         let extent = Extent::of(reader, name, "--events-topic")?;
         let topic = judge.begin(Topic {
@@ -131,7 +131,7 @@ fn judge(verify: &Verify, reader: &ClientConfig) -> Result<Report, Error> {
         });
         with_progress(extent, name, |message| {
             let mut wrong = Vec::new();
-            let told = schema::read(message.key(), message.payload(), ce_id(message), &mut wrong);
+            let told = schema::read(&shapes, message.key(), message.payload(), ce_id(message), &mut wrong);
             let place = Place { topic, partition: message.partition(), offset: message.offset() };
             judge.take(place, told, wrong);
         })?;

@@ -1,6 +1,7 @@
 //! What an end tells besides its verdict: the output and the numbers that were captured, and what Kubernetes reported.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What was captured of a container's output. A field without a value is absent, never invented.
@@ -26,15 +27,17 @@ pub const KUBERNETES_EVENTS_MAX: usize = 10;
 /// Longest message of one of them, in characters: all of them must fit beside the captured output.
 pub const KUBERNETES_EVENT_MESSAGE_CHARS_MAX: usize = 256;
 
-/// One Kubernetes Event about a pod.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// One Kubernetes Event about the pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KubernetesEvent {
     /// `Normal` or `Warning`.
     #[serde(rename = "type")]
+    #[schemars(length(min = 1))]
     pub kind: Box<str>,
     /// The reporting component's word for it, for instance `BackOff`.
     pub reason: Box<str>,
-    /// For people; bounded to [`KUBERNETES_EVENT_MESSAGE_CHARS_MAX`].
+    /// For people, bounded.
+    #[schemars(length(min = 1, max = KUBERNETES_EVENT_MESSAGE_CHARS_MAX))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<Box<str>>,
     /// How often it happened.
@@ -45,11 +48,12 @@ pub struct KubernetesEvent {
 }
 
 /// `logs` of an end event.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Logs {
     /// How complete the streams are.
     pub status: LogsStatus,
     /// Why they are not complete: a short stable word.
+    #[schemars(length(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Box<str>>,
     /// Size of standard output before any cut, in bytes; absent if unknown.
@@ -61,7 +65,7 @@ pub struct Logs {
 }
 
 /// How complete captured logs are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogsStatus {
     /// All of it.
@@ -76,7 +80,7 @@ pub enum LogsStatus {
 }
 
 /// `resource_usage`: only where an executor reported it; each number by itself may be absent.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ResourceUsage {
     /// Wall-clock time of the execution, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]

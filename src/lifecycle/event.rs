@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -44,22 +45,27 @@ pub struct Event {
 }
 
 /// What controls a pod: the ownerReference with `controller: true`, for instance its Job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Owner {
     /// Kind of the owner, for instance `Job`.
+    #[schemars(length(min = 1))]
     pub kind: Box<str>,
     /// `metadata.name` of the owner.
+    #[schemars(length(min = 1))]
     pub name: Box<str>,
     /// `metadata.uid` of the owner.
+    #[schemars(length(min = 1))]
     pub uid: Box<str>,
 }
 
 /// The end of an earlier pod of the same execution.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EarlierEnd {
     /// `metadata.uid` of that pod.
+    #[schemars(with = "String", length(min = 1))]
     pub pod_uid: PodUid,
     /// How it ended: the type of its end event.
+    #[schemars(with = "String", extend("enum" = ["execution_completed", "execution_failed", "execution_timeout"]))]
     pub event_type: EventType,
     /// When it ended: the timestamp of its end event.
     pub timestamp: Timestamp,
@@ -190,15 +196,17 @@ impl Body {
 }
 
 /// One container in `execution_running`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ContainerSummary {
     /// Container name.
+    #[schemars(length(min = 1))]
     pub name: Box<str>,
     /// Passed its readiness probe.
     pub ready: bool,
     /// How often the kubelet restarted it.
     pub restart_count: u32,
     /// `waiting`, `running` or `terminated`.
+    #[schemars(extend("enum" = ["waiting", "running", "terminated"]))]
     pub state: &'static str,
 }
 
@@ -235,7 +243,7 @@ impl Outcome {
 }
 
 /// Coarse, stable class of a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorType {
     /// The user's program.
@@ -424,9 +432,10 @@ pub struct Verdict {
 }
 
 /// How one container ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ContainerEnd {
     /// Container name.
+    #[schemars(length(min = 1))]
     pub name: Box<str>,
     /// Absent where no process exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]

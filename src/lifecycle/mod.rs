@@ -1,10 +1,11 @@
 //! What happened: the pure core that turns observations of a pod into its story.
 //!
 //! [`decide::step`] asks [`identity`] who the execution is, [`container`] which container counts and [`cause`] how it
-//! ended; [`event`] is what is told, [`tracked`] what is remembered of the telling.
+//! ended ([`cause_docs`] explains each cause to people); [`event`] is what is told, [`tracked`] what is remembered of the telling.
 
 pub mod captured;
 pub mod cause;
+pub mod cause_docs;
 pub mod container;
 pub mod decide;
 pub mod event;

@@ -25,6 +25,7 @@ pub mod stdout;
 pub mod topics;
 pub mod trace;
 pub mod transaction;
+pub mod wire;
 
 use crate::{
     lifecycle::{event::Event, tracked::Tracked},

@@ -1,16 +1,17 @@
 //! How an event is written: one JSON object with a fixed order of fields, and the CloudEvents headers beside it.
 //!
-//! Promises: the same event gives the same bytes; a field without a value is absent, never null. Pure: no clock, no
+//! Which fields there are stands in [`super::wire`]. Promises: the same event gives the same bytes; a field without a value is absent, never null. Pure: no clock, no
 //! client, no logging. Must not know topics' settings or transactions.
 
 use std::borrow::Cow;
 
-use serde::{
-    Serialize, Serializer,
-    ser::{Error as _, SerializeMap},
-};
+use schemars::JsonSchema;
 
-use crate::lifecycle::event::{Body, Ended, Event, EventType};
+use super::wire::{
+    ExecutionCompleted, ExecutionFailed, ExecutionResumed, ExecutionRunning, ExecutionStalled, ExecutionTimeout, Kind,
+    PodScheduled, PodTerminated, Wire,
+};
+use crate::lifecycle::event::{Body, Event, EventType, Outcome};
 
 /// `event_version` of every event.
 pub const EVENT_VERSION: &str = "1.0";
@@ -58,23 +59,93 @@ pub fn encode<'a>(
 
 /// Appends the JSON object of one event, without a line end. Fails only on numbers that JSON cannot say (NaN).
 pub fn write_value(into: &mut Vec<u8>, event: &Event, service: &Service) -> Result<(), serde_json::Error> {
-    serde_json::to_writer(into, &Wire { event, service })
+    let told = (event, service);
+    match &event.body {
+        Body::Scheduled => write(into, told, PodScheduled {}),
+        Body::Running { container_statuses } => write(into, told, ExecutionRunning::of(container_statuses)),
+        Body::Stalled { cause, message, since } => {
+            write(into, told, ExecutionStalled::of(*cause, message.as_deref(), *since))
+        }
+        Body::Resumed { cause, stalled_since } => write(into, told, ExecutionResumed::of(*cause, *stalled_since)),
+        Body::Ended(ended) => match ended.verdict.outcome {
+            Outcome::Completed => write(into, told, ExecutionCompleted::of(ended)?),
+            Outcome::Failed => write(into, told, ExecutionFailed::of(ended)?),
+            Outcome::TimedOut => write(into, told, ExecutionTimeout::of(ended)?),
+        },
+        Body::Terminated { exit_code, reason, message, observed } => {
+            let (reason, message) = (reason.as_deref(), message.as_deref());
+            write(into, told, PodTerminated { exit_code: *exit_code, reason, message, observed: *observed })
+        }
+    }
+}
+
+/// Straight from the borrowed event: no intermediate tree, no copies of captured output.
+fn write<K: Kind>(into: &mut Vec<u8>, (event, service): (&Event, &Service), kind: K) -> Result<(), serde_json::Error> {
+    serde_json::to_writer(into, &Wire::of(event, service, kind))
+}
+
+/// The headers of one event: CloudEvents 1.0, Kafka protocol binding, binary mode.
+#[derive(JsonSchema)]
+pub struct Envelope<'a> {
+    /// Version of the CloudEvents specification.
+    #[schemars(extend("const" = "1.0"))]
+    pub ce_specversion: &'static str,
+    /// `event_id` of the event.
+    #[schemars(with = "uuid::Uuid")]
+    pub ce_id: String,
+    /// `dev.pod-monitor.<event_type>.v1`
+    #[schemars(regex(pattern = r"^dev\.pod-monitor\.[a-z_]+\.v1$"))]
+    pub ce_type: &'static str,
+    /// `/kubernetes/<cluster id>/<namespace of the pod>`; the cluster id is the UID of the namespace kube-system, or what
+    /// `--cluster-id` says.
+    #[schemars(regex(pattern = r"^/kubernetes/[^/]+/[^/]+$"))]
+    pub ce_source: String,
+    /// `execution_id` of the event.
+    #[schemars(length(min = 1))]
+    pub ce_subject: &'a str,
+    /// `timestamp` of the event.
+    #[schemars(with = "jiff::Timestamp")]
+    pub ce_time: String,
+    /// What the value is.
+    #[schemars(rename = "content-type", extend("const" = "application/json"))]
+    pub content_type: &'static str,
+    /// W3C trace context, where the monitor traces.
+    #[schemars(regex(pattern = r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"))]
+    pub traceparent: Option<&'a str>,
 }
 
 /// The headers of one event.
 pub fn headers<'a>(event: &'a Event, cluster_id: &str, traceparent: Option<&'a str>) -> Headers<'a> {
-    let mut headers: Headers<'a> = Vec::with_capacity(8);
-    headers.push(("ce_specversion", Cow::Borrowed("1.0")));
-    headers.push(("ce_id", Cow::Owned(event.event_id.to_string())));
-    headers.push(("ce_type", Cow::Borrowed(ce_type(event.body.event_type()))));
-    headers.push(("ce_source", Cow::Owned(["/kubernetes/", cluster_id, "/", &event.namespace].concat())));
-    headers.push(("ce_subject", Cow::Borrowed(&*event.execution_id)));
-    headers.push(("ce_time", Cow::Owned(event.timestamp.to_string())));
-    headers.push(("content-type", Cow::Borrowed("application/json")));
-    if let Some(traceparent) = traceparent {
-        headers.push(("traceparent", Cow::Borrowed(traceparent)));
+    let envelope = Envelope {
+        ce_specversion: "1.0",
+        ce_id: event.event_id.to_string(),
+        ce_type: ce_type(event.body.event_type()),
+        ce_source: ["/kubernetes/", cluster_id, "/", &event.namespace].concat(),
+        ce_subject: &event.execution_id,
+        ce_time: event.timestamp.to_string(),
+        content_type: "application/json",
+        traceparent,
+    };
+    envelope.into_headers()
+}
+
+impl<'a> Envelope<'a> {
+    fn into_headers(self) -> Headers<'a> {
+        // Taken apart whole: a field that is not put into the list does not compile.
+        let Self { ce_specversion, ce_id, ce_type, ce_source, ce_subject, ce_time, content_type, traceparent } = self;
+        let mut headers: Headers<'a> = Vec::with_capacity(8);
+        headers.push(("ce_specversion", Cow::Borrowed(ce_specversion)));
+        headers.push(("ce_id", Cow::Owned(ce_id)));
+        headers.push(("ce_type", Cow::Borrowed(ce_type)));
+        headers.push(("ce_source", Cow::Owned(ce_source)));
+        headers.push(("ce_subject", Cow::Borrowed(ce_subject)));
+        headers.push(("ce_time", Cow::Owned(ce_time)));
+        headers.push(("content-type", Cow::Borrowed(content_type)));
+        if let Some(traceparent) = traceparent {
+            headers.push(("traceparent", Cow::Borrowed(traceparent)));
+        }
+        headers
     }
-    headers
 }
 
 /// The topic of an event type: `{event_type}` in the pattern is replaced.
@@ -93,120 +164,6 @@ fn ce_type(event_type: EventType) -> &'static str {
         EventType::ExecutionTimeout => "dev.pod-monitor.execution_timeout.v1",
         EventType::PodTerminated => "dev.pod-monitor.pod_terminated.v1",
     }
-}
-
-/// Serialises straight from the borrowed event: no intermediate tree, no copies of captured output.
-struct Wire<'a> {
-    event: &'a Event,
-    service: &'a Service,
-}
-
-impl Serialize for Wire<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let event = self.event;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("event_id", &event.event_id)?;
-        map.serialize_entry("event_type", event.body.event_type().as_str())?;
-        map.serialize_entry("event_version", EVENT_VERSION)?;
-        map.serialize_entry("timestamp", &event.timestamp)?;
-        map.serialize_entry("aggregate_id", &event.execution_id)?;
-        map.serialize_entry("execution_id", &event.execution_id)?;
-        map.serialize_entry(
-            "metadata",
-            &Metadata {
-                service_name: &self.service.name,
-                service_version: &self.service.version,
-                user_id: event.user_id.as_deref(),
-                environment: self.service.environment.as_deref(),
-            },
-        )?;
-        map.serialize_entry("pod_name", &event.pod_name)?;
-        map.serialize_entry("namespace", &event.namespace)?;
-        map.serialize_entry("pod_uid", &event.pod_uid)?;
-        put(&mut map, "node_name", &event.node_name)?;
-        map.serialize_entry("observed_at", &event.observed_at)?;
-        map.serialize_entry("sequence", &event.sequence)?;
-        put(&mut map, "owner", &event.owner)?;
-        put(&mut map, "earlier_end", &event.earlier_end)?;
-        match &event.body {
-            Body::Scheduled => {}
-            Body::Running { container_statuses } => map.serialize_entry("container_statuses", container_statuses)?,
-            Body::Stalled { cause, message, since } => {
-                map.serialize_entry("cause", cause.as_str())?;
-                put(&mut map, "message", message)?;
-                map.serialize_entry("since", since)?;
-            }
-            Body::Resumed { cause, stalled_since } => {
-                map.serialize_entry("cause", cause.as_str())?;
-                map.serialize_entry("stalled_since", stalled_since)?;
-            }
-            Body::Ended(ended) => put_end(&mut map, ended)?,
-            Body::Terminated { exit_code, reason, message, observed } => {
-                put(&mut map, "exit_code", exit_code)?;
-                put(&mut map, "reason", reason)?;
-                put(&mut map, "message", message)?;
-                map.serialize_entry("observed", observed)?;
-            }
-        }
-        map.end()
-    }
-}
-
-#[derive(Serialize)]
-struct Metadata<'a> {
-    service_name: &'a str,
-    service_version: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    environment: Option<&'a str>,
-}
-
-fn put<M: SerializeMap, T: Serialize>(map: &mut M, key: &'static str, value: &Option<T>) -> Result<(), M::Error> {
-    match value {
-        Some(value) => map.serialize_entry(key, value),
-        None => Ok(()),
-    }
-}
-
-fn put_end<M: SerializeMap>(map: &mut M, ended: &Ended) -> Result<(), M::Error> {
-    let Ended { verdict, captured } = ended;
-    put(map, "exit_code", &verdict.exit_code)?;
-    put(map, "stdout", &captured.stdout)?;
-    put(map, "stderr", &captured.stderr)?;
-    if let Some(usage) = &captured.resource_usage {
-        // serde_json writes NaN and infinities as null, and a field of ours is never null.
-        if usage.execution_time_wall_seconds.is_some_and(|seconds| !seconds.is_finite()) {
-            return Err(M::Error::custom("execution_time_wall_seconds is not a finite number"));
-        }
-        map.serialize_entry("resource_usage", usage)?;
-    }
-    map.serialize_entry("logs", &captured.logs)?;
-    put(map, "started_at", &verdict.started_at)?;
-    put(map, "finished_at", &verdict.finished_at)?;
-    put(map, "containers", &some_of(&verdict.containers))?;
-    put(map, "kubernetes_events", &some_of(&captured.kubernetes_events))?;
-    if captured.claimed_exit_code.is_some_and(|claimed| Some(claimed) != verdict.exit_code.map(i64::from)) {
-        map.serialize_entry("claims_conflict", &true)?;
-    }
-    if let Some(failure) = &verdict.failure {
-        map.serialize_entry("error_type", &failure.error_type)?;
-        map.serialize_entry("cause", failure.cause_name())?;
-        put(map, "message", &failure.message)?;
-        put(map, "hint", &failure.hint)?;
-        map.serialize_entry("retryable", &failure.retryable)?;
-        map.serialize_entry("attempt_started", &failure.attempt_started)?;
-        put(map, "timeout_seconds", &failure.timeout_seconds)?;
-        if let Some(ruled) = &failure.ruled {
-            map.serialize_entry("rule", &ruled.rule)?;
-            put(map, "category", &ruled.category)?;
-        }
-    }
-    Ok(())
-}
-
-fn some_of<T>(list: &[T]) -> Option<&[T]> {
-    (!list.is_empty()).then_some(list)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     lifecycle::event::{
-        Captured, Cause, ContainerEnd, ContainerSummary, EarlierEnd, ErrorType, Failure, KubernetesEvent, Logs,
+        Captured, Cause, ContainerEnd, ContainerSummary, EarlierEnd, Ended, ErrorType, Failure, KubernetesEvent, Logs,
         LogsStatus, Outcome, Owner, ResourceUsage, Ruled, Verdict,
     },
     watch::pod::PodUid,
@@ -89,8 +89,11 @@ fn completed() -> Body {
     ended(verdict, captured)
 }
 
+/// The value of the record, which fits the published schema, as every record of every test does.
 fn value(event: &Event) -> String {
-    String::from_utf8(encode(event, &service(), "c", None).unwrap().value).unwrap()
+    let text = String::from_utf8(encode(event, &service(), "c", None).unwrap().value).unwrap();
+    testkit::clients::shape::check_event(&serde_json::from_str(&text).unwrap()).unwrap();
+    text
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use testkit::clients::shape;
 use uuid::Uuid;
 
 /// One change of a pod as the API server stored it.
@@ -115,6 +116,9 @@ impl Oracle {
     fn event(&mut self, text: &str) -> String {
         let event: Value = serde_json::from_str(text).unwrap_or_default();
         let uid = event["pod_uid"].as_str().unwrap_or_default().to_owned();
+        if let Err(error) = shape::check_event(&event) {
+            self.wrong(format!("shape: an event of {uid} {error}"));
+        }
         let kind = event["event_type"].as_str().unwrap_or_default().to_owned();
         let slot = match kind.as_str() {
             "pod_scheduled" => 0,

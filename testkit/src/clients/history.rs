@@ -17,7 +17,7 @@ use rdkafka::{
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::until;
+use super::{shape, until};
 
 /// Arrivals that may wait for who measures.
 const ARRIVALS_MAX: usize = 4096;
@@ -110,7 +110,7 @@ impl History {
     /// Reads on, for at most `patience` of silence.
     ///
     /// # Errors
-    /// When reading fails or a value is not JSON.
+    /// When reading fails or a record does not match docs/schema/.
     pub fn read(&mut self, patience: Duration) -> Result<()> {
         while let Some(message) = self.consumer.poll(patience) {
             let message = match message {
@@ -152,13 +152,15 @@ impl History {
         let (arrived, arrivals) = mpsc::channel(ARRIVALS_MAX);
         let follow = move || {
             while !arrived.is_closed() {
-                let read = match self.consumer.poll(ARRIVAL_POLL) {
+                let polled = self.consumer.poll(ARRIVAL_POLL);
+                // Before it is read and judged: that is no part of what is measured.
+                let at = Instant::now();
+                let read = match polled {
                     None | Some(Err(KafkaError::PartitionEOF(_))) => continue,
                     Some(Err(error)) if is_away(&error) => continue,
                     Some(Ok(message)) => record(&message),
                     Some(Err(error)) => Err(error.into()),
                 };
-                let at = Instant::now();
                 let record = match read {
                     Ok(record) => record,
                     Err(error) => return eprintln!("read the events topic: {error:#}"),
@@ -186,7 +188,15 @@ fn is_away(error: &KafkaError) -> bool {
     matches!(code, Some(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::OperationTimedOut))
 }
 
+/// Reads one record, and holds it to what users are promised: whatever test reads it fails where it does not fit.
 fn record(message: &impl Message) -> Result<Record> {
+    let record = parse(message)?;
+    let fits = shape::check_event(&record.value).and_then(|()| shape::check_headers(&record.headers));
+    fits.with_context(|| format!("{}[{}]@{}", record.topic, record.partition, record.offset))?;
+    Ok(record)
+}
+
+fn parse(message: &impl Message) -> Result<Record> {
     let payload = message.payload().unwrap_or_default();
     let value = serde_json::from_slice(payload).context("an event is not JSON")?;
     let header = |h: rdkafka::message::Header<'_, &[u8]>| {

@@ -12,6 +12,7 @@ pub mod lives;
 pub mod monitor;
 pub mod proxy;
 pub mod replicas;
+pub mod shape;
 
 use std::time::{Duration, Instant};
 
