@@ -182,6 +182,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.feeds[stream].suspects.note(version, reason, &uids, self.table.present(stream));
         let count = pods.len();
         for pod in pods {
+            self.consider_following(&pod);
             self.table.observe(stream, pod, arrived, source);
         }
         if reason == Reason::Expired {
@@ -233,6 +234,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 metrics.watch_delivered(WatchEvent::Modified);
                 let version = pod.metadata.resource_version;
                 self.feeds[stream].suspects.clear(&pod.metadata.uid);
+                self.consider_following(&pod);
                 self.table.observe(stream, pod, arrived, Source::Watch);
                 self.passed(stream, version);
             }

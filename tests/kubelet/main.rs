@@ -7,10 +7,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod deleting;
 mod ends;
 mod fields;
 mod going;
+mod memory;
 mod output;
+mod secrets;
 mod traces;
 
 use anyhow::{Context, Result};
