@@ -102,7 +102,7 @@ fn pipeline(lines: &[String], setting: &Setting) {
         let (uid, now) = (pod.metadata.uid.clone(), setting.now);
         let version = pod.metadata.resource_version;
         let input = match gone {
-            true => Input::Gone { last: Some(&pod), observed: true, version, now },
+            true => Input::Gone { last: Some(&pod), observed: true, followed: None, version, now },
             false => Input::Observed { pod: &pod, earlier: None, now },
         };
         let mut decision = step(&uid, told.get(&uid), input, &setting.rules);

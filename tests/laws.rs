@@ -164,7 +164,7 @@ impl Monitor {
 
     fn lose(&mut self, last: Option<&Pod>) {
         let version = ResourceVersion(1000);
-        let input = Input::Gone { last, observed: last.is_some(), version, now: late() };
+        let input = Input::Gone { last, observed: last.is_some(), followed: None, version, now: late() };
         let decision = step(&uid(), self.told.as_ref(), input, &rules());
         self.take(decision);
     }
@@ -374,7 +374,7 @@ proptest! {
         let mut monitor = Monitor::default();
         settling.iter().for_each(|pod| monitor.see(pod));
         let now = if early { Timestamp::from_second(1_700_000_010).unwrap() } else { late() };
-        let input = Input::Gone { last: settling.last(), observed: true, version: ResourceVersion(1000), now };
+        let input = Input::Gone { last: settling.last(), observed: true, followed: None, version: ResourceVersion(1000), now };
         let decision = step(&uid(), monitor.told.as_ref(), input, &rules());
         monitor.take(decision);
         let Body::Ended(ended) = &monitor.ends()[0].body else { unreachable!() };

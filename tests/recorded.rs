@@ -63,7 +63,7 @@ impl Monitor {
             let version = line.pod.metadata.resource_version;
             let input = match line.gone {
                 false => Input::Observed { pod: &line.pod, earlier: None, now: line.at },
-                true => Input::Gone { last: Some(&line.pod), observed: true, version, now: line.at },
+                true => Input::Gone { last: Some(&line.pod), observed: true, followed: None, version, now: line.at },
             };
             monitor.step(&line.pod, input);
             last = Some(line);

@@ -99,8 +99,13 @@ impl Tenure {
     /// Whether the permit is over at `now`. Asked before each transaction: a process that was frozen cannot have
     /// noticed its own deadline.
     pub fn is_over(&self, now: Instant) -> bool {
+        self.ended.is_cancelled() || self.is_expired(now)
+    }
+
+    /// Whether the Lease's time is over at `now`. Until then whoever was asked to stop may still finish what it has.
+    pub fn is_expired(&self, now: Instant) -> bool {
         let deadline = self.lease.as_ref().map(|lease| lease.renewed.borrow().deadline);
-        self.ended.is_cancelled() || deadline.is_some_and(|deadline| now >= deadline)
+        deadline.is_some_and(|deadline| now >= deadline)
     }
 
     /// Waits until a renewal that was asked for after `moment` is granted: whoever was fenced asks the Lease before it

@@ -141,8 +141,8 @@ mod tests {
         let rules = Rules {
             cluster_id: "c".into(),
             ids: IdSources::default(),
-            container: None,
             settle_grace: SignedDuration::ZERO,
+            ..Rules::default()
         };
         let Judged::Ended(verdict) = judge(&serde_json::from_value(pod).unwrap(), Timestamp::MAX, &rules) else {
             panic!("{status} is no end")

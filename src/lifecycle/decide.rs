@@ -18,7 +18,7 @@ use super::{
     tracked::{End, FORMAT, STALLS_MAX, Told, Tracked},
 };
 use crate::{
-    logs::Target,
+    logs::{Target, reason},
     watch::pod::{Pod, PodUid, ResourceVersion},
 };
 
@@ -57,6 +57,8 @@ pub enum Input<'a> {
         last: Option<&'a Pod>,
         /// False: found missing by a LIST.
         observed: bool,
+        /// What was followed of its output while it was being deleted.
+        followed: Option<Captured>,
         /// resourceVersion of the going: of the DELETED event, or of the LIST that lacks it.
         version: ResourceVersion,
         /// Our wall clock.
@@ -96,10 +98,10 @@ pub fn step(uid: &PodUid, told: Option<&Tracked>, input: Input<'_>, rules: &Rule
         (told, Input::Left { version }) => {
             Decision { tracked: told.and_then(|t| left(t, version)), ..Decision::default() }
         }
-        (told, Input::Gone { last, observed, version, now }) => {
+        (told, Input::Gone { last, observed, followed, version, now }) => {
             // Nothing better comes: an open settle grace is over, or the exit code that was seen would be lost.
             let seen = last.map(|pod| self::observed(uid, told, pod, None, (now, cause::LAST_WORD), rules));
-            gone(uid, told, seen, last, Going { observed, version, now }, rules)
+            gone(uid, told, seen, last, Going { observed, followed, version, now }, rules)
         }
     }
 }
@@ -113,7 +115,26 @@ pub fn outstanding(uid: &PodUid, tracked: &Tracked) -> Option<Target> {
         pod_name: tracked.pod_name.clone(),
         node_name: tracked.node_name.clone(),
         container: verdict.container.clone(),
+        restart_count: verdict.restart_count,
         termination_message: verdict.termination_message.clone(),
+    })
+}
+
+/// What is to be followed: the log of a pod that is deleted while it runs is gone 1-3 s after its container ends. A read,
+/// so that it needs no commit; the same pod gives the same answer as often as it is shown.
+pub fn to_follow(told: Option<&Tracked>, pod: &Pod, rules: &Rules) -> Option<Target> {
+    pod.metadata.deletion_timestamp?;
+    let main = main_container(pod, rules);
+    let runs = main.status.is_some_and(|status| status.state.running.is_some());
+    let is_over = told.is_some_and(|t| t.end.is_some() || t.verdict.is_some() || t.gone.is_some());
+    (runs && !is_over).then(|| Target {
+        uid: pod.metadata.uid.clone(),
+        namespace: pod.metadata.namespace.clone(),
+        pod_name: pod.metadata.name.clone(),
+        node_name: pod.spec.node_name.clone(),
+        container: main.name.into(),
+        restart_count: main.restart_count(),
+        termination_message: None,
     })
 }
 
@@ -147,7 +168,10 @@ fn observed(
     match judged {
         Judged::Open => {}
         Judged::Settling { until } => settle_until = Some(until),
-        Judged::Ended(verdict) => capture = teller.verdict(verdict),
+        Judged::Ended(mut verdict) => {
+            verdict.restart_count = attempt(pod, rules);
+            capture = teller.verdict(verdict);
+        }
     }
     let tick_at = teller.wind(clock);
     let Teller { mut tracked, events, .. } = teller;
@@ -155,6 +179,15 @@ fn observed(
     let changed = told != Some(&tracked);
     tracked.resource_version = pod.metadata.resource_version;
     Decision { events, tracked: changed.then_some(tracked), capture, settle_until, tick_at, odd }
+}
+
+/// Which attempt a verdict over this pod is about: where the container runs again, the end that is known is of the one
+/// before, and so is the output to be captured.
+fn attempt(pod: &Pod, rules: &Rules) -> u32 {
+    let main = main_container(pod, rules);
+    let runs_again = main.ended().is_none()
+        && main.status.is_some_and(|s| s.state.running.is_some() && s.last_state.terminated.is_some());
+    main.restart_count().saturating_sub(u32::from(runs_again))
 }
 
 /// A clock may have run down. Only this tells a stall, never an observation: what a watch replays after a take-over may
@@ -221,6 +254,7 @@ fn left(told: &Tracked, version: ResourceVersion) -> Option<Tracked> {
 
 struct Going {
     observed: bool,
+    followed: Option<Captured>,
     version: ResourceVersion,
     now: Timestamp,
 }
@@ -230,7 +264,7 @@ fn gone(
     told: Option<&Tracked>,
     seen: Option<Decision>,
     last: Option<&Pod>,
-    going: Going,
+    mut going: Going,
     rules: &Rules,
 ) -> Decision {
     let Decision { events, tracked, odd, .. } = seen.unwrap_or_default();
@@ -239,13 +273,14 @@ fn gone(
     let mut teller = Teller { uid, tracked, events, now: going.now, rules };
     let at = last.and_then(|p| p.metadata.deletion_timestamp).or(teller.tracked.deletion_timestamp);
     let at = at.unwrap_or(going.now);
+    let output = going.followed.take().unwrap_or_else(|| unavailable(reason::POD_GONE));
     if let Some(verdict) = teller.tracked.verdict.take() {
         // Its capture did not come in time: the logs went with the pod.
-        teller.end(*verdict, unavailable("pod_gone"));
+        teller.end(*verdict, output);
     } else if teller.tracked.end.is_none() && !teller.tracked.left {
         let deleting = teller.tracked.deletion_timestamp.is_some();
         let verdict = cause::vanished(teller.tracked.waiting, teller.tracked.told.running, deleting, at);
-        teller.end(*verdict, unavailable("pod_gone"));
+        teller.end(*verdict, output);
     }
     // How it went outside the selection is nobody's news.
     if !teller.tracked.left {
@@ -396,7 +431,7 @@ impl Teller<'_> {
         }
         if !ran || verdict.container.is_empty() {
             cause::explain_by_waiting(&mut verdict, self.tracked.waiting);
-            self.end(*verdict, unavailable("container_not_started"));
+            self.end(*verdict, unavailable(reason::CONTAINER_NOT_STARTED));
             return None;
         }
         // INV-3: verdict before capture. Whoever finishes the job tells this verdict.

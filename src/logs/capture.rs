@@ -1,12 +1,15 @@
 //! Captures what a container printed, within a deadline, whatever the servers do.
 //!
 //! ```text
-//!  permit of the node ─▶ permit of all ─▶ read stdout, stderr (or both at once) ─▶ still this pod's name? ─▶ Captured
-//!                            ▲                     │ transient
-//!                            └────── back-off ─────┘
+//!  followed? ─no─▶ permit of the node ─▶ permit of all ─▶ read ─▶ the last line? ─▶ this pod's name, this attempt? ─▶ Captured
+//!      │ all of it                            ▲               │ transient, cut short │ restarted: previous=true
+//!      ▼                                      └── back-off ───┴──────────────────────┘
+//!   Captured
 //! ```
 //! Promises: [`Capturer::capture`] never fails and ends at the deadline; what was read until then is told as `partial`;
-//! a node that hangs delays only captures from itself. Output reaches no log, span or error.
+//! a node that hangs delays only captures from itself; a clean end of an answer is believed only if the log's last line
+//! stands there, and "no output" only when asked twice. Output reaches no log, span or error. How one read goes is
+//! `read.rs`'s business, what is followed while a pod is deleted `follow.rs`'s.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -14,20 +17,19 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
 use tokio::{
     sync::Semaphore,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, Span, debug, info_span};
 
 use super::{
     Limits, Report, Target,
-    limits::Keeper,
-    nodes::{Node, Nodes, Split, SplitMemory},
+    attempt::{Attempt, Progress},
+    follow::{Follow, Taken},
+    nodes::{Nodes, SplitMemory},
     reason,
-    report::Reader,
-    streams::{Class, Error, KUBELET_FAILURE_BYTES_MAX, LogRequest, LogSource, Stream, is_kubelet_failure},
+    streams::{Class, Error, LogSource, Part, Run},
 };
 use crate::lifecycle::event::Captured;
 
@@ -35,6 +37,10 @@ use crate::lifecycle::event::Captured;
 const ATTEMPTS_MAX: u32 = 50;
 /// Reads in which a frame may still be incomplete: the container runtime may flush its end after the container ended.
 const FRAME_ATTEMPTS_MAX: u32 = 4;
+/// Reads that may end before the log does.
+const CUT_ATTEMPTS_MAX: u32 = 4;
+/// Longest wait for the end of a log that is followed, once its container has ended: a kubelet looks each second.
+const FOLLOW_END_MAX: Duration = Duration::from_secs(3);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// Kept of the deadline for the check whose output it was: this part of it, and at most this long.
@@ -54,72 +60,19 @@ impl<S> Clone for Capturer<S> {
     }
 }
 
-struct Shared<S> {
-    source: S,
-    limits: Limits,
+pub(super) struct Shared<S> {
+    pub(super) source: S,
+    pub(super) limits: Limits,
     permits: Semaphore,
-    nodes: Nodes,
+    /// For what is followed: ordinary captures never make that wait.
+    pub(super) follows: Arc<Semaphore>,
+    pub(super) nodes: Nodes,
     /// What the API server says of split streams; a kubelet may say otherwise.
-    split: SplitMemory,
-}
-
-/// One read of the output, as far as it got.
-struct Attempt {
-    main: Reader,
-    stderr: Option<Keeper>,
-    /// The beginning of the output, in which a kubelet may say that it has none.
-    beginning: Vec<u8>,
-}
-
-impl Attempt {
-    fn new(report: Report, limits: &Limits) -> Self {
-        Self { main: Reader::new(report, limits.log_bytes_max), stderr: None, beginning: Vec::new() }
-    }
-
-    fn read_bytes(&self) -> u64 {
-        self.main.total() + self.stderr.as_ref().map_or(0, Keeper::total)
-    }
-
-    fn push(&mut self, stream: Stream, bytes: &[u8], limits: &Limits) {
-        if stream == Stream::Stderr {
-            return self.stderr.get_or_insert_with(|| Keeper::new(limits.log_bytes_max)).push(bytes);
-        }
-        let left = (KUBELET_FAILURE_BYTES_MAX + 1).saturating_sub(self.beginning.len());
-        self.beginning.extend_from_slice(&bytes[..bytes.len().min(left)]);
-        self.main.push(bytes);
-    }
-}
-
-/// The furthest read so far, and why it is not all. Lives outside the futures that the deadline may drop.
-struct Progress {
-    best: Option<Attempt>,
-    current: Option<Attempt>,
-}
-
-impl Progress {
-    fn begin(&mut self, report: Report, limits: &Limits) -> &mut Attempt {
-        self.settle();
-        self.current.insert(Attempt::new(report, limits))
-    }
-
-    /// Keeps the better one of the current and the best attempt.
-    fn settle(&mut self) {
-        if let Some(current) = self.current.take()
-            // The deadline may fall between a kubelet's failure and the end of its answer.
-            && !is_kubelet_failure(&current.beginning)
-            && self.best.as_ref().is_none_or(|best| current.read_bytes() >= best.read_bytes())
-        {
-            self.best = Some(current);
-        }
-    }
-
-    fn forget(&mut self) {
-        (self.best, self.current) = (None, None);
-    }
+    pub(super) split: SplitMemory,
 }
 
 /// Why a read ended without all of the output.
-enum Stop {
+pub(super) enum Stop {
     /// The server failed.
     Failed(Error),
     /// The kubelet said that it has no log.
@@ -132,6 +85,12 @@ impl From<Error> for Stop {
     }
 }
 
+/// What the last line of a log says of a read of it.
+enum Confirmed {
+    Whole,
+    CutShort,
+}
+
 impl<S: LogSource> Capturer<S> {
     /// A capturer of what `source` reads.
     pub fn new(source: S, limits: Limits) -> Self {
@@ -139,6 +98,7 @@ impl<S: LogSource> Capturer<S> {
             source,
             limits,
             permits: Semaphore::new(limits.captures_max.clamp(1, Semaphore::MAX_PERMITS)),
+            follows: Arc::new(Semaphore::new(super::follow::FOLLOWS_MAX)),
             nodes: Nodes::new(limits.captures_per_node_max.min(Semaphore::MAX_PERMITS)),
             split: SplitMemory::new(),
         };
@@ -147,56 +107,134 @@ impl<S: LogSource> Capturer<S> {
 
     /// Captures what the container printed. Never fails, ends within the capture deadline counted from now.
     pub async fn capture(&self, target: &Target, report: Report) -> Captured {
-        self.capture_asked_at(target, report, Instant::now()).await
+        self.capture_asked_at(target, report, Instant::now(), None).await
     }
 
-    /// The same, with the deadline counted from when it was asked for: it may have waited for its turn.
-    pub async fn capture_asked_at(&self, target: &Target, report: Report, asked_at: Instant) -> Captured {
-        let span = info_span!(
-            "capture",
-            pod_uid = %target.uid,
-            namespace = %target.namespace,
-            pod = %target.pod_name,
-            container = %target.container,
-            node = target.node_name.as_deref().unwrap_or_default(),
-        );
-        self.shared.capture(target, report, asked_at).instrument(span).await
+    /// The same, with the deadline counted from when it was asked for: it may have waited for its turn. What was followed
+    /// is used where it is all of it, or all that can be had.
+    pub async fn capture_asked_at(
+        &self,
+        target: &Target,
+        report: Report,
+        asked_at: Instant,
+        followed: Option<&Follow>,
+    ) -> Captured {
+        self.shared.capture(target, report, asked_at, followed).instrument(span("capture", target)).await
+    }
+
+    /// What was followed of a pod that is gone: nothing else can be had of it.
+    pub async fn capture_gone(&self, target: &Target, followed: &Follow) -> Captured {
+        let _ = timeout(FOLLOW_END_MAX, followed.ended()).await;
+        self.taken(target, followed)
+    }
+
+    /// What was followed until now, without waiting for anything.
+    pub fn taken(&self, target: &Target, followed: &Follow) -> Captured {
+        let limits = &self.shared.limits;
+        match followed.take() {
+            Taken::Whole(attempt) => attempt.finish(limits, target, None),
+            Taken::Until(attempt) => attempt.finish(limits, target, Some(reason::FOLLOWED)),
+            Taken::Nothing(why) => nothing(limits, target, why.unwrap_or(reason::POD_GONE)),
+        }
+    }
+
+    /// Follows a log until its container has ended, into `follow`. Waits for its permits first.
+    pub async fn follow(&self, follow: &Follow) {
+        self.shared.follow(follow).instrument(span("follow", follow.target())).await;
+    }
+
+    /// Bounds of this capturer.
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
     }
 }
 
+fn span(name: &'static str, target: &Target) -> Span {
+    let Target { uid, namespace, pod_name, container, .. } = target;
+    let node = target.node_name.as_deref().unwrap_or_default();
+    match name {
+        "follow" => info_span!("follow", pod_uid = %uid, %namespace, pod = %pod_name, %container, node),
+        _ => info_span!("capture", pod_uid = %uid, %namespace, pod = %pod_name, %container, node),
+    }
+}
+
+fn nothing(limits: &Limits, target: &Target, why: &'static str) -> Captured {
+    // Numbers of the termination message count in any format that has them.
+    Attempt::new(Report::Auto, limits).finish(limits, target, Some(why))
+}
+
 impl<S: LogSource> Shared<S> {
-    async fn capture(&self, target: &Target, report: Report, asked_at: Instant) -> Captured {
+    async fn capture(&self, target: &Target, report: Report, asked_at: Instant, followed: Option<&Follow>) -> Captured {
         let limits = &self.limits;
         let deadline = asked_at + limits.capture_deadline.min(PATIENCE_MAX);
-        let patience = deadline.saturating_duration_since(Instant::now());
-        let read_until = deadline - (patience / CHECK_SHARE).min(CHECK_MAX);
-        let mut progress = Progress { best: None, current: None };
-        let mut failure = match timeout_at(read_until, self.read_with_retries(target, report, &mut progress)).await {
-            Ok(failure) => failure,
-            Err(_) => Some(reason::DEADLINE),
-        };
-        progress.settle();
-        if progress.best.as_ref().is_some_and(|best| best.read_bytes() > 0) || failure.is_none() {
-            match timeout_at(deadline, self.check_uid(target)).await {
-                Ok(Checked::Same) => {}
-                Ok(Checked::Replaced) => {
-                    // It may be another user's output: all of it goes.
-                    progress.forget();
-                    failure = Some(reason::POD_REPLACED);
-                }
-                Ok(Checked::Unknown) | Err(_) => failure = failure.or(Some(reason::UNVERIFIED)),
+        let mut until = None;
+        if let Some(followed) = followed {
+            let _ = timeout_at(deadline.min(Instant::now() + FOLLOW_END_MAX), followed.ended()).await;
+            match followed.take() {
+                // A lean reader may have taken a very long report for output.
+                Taken::Whole(attempt) if !attempt.main.gave_up_a_line() => return attempt.finish(limits, target, None),
+                Taken::Whole(attempt) | Taken::Until(attempt) => until = Some(attempt),
+                Taken::Nothing(_) => {}
             }
         }
+        let mut progress = Progress::default();
+        let failure = self.read_and_check(target, report, deadline, &mut progress).await;
         if let Some(reason) = failure {
             debug!(reason, "output not captured whole");
         }
-        finish(progress, report, limits, target, failure)
+        // More than a whole read of what the node still has: its beginning was rotated away.
+        match until.filter(|until| until.read_bytes() > progress.best_bytes()) {
+            Some(until) if failure.is_none() => until.finish(limits, target, Some(reason::ROTATED)),
+            Some(until) => until.finish(limits, target, Some(reason::FOLLOWED)),
+            None => {
+                let attempt = progress.best.unwrap_or_else(|| Attempt::new(report, limits));
+                attempt.finish(limits, target, failure)
+            }
+        }
+    }
+
+    /// Reads the right attempt of the right pod. Says what went wrong.
+    async fn read_and_check(
+        &self,
+        target: &Target,
+        report: Report,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Option<&'static str> {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let read_until = deadline - (patience / CHECK_SHARE).min(CHECK_MAX);
+        let mut run = Run::Latest;
+        loop {
+            let failure = match timeout_at(read_until, self.read_with_retries(target, run, report, progress)).await {
+                Ok(failure) => failure,
+                Err(_) => Some(reason::DEADLINE),
+            };
+            progress.settle();
+            if progress.best_bytes() == 0 && failure.is_some() {
+                return failure;
+            }
+            match timeout_at(deadline, self.check(target, run)).await {
+                Ok(Checked::Same) => return failure,
+                // INV-3: the verdict is over one attempt; what a later one prints is not its output.
+                Ok(Checked::Restarted) => {
+                    progress.forget();
+                    run = Run::Previous;
+                }
+                Ok(Checked::Lost(reason)) => {
+                    // It may be another user's output: all of it goes.
+                    progress.forget();
+                    return Some(reason);
+                }
+                Ok(Checked::Unknown) | Err(_) => return failure.or(Some(reason::UNVERIFIED)),
+            }
+        }
     }
 
     /// Reads until all is there, nothing more can be had, or the caller's deadline drops it. Says what went wrong.
     async fn read_with_retries(
         &self,
         target: &Target,
+        run: Run,
         report: Report,
         progress: &mut Progress,
     ) -> Option<&'static str> {
@@ -204,16 +242,27 @@ impl<S: LogSource> Shared<S> {
         // who wait for it hold none.
         let node = self.nodes.get(target.node_name.as_deref());
         let _node_permit = node.permits.acquire().await.expect("the semaphore is never closed");
-        let mut attempt = 0;
+        let (mut attempt, mut cut_short) = (0, 0);
         loop {
             attempt += 1;
             let read = {
                 // Given back before each back-off: sleeping needs no permit.
                 let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
-                self.read(target, report, &node, progress).await
+                self.read(target, run, report, &node, progress).await
             };
-            match read {
-                Ok(()) => {
+            let confirmed = match read {
+                Ok(()) => self.confirm(target, run, progress).await,
+                Err(stop) => Err(stop),
+            };
+            match confirmed {
+                Ok(Confirmed::CutShort) => {
+                    debug!(attempt, "a log's answer ended before the log did");
+                    cut_short += 1;
+                    if cut_short >= CUT_ATTEMPTS_MAX {
+                        return Some(reason::CUT_SHORT);
+                    }
+                }
+                Ok(Confirmed::Whole) => {
                     // A whole read beats a longer one that broke: the log may have been rotated between them.
                     progress.best = None;
                     let flushing = progress.current.as_ref().is_some_and(|current| current.main.frame_incomplete());
@@ -237,109 +286,50 @@ impl<S: LogSource> Shared<S> {
         }
     }
 
-    /// One read of everything: split into two streams where the servers can, else both in one.
-    async fn read(&self, target: &Target, report: Report, node: &Node, progress: &mut Progress) -> Result<(), Stop> {
-        if self.split.get() == Split::Missing || node.split.get() == Split::Missing {
-            return self.read_stream(target, Stream::All, progress.begin(report, &self.limits)).await;
+    /// Whether what was read ends where the log does. A clean end of an answer says nothing: the API server ends its own
+    /// in the same way when it loses the kubelet, and a runtime may write the last lines after it has told of the end.
+    async fn confirm(&self, target: &Target, run: Run, progress: &Progress) -> Result<Confirmed, Stop> {
+        let Some(current) = &progress.current else { return Ok(Confirmed::Whole) };
+        let is_empty = current.read_bytes() == 0;
+        if is_empty {
+            // Time for a runtime that has yet to write: "no output" is believed only if it is still so then.
+            sleep(backoff(target, 1)).await;
         }
-        match self.read_split(target, node, progress.begin(report, &self.limits)).await {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            // The API server does not know the parameter or its gate is off.
-            Err(Stop::Failed(error)) if error.status() == Some(http::StatusCode::UNPROCESSABLE_ENTITY) => {
-                self.split.set(Split::Missing);
-            }
-            // The kubelet's gate is off, or there is no log at all: reading both in one tells.
-            Err(Stop::Failed(error)) if error.status() == Some(http::StatusCode::BAD_REQUEST) => {
-                let read = self.read_stream(target, Stream::All, progress.begin(report, &self.limits)).await;
-                if read.is_ok() {
-                    node.split.set(Split::Missing);
-                }
-                return read;
-            }
-            Err(stop) => return Err(stop),
-        }
-        self.read_again_as_one(target, report, node, progress).await
-    }
-
-    /// Reads both streams in one, after a read of two that may have held everything twice: the lengths tell.
-    async fn read_again_as_one(
-        &self,
-        target: &Target,
-        report: Report,
-        node: &Node,
-        progress: &mut Progress,
-    ) -> Result<(), Stop> {
-        // Aside until it is known to be no copy: if this read fails, nothing must be told twice.
-        let mut split = progress.current.take();
-        let stderr = split.as_mut().and_then(|split| split.stderr.take());
-        let split_bytes = split.as_ref().map(|split| split.main.total());
-        progress.current = split;
-        let attempt = progress.begin(report, &self.limits);
-        self.read_stream(target, Stream::All, attempt).await?;
-        let one_bytes = attempt.main.total();
-        if self.split.get() == Split::Missing {
-            return Ok(());
-        }
-        if Some(one_bytes) == split_bytes {
-            node.split.set(Split::Missing);
-            return Ok(());
-        }
-        // Both together are longer than each of them: they are two streams.
-        node.split.set(Split::Works);
-        if let Some(mut split) = progress.best.take().filter(|best| Some(best.main.total()) == split_bytes) {
-            split.stderr = stderr;
-            progress.current = Some(split);
-        }
-        Ok(())
-    }
-
-    /// Reads standard output and standard error. `false`: they are equally long, so perhaps each is everything, since
-    /// servers before 1.32 ignore the parameter.
-    async fn read_split(&self, target: &Target, node: &Node, attempt: &mut Attempt) -> Result<bool, Stop> {
-        self.read_stream(target, Stream::Stdout, attempt).await?;
-        if attempt.main.has_stderr() && node.split.get() == Split::Works {
-            return Ok(true);
-        }
-        attempt.stderr = Some(Keeper::new(self.limits.log_bytes_max));
-        self.read_stream(target, Stream::Stderr, attempt).await?;
-        let (stdout, stderr) = (attempt.main.total(), attempt.stderr.as_ref().map_or(0, Keeper::total));
-        if stdout != stderr {
-            node.split.set(Split::Works);
-        }
-        Ok(stdout != stderr || stdout == 0 || node.split.get() == Split::Works)
-    }
-
-    async fn read_stream(&self, target: &Target, stream: Stream, attempt: &mut Attempt) -> Result<(), Stop> {
-        let request = LogRequest {
-            namespace: &target.namespace,
-            pod_name: &target.pod_name,
-            container: &target.container,
-            stream,
+        let line = {
+            let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+            self.read_last_line(target, run, Part::LastLine).await
         };
-        let mut chunks = self.source.read(&request).await?;
-        while let Some(chunk) = chunks.next().await {
-            attempt.push(stream, &chunk?, &self.limits);
+        match line {
+            Ok(line) if current.ends_with(&line) => Ok(Confirmed::Whole),
+            Ok(line) if line.is_kubelet_failure() => Err(Stop::LogGone),
+            Ok(_) => Ok(Confirmed::CutShort),
+            Err(stop) => Err(stop),
         }
-        if stream != Stream::Stderr && is_kubelet_failure(&attempt.beginning) {
-            return Err(Stop::LogGone);
-        }
-        Ok(())
+        // Output that nobody can confirm is output; that there is none, nobody has said.
+        .or_else(|stop| if is_empty { Err(stop) } else { Ok(Confirmed::Whole) })
     }
 
-    /// Whose name it was while we read: names are given again, UIDs are not, so a UID that still stands proves it.
-    async fn check_uid(&self, target: &Target) -> Checked {
+    /// Whose name it was while we read, and which attempt: names are given again, UIDs are not, and restarts only count
+    /// up. So what still stands now stood while we read.
+    pub(super) async fn check(&self, target: &Target, run: Run) -> Checked {
         for attempt in 1..=ATTEMPTS_MAX {
-            match self.source.current_uid(&target.namespace, &target.pod_name).await {
+            match self.source.holder(&target.namespace, &target.pod_name, &target.container).await {
                 // No pod has the name: nobody has taken it.
                 Ok(None) => return Checked::Same,
-                Ok(Some(uid)) if uid == target.uid => return Checked::Same,
-                Ok(Some(_)) => return Checked::Replaced,
+                Ok(Some(holder)) if holder.uid != target.uid => return Checked::Lost(reason::POD_REPLACED),
+                Ok(Some(holder)) => {
+                    let since = holder.restart_count.map_or(0, |now| now.saturating_sub(target.restart_count));
+                    return match (since, run) {
+                        (0, _) | (1, Run::Previous) => Checked::Same,
+                        (1, Run::Latest) => Checked::Restarted,
+                        _ => Checked::Lost(reason::ATTEMPT_GONE),
+                    };
+                }
                 Err(error) if error.class() == Class::Transient => {
-                    debug!(%error, attempt, "asking for the uid failed");
+                    debug!(%error, attempt, "asking for the pod failed");
                 }
                 Err(error) => {
-                    debug!(%error, attempt, "asking for the uid was refused");
+                    debug!(%error, attempt, "asking for the pod was refused");
                     return Checked::Unknown;
                 }
             }
@@ -349,30 +339,19 @@ impl<S: LogSource> Shared<S> {
     }
 }
 
-enum Checked {
+pub(super) enum Checked {
+    /// It was this pod's name, and this attempt.
     Same,
-    Replaced,
+    /// The container was restarted once since: the attempt is the one before.
+    Restarted,
+    /// It was not, or nobody has it any more.
+    Lost(&'static str),
+    /// Nobody says.
     Unknown,
 }
 
-fn finish(
-    progress: Progress,
-    report: Report,
-    limits: &Limits,
-    target: &Target,
-    failure: Option<&'static str>,
-) -> Captured {
-    let attempt = progress.best.unwrap_or_else(|| Attempt::new(report, limits));
-    let read_bytes = attempt.read_bytes();
-    let mut printed = attempt.main.finish(target.termination_message.as_deref());
-    if printed.stderr.is_none() {
-        printed.stderr = attempt.stderr.map(Keeper::finish);
-    }
-    printed.captured(limits.log_bytes_max, limits.encoded_bytes_max, failure, read_bytes)
-}
-
 /// Doubles, and differs from pod to pod, so that captures which failed together do not come back together.
-fn backoff(target: &Target, attempt: u32) -> Duration {
+pub(super) fn backoff(target: &Target, attempt: u32) -> Duration {
     let full = BACKOFF_MIN.saturating_mul(1 << attempt.saturating_sub(1).min(8)).min(BACKOFF_MAX);
     let mut hasher = DefaultHasher::new();
     (&target.uid, attempt).hash(&mut hasher);

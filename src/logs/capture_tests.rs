@@ -3,13 +3,13 @@
 use std::{collections::HashMap, sync::Mutex};
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use http::StatusCode;
 
 use super::*;
 use crate::{
     lifecycle::event::{LogsStatus, ResourceUsage},
-    logs::streams::Chunks,
+    logs::streams::{Chunks, Holder, LogRequest, Stream},
     watch::pod::PodUid,
 };
 
@@ -29,12 +29,17 @@ enum Step {
     Break,
 }
 
+type Lines = dyn Fn(&LogRequest<'_>) -> Answer + Send + Sync;
 type Script = dyn Fn(&LogRequest<'_>, u32) -> Answer + Send + Sync;
 
 struct Fake {
     script: Box<Script>,
     uid: Box<dyn Fn() -> Result<Option<PodUid>, Error> + Send + Sync>,
-    /// Reads so far, by pod and stream.
+    /// What a read of the last line meets; `None`: it says nothing.
+    lines: Option<Box<Lines>>,
+    /// Of the container, as the pod's status has it.
+    restarts: std::sync::atomic::AtomicU32,
+    /// Whole reads so far, by pod and stream.
     reads: Mutex<HashMap<(String, Stream), u32>>,
 }
 
@@ -54,21 +59,30 @@ fn text(text: &str) -> Answer {
 
 impl LogSource for Arc<Fake> {
     async fn read(&self, request: &LogRequest<'_>) -> Result<Chunks, Error> {
-        let nth = {
+        // Who asks for the last line is answered by none, unless the script has a word on it: then nothing contradicts.
+        let nth = if request.part != Part::Whole {
+            0
+        } else {
             let mut reads = self.reads.lock().expect("not poisoned");
             let count = reads.entry((request.pod_name.to_owned(), request.stream)).or_default();
             *count += 1;
             *count
         };
-        match (self.script)(request, nth) {
+        let answer = match (request.part, &self.lines) {
+            (Part::LastLine, None) => Answer::Body(Vec::new()),
+            (Part::LastLine, Some(lines)) => lines(request),
+            _ => (self.script)(request, nth),
+        };
+        match answer {
             Answer::Status(code) => Err(status(code)),
             Answer::Hang => std::future::pending().await,
             Answer::Body(steps) => Ok(stream::iter(steps).filter_map(run).boxed()),
         }
     }
 
-    async fn current_uid(&self, _: &str, _: &str) -> Result<Option<PodUid>, Error> {
-        (self.uid)()
+    async fn holder(&self, _: &str, _: &str, _: &str) -> Result<Option<Holder>, Error> {
+        let restart_count = self.restarts.load(std::sync::atomic::Ordering::SeqCst);
+        Ok((self.uid)()?.map(|uid| Holder { uid, restart_count: Some(restart_count) }))
     }
 }
 
@@ -92,7 +106,13 @@ fn fake_with_uid(
     script: impl Fn(&LogRequest<'_>, u32) -> Answer + Send + Sync + 'static,
     uid: impl Fn() -> Result<Option<PodUid>, Error> + Send + Sync + 'static,
 ) -> Arc<Fake> {
-    Arc::new(Fake { script: Box::new(script), uid: Box::new(uid), reads: Mutex::default() })
+    Arc::new(Fake {
+        script: Box::new(script),
+        uid: Box::new(uid),
+        lines: None,
+        restarts: Default::default(),
+        reads: Mutex::default(),
+    })
 }
 
 const LIMITS: Limits = Limits {
@@ -110,6 +130,7 @@ fn target(pod: &str, node: &str) -> Target {
         pod_name: pod.into(),
         node_name: Some(node.into()),
         container: "main".into(),
+        restart_count: 0,
         termination_message: None,
     }
 }
@@ -353,4 +374,78 @@ async fn a_hundred_megabytes_are_captured() {
     assert_eq!((captured.logs.status, captured.logs.stdout_bytes), (LogsStatus::Truncated, Some(100 << 20)));
     assert!(captured.stdout.is_some_and(|text| text.len() <= LIMITS.log_bytes_max && text.contains("bytes cut")));
     assert_eq!(captured.stderr.as_deref(), Some("why"));
+}
+
+fn line(source: &mut Arc<Fake>, lines: impl Fn(&LogRequest<'_>) -> Answer + Send + Sync + 'static) {
+    Arc::get_mut(source).expect("not shared yet").lines = Some(Box::new(lines));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_answer_is_believed_only_when_the_last_line_is_empty_too() {
+    // The runtime has not written yet, or the API server lost the kubelet and ended its answer as if that were all.
+    let mut source = fake(|request, nth| match (request.stream, nth) {
+        (Stream::Stdout, 1) => text(""),
+        (Stream::Stdout, _) => text("late\n"),
+        _ => text(""),
+    });
+    line(&mut source, |_| text("late\n"));
+    let captured = capture(&source).await;
+    assert_eq!(told(&captured), (Some("late\n"), Some(""), LogsStatus::Complete, None));
+    // Nobody confirms it: that there was no output is not told.
+    for (code, expected) in [(404, reason::POD_GONE), (400, reason::CONTAINER_NOT_STARTED)] {
+        let mut source = fake(|_, _| text(""));
+        line(&mut source, move |_| Answer::Status(code));
+        let captured = capture(&source).await;
+        assert_eq!(told(&captured), (None, None, LogsStatus::Unavailable, Some(expected)), "{code}");
+    }
+    let mut source = fake(|_, _| text(""));
+    line(&mut source, |_| text("unable to retrieve container logs for containerd://0123"));
+    let captured = capture(&source).await;
+    assert_eq!(told(&captured), (None, None, LogsStatus::Unavailable, Some(reason::LOG_GONE)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_ends_before_the_log_does_is_read_again() {
+    let mut source = fake(|request, nth| match (request.stream, nth) {
+        (Stream::Stdout, 1) => text("one\ntw"),
+        (Stream::Stdout, _) => text("one\ntwo\n"),
+        _ => text(""),
+    });
+    line(&mut source, |_| text("two\n"));
+    let captured = capture(&source).await;
+    assert_eq!(told(&captured), (Some("one\ntwo\n"), Some(""), LogsStatus::Complete, None));
+    // Each time: what there is, and that it is not all.
+    let mut source = fake(|request, _| text(if request.stream == Stream::Stdout { "one\n" } else { "" }));
+    line(&mut source, |_| text("two\n"));
+    let captured = capture(&source).await;
+    assert_eq!(told(&captured), (Some("one\n"), Some(""), LogsStatus::Partial, Some(reason::CUT_SHORT)));
+    assert_eq!(source.count("pod", Stream::Stdout), CUT_ATTEMPTS_MAX);
+    // The last line may be one of standard error, and longer than what is compared.
+    let long = "x".repeat(5000);
+    let mut source = fake({
+        let long = long.clone();
+        move |request, _| text(if request.stream == Stream::Stderr { &long } else { "out\n" })
+    });
+    line(&mut source, move |_| text(&long));
+    assert_eq!(capture(&source).await.logs.status, LogsStatus::Truncated, "standard error is longer than the limit");
+    assert_eq!(source.count("pod", Stream::Stdout), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_output_of_the_attempt_that_ended_is_told() {
+    // (restarts in the verdict, restarts now, what is told)
+    let previous = (Some("previous\n"), Some(""), LogsStatus::Complete, None);
+    let latest = (Some("latest\n"), Some(""), LogsStatus::Complete, None);
+    let gone = (None, None, LogsStatus::Unavailable, Some(reason::ATTEMPT_GONE));
+    for (verdict, now, expected) in [(0, 0, latest), (3, 3, latest), (0, 1, previous), (3, 4, previous), (0, 2, gone)] {
+        let source = fake(|request, _| match (request.stream, request.run) {
+            (Stream::Stderr, _) => text(""),
+            (_, Run::Latest) => text("latest\n"),
+            (_, Run::Previous) => text("previous\n"),
+        });
+        source.restarts.store(now, std::sync::atomic::Ordering::SeqCst);
+        let target = Target { restart_count: verdict, ..target("pod", "node") };
+        let captured = Capturer::new(Arc::clone(&source), LIMITS).capture(&target, Report::Auto).await;
+        assert_eq!(told(&captured), expected, "{verdict} then {now}");
+    }
 }

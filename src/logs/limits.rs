@@ -113,6 +113,11 @@ impl Kept {
         self.total
     }
 
+    /// Bytes allocated, for tests of the bound.
+    pub fn capacity(&self) -> usize {
+        self.head.capacity() + self.tail.capacity()
+    }
+
     fn whole(&self) -> bool {
         self.head.len() as u64 == self.total
     }

@@ -1,8 +1,11 @@
 //! What it printed: capture of a container's output when an execution ended.
 
+mod attempt;
 pub mod capture;
+pub mod follow;
 pub mod limits;
 mod nodes;
+mod read;
 pub mod reason;
 pub mod report;
 pub mod streams;
@@ -25,6 +28,8 @@ pub struct Target {
     pub node_name: Option<Box<str>>,
     /// The main container.
     pub container: Box<str>,
+    /// Which attempt: how often the container had been restarted when it ended.
+    pub restart_count: u32,
     /// What the container wrote to its termination log.
     pub termination_message: Option<Box<str>>,
 }
@@ -56,4 +61,17 @@ pub struct Limits {
     pub captures_max: usize,
     /// Captures at the same time from one node, so that one hung kubelet delays only its own pods.
     pub captures_per_node_max: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reason;
+
+    #[test]
+    fn every_reason_is_explained_to_users() {
+        let page = include_str!("../../docs/logs.md");
+        for reason in reason::ALL {
+            assert!(page.contains(&format!("| `{reason}` |")), "docs/logs.md does not explain {reason}");
+        }
+    }
 }

@@ -10,6 +10,8 @@ use std::{
 
 use tokio::sync::Semaphore;
 
+use super::follow::FOLLOWS_PER_NODE_MAX;
+
 /// Nodes remembered at the same time; beyond it, idle ones are forgotten (a Kubernetes cluster has at most 5000).
 pub(super) const NODES_MAX: usize = 8192;
 
@@ -49,7 +51,16 @@ impl SplitMemory {
 /// One node.
 pub(super) struct Node {
     pub(super) permits: Semaphore,
+    /// For what is followed.
+    pub(super) follows: Arc<Semaphore>,
     pub(super) split: SplitMemory,
+}
+
+impl Node {
+    fn new(permits: usize) -> Self {
+        let follows = Arc::new(Semaphore::new(FOLLOWS_PER_NODE_MAX));
+        Self { permits: Semaphore::new(permits), follows, split: SplitMemory::new() }
+    }
 }
 
 /// The nodes that captures read from; bounded.
@@ -77,9 +88,7 @@ impl Nodes {
         // With every place taken by a busy node, the rest share the nameless one: slower, but still bounded.
         let name = if nodes.len() >= NODES_MAX { "" } else { name };
         let permits = self.permits_per_node;
-        let node = nodes
-            .entry(name.into())
-            .or_insert_with(|| Arc::new(Node { permits: Semaphore::new(permits), split: SplitMemory::new() }));
+        let node = nodes.entry(name.into()).or_insert_with(|| Arc::new(Node::new(permits)));
         Arc::clone(node)
     }
 }

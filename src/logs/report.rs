@@ -39,8 +39,18 @@ pub struct Reader {
 impl Reader {
     /// A reader that looks for `report` and keeps `stream_bytes_max` bytes per stream.
     pub fn new(report: Report, stream_bytes_max: usize) -> Self {
+        Self::with(report, stream_bytes_max, REPORT_LINE_BYTES_MAX)
+    }
+
+    /// One of many: a line of more than twice what is kept is no report to it, and [`Reader::gave_up_a_line`] says so.
+    pub fn lean(report: Report, stream_bytes_max: usize) -> Self {
+        Self::with(report, stream_bytes_max, stream_bytes_max.saturating_mul(2).min(REPORT_LINE_BYTES_MAX))
+    }
+
+    fn with(report: Report, stream_bytes_max: usize, line_bytes_max: usize) -> Self {
         let frames = matches!(report, Report::Auto | Report::Framed).then(|| framed::Frames::new(stream_bytes_max));
-        let lines = matches!(report, Report::Auto | Report::Json).then(json::Lines::default);
+        let lines =
+            matches!(report, Report::Auto | Report::Json).then(|| json::Lines::new(stream_bytes_max, line_bytes_max));
         Self { report, raw: Some(Keeper::new(stream_bytes_max)), frames, lines, stream_bytes_max, total: 0 }
     }
 
@@ -95,15 +105,22 @@ impl Reader {
         }
         if let Some(claim) = self.lines.and_then(json::Lines::finish) {
             return Printed {
-                stdout: claim.stdout.map(|text| keep(text, self.stream_bytes_max)),
-                stderr: claim.stderr.map(|text| keep(text, self.stream_bytes_max)),
+                stdout: claim.stdout,
+                stderr: claim.stderr,
                 claimed_exit_code: claim.exit_code,
                 usage: claim.usage,
                 frame: None,
             };
         }
         let raw = self.raw.unwrap_or_else(|| Keeper::new(self.stream_bytes_max));
-        Printed { stdout: Some(raw.finish()), stderr: None, claimed_exit_code, usage, frame: None }
+        // Who promised frames prints them first: the beginning is missing, or all of it.
+        let frame = (self.report == Report::Framed).then_some(FrameState::Missing);
+        Printed { stdout: Some(raw.finish()), stderr: None, claimed_exit_code, usage, frame }
+    }
+
+    /// Whether a line that began like a report was too long to be looked at.
+    pub fn gave_up_a_line(&self) -> bool {
+        self.lines.as_ref().is_some_and(json::Lines::gave_up)
     }
 
     /// Whether a report with a standard error of its own is certain, so that no other is needed.
@@ -118,12 +135,6 @@ impl Reader {
             .as_ref()
             .is_some_and(|frames| frames.begun() == Some(true) && frames.state() == FrameState::Incomplete)
     }
-}
-
-fn keep(text: String, bytes_max: usize) -> Kept {
-    let mut keeper = Keeper::new(bytes_max);
-    keeper.push(text.as_bytes());
-    keeper.finish()
 }
 
 /// What a container printed, as it claims. Whole streams before they are fitted into a record.
@@ -159,6 +170,7 @@ impl Printed {
         let broken = match self.frame {
             Some(FrameState::Incomplete) => Some(reason::FRAME_INCOMPLETE),
             Some(FrameState::Broken) => Some(reason::FRAME_BROKEN),
+            Some(FrameState::Missing) => Some(reason::FRAME_MISSING),
             Some(FrameState::Complete) | None => None,
         };
         let is_cut = |fitted: &Option<Fitted>| fitted.as_ref().is_some_and(|fitted| fitted.cut);

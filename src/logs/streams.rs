@@ -5,6 +5,10 @@
 //! - `stream=Stdout|Stderr` with the gate `PodLogsQuerySplitStreams` off: the API server answers 422; a kubelet with its
 //!   gate off behind an API server with it on answers 400; servers before 1.32 ignore the parameter and send everything.
 //! - A kubelet that cannot find the log has often sent its 200 already; then the body says so ([`is_kubelet_failure`]).
+//! - A kubelet that fails in the midst of a log appends what went wrong to the output ([`kubelet_failure_at_end`]).
+//! - An API server that loses the kubelet in the midst of a log ends its own answer as if that were all
+//!   (`StreamObject` passes over the error of its copy): a clean end proves nothing, the last line does.
+//! - Only the current file of a log is served: what was rotated away is neither there nor mentioned.
 //! - A pod that was never bound answers 204.
 
 use std::future::Future;
@@ -13,16 +17,26 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use http::{Request, StatusCode, header};
 use kube::client::Body;
-use serde::Deserialize;
 
 use super::reason;
-use crate::watch::{pod::PodUid, url::percent};
+use crate::watch::{
+    pod::{Decoded, PodUid, decode},
+    url::percent,
+};
 
 /// A body that is one of the kubelet's failures is at most this long, in bytes (paths have at most 4096).
 pub const KUBELET_FAILURE_BYTES_MAX: usize = 8192;
 
-/// The largest answer to "which uid", in bytes: metadata without managed fields' bounds is below etcd's 1.5 MiB.
-const METADATA_BYTES_MAX: usize = 2 << 20;
+/// The largest pod, in bytes: what etcd takes (1.5 MiB), with room for JSON.
+const POD_BYTES_MAX: usize = 4 << 20;
+
+/// Begins what a kubelet appends to a log that it follows when the container is removed under it.
+const KUBELET_NOT_FOUND: &[u8] = b"rpc error: code = NotFound desc = an error occurred when try to find container \"";
+const KUBELET_NOT_FOUND_END: &[u8] = b"\": not found";
+/// Characters of a container's id, at most.
+const CONTAINER_ID_MAX: usize = 128;
+/// What is appended is at most this long, in bytes.
+pub const KUBELET_APPENDS_MAX: usize = KUBELET_NOT_FOUND.len() + CONTAINER_ID_MAX + KUBELET_NOT_FOUND_END.len();
 
 /// How the kubelet's failures begin. It sends them without a newline, output mostly ends with one.
 const KUBELET_FAILURES: [&[u8]; 3] = [
@@ -42,6 +56,28 @@ pub enum Stream {
     Stderr,
 }
 
+/// Which run of a container: it may have been restarted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Run {
+    /// The one that runs, or ended last.
+    Latest,
+    /// The one before.
+    Previous,
+}
+
+/// How much of a log to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// All that is there.
+    Whole,
+    /// The last line of both streams.
+    LastLine,
+    /// All that is there, and what is written until the container ends.
+    Followed,
+    /// The last line of both streams, and what is written until the container ends.
+    LastLineFollowed,
+}
+
 /// What to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogRequest<'a> {
@@ -53,6 +89,19 @@ pub struct LogRequest<'a> {
     pub container: &'a str,
     /// Which stream.
     pub stream: Stream,
+    /// Which run.
+    pub run: Run,
+    /// How much.
+    pub part: Part,
+}
+
+/// Whose name it is, and how often its container was restarted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// UID of the pod.
+    pub uid: PodUid,
+    /// `restartCount` of the container; `None` where the status does not say.
+    pub restart_count: Option<u32>,
 }
 
 /// Output as it comes in.
@@ -60,12 +109,16 @@ pub type Chunks = BoxStream<'static, Result<Bytes, Error>>;
 
 /// Reads logs by name, and says whose name it is.
 pub trait LogSource: Send + Sync + 'static {
-    /// Reads the log of a container from its beginning. Fails with what the server answered; the stream fails if the
-    /// connection breaks in its midst.
+    /// Reads a log. Fails with what the server answered; the stream fails if the connection breaks in its midst.
     fn read(&self, request: &LogRequest<'_>) -> impl Future<Output = Result<Chunks, Error>> + Send;
 
-    /// The UID of the pod that has this name now; `None` if no pod has.
-    fn current_uid(&self, namespace: &str, name: &str) -> impl Future<Output = Result<Option<PodUid>, Error>> + Send;
+    /// The pod that has this name now; `None` if no pod has.
+    fn holder(
+        &self,
+        namespace: &str,
+        name: &str,
+        container: &str,
+    ) -> impl Future<Output = Result<Option<Holder>, Error>> + Send;
 }
 
 /// Why logs could not be read. Holds no output.
@@ -106,9 +159,9 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The answer to a request for metadata is none.
-    #[error("read the metadata of a pod")]
-    Metadata,
+    /// The answer to a request for a pod is none.
+    #[error("read a pod")]
+    Pod,
 }
 
 fn hint(status: StatusCode, what: &str) -> String {
@@ -134,7 +187,7 @@ impl Error {
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Status { status, .. } => Some(*status),
-            Self::Build { .. } | Self::Send { .. } | Self::Body { .. } | Self::Metadata => None,
+            Self::Build { .. } | Self::Send { .. } | Self::Body { .. } | Self::Pod => None,
         }
     }
 
@@ -147,7 +200,7 @@ impl Error {
                 _ => Class::Refused,
             },
             Self::Send { .. } | Self::Body { .. } => Class::Transient,
-            Self::Build { .. } | Self::Metadata => Class::Refused,
+            Self::Build { .. } | Self::Pod => Class::Refused,
         }
     }
 
@@ -170,6 +223,15 @@ pub fn is_kubelet_failure(body: &[u8]) -> bool {
     body.len() <= KUBELET_FAILURE_BYTES_MAX
         && !line.contains(&b'\n')
         && KUBELET_FAILURES.iter().any(|failure| line.len() > failure.len() && line.starts_with(failure))
+}
+
+/// Where what a kubelet appended to the end of a followed log begins, if it did. It adds no newline, and is told from
+/// output that ends with the same words by nothing: what ends so is never called complete.
+pub fn kubelet_failure_at_end(end: &[u8]) -> Option<usize> {
+    let ended = end.strip_suffix(KUBELET_NOT_FOUND_END)?;
+    let at = ended.windows(KUBELET_NOT_FOUND.len()).rposition(|window| window == KUBELET_NOT_FOUND)?;
+    let id = &ended[at + KUBELET_NOT_FOUND.len()..];
+    (!id.is_empty() && id.len() <= CONTAINER_ID_MAX && id.iter().all(u8::is_ascii_alphanumeric)).then_some(at)
 }
 
 /// Reads logs through an API server.
@@ -213,34 +275,26 @@ impl LogSource for KubeLogs {
         self.get(LOG, &log_path(request), "*/*").await
     }
 
-    async fn current_uid(&self, namespace: &str, name: &str) -> Result<Option<PodUid>, Error> {
-        let path = pod_path(namespace, name);
-        let mut chunks =
-            match self.get(POD, &path, "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").await {
-                Ok(chunks) => chunks,
-                Err(Error::Status { status: StatusCode::NOT_FOUND, .. }) => return Ok(None),
-                Err(error) => return Err(error),
-            };
+    async fn holder(&self, namespace: &str, name: &str, container: &str) -> Result<Option<Holder>, Error> {
+        let mut chunks = match self.get(POD, &pod_path(namespace, name), "application/json").await {
+            Ok(chunks) => chunks,
+            Err(Error::Status { status: StatusCode::NOT_FOUND, .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let mut body = Vec::new();
         while let Some(chunk) = chunks.next().await {
             body.extend_from_slice(&chunk?);
-            if body.len() > METADATA_BYTES_MAX {
-                return Err(Error::Metadata);
+            if body.len() > POD_BYTES_MAX {
+                return Err(Error::Pod);
             }
         }
-        let object: Object = serde_json::from_slice(&body).map_err(|_| Error::Metadata)?;
-        Ok(Some(object.metadata.uid))
+        let (Decoded::Whole(pod) | Decoded::Partly { pod, .. }) = decode(&String::from_utf8_lossy(&body)) else {
+            return Err(Error::Pod);
+        };
+        let statuses = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
+        let status = statuses.into_iter().find(|status| *status.name == *container);
+        Ok(Some(Holder { uid: pod.metadata.uid, restart_count: status.map(|status| status.restart_count) }))
     }
-}
-
-#[derive(Deserialize)]
-struct Object {
-    metadata: Metadata,
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    uid: PodUid,
 }
 
 fn pod_path(namespace: &str, name: &str) -> String {
@@ -254,7 +308,18 @@ fn log_path(request: &LogRequest<'_>) -> String {
         Stream::Stdout => "&stream=Stdout",
         Stream::Stderr => "&stream=Stderr",
     };
-    format!("{}/log?container={}{stream}", pod_path(request.namespace, request.pod_name), percent(request.container))
+    let part = match request.part {
+        Part::Whole => "",
+        Part::LastLine => "&tailLines=1",
+        Part::Followed => "&follow=true",
+        Part::LastLineFollowed => "&follow=true&tailLines=1",
+    };
+    let run = match request.run {
+        Run::Latest => "",
+        Run::Previous => "&previous=true",
+    };
+    let (pod, container) = (pod_path(request.namespace, request.pod_name), percent(request.container));
+    format!("{pod}/log?container={container}{stream}{part}{run}")
 }
 
 #[cfg(test)]

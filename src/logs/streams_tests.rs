@@ -9,10 +9,15 @@ use super::*;
 
 #[test]
 fn names_cannot_leave_their_place_in_the_path() {
-    let request = LogRequest { namespace: "a/b", pod_name: "x?y", container: "c&d e", stream: Stream::Stderr };
+    let (run, part) = (Run::Latest, Part::Whole);
+    let request =
+        LogRequest { namespace: "a/b", pod_name: "x?y", container: "c&d e", stream: Stream::Stderr, run, part };
     assert_eq!(log_path(&request), "/api/v1/namespaces/a%2Fb/pods/x%3Fy/log?container=c%26d%20e&stream=Stderr");
-    let request = LogRequest { namespace: "ns", pod_name: "p.1", container: "main", stream: Stream::All };
+    let request = LogRequest { namespace: "ns", pod_name: "p.1", container: "main", stream: Stream::All, run, part };
     assert_eq!(log_path(&request), "/api/v1/namespaces/ns/pods/p.1/log?container=main");
+    let request = LogRequest { run: Run::Previous, part: Part::LastLineFollowed, ..request };
+    let expected = "/api/v1/namespaces/ns/pods/p.1/log?container=main&follow=true&tailLines=1&previous=true";
+    assert_eq!(log_path(&request), expected);
 }
 
 #[test]
@@ -61,7 +66,11 @@ async fn api_server(tasks: &mut JoinSet<()>) -> (KubeLogs, Arc<Mutex<Vec<String>
         async move {
             match uri.path() {
                 "/api/v1/namespaces/ns/pods/here/log" => (StatusCode::OK, "line\n").into_response(),
-                "/api/v1/namespaces/ns/pods/here" => r#"{"metadata":{"uid":"u-1"}}"#.into_response(),
+                "/api/v1/namespaces/ns/pods/here" => {
+                    let statuses = r#"[{"name":"other","restartCount":9},{"name":"main","restartCount":2}]"#;
+                    format!(r#"{{"metadata":{{"uid":"u-1"}},"status":{{"containerStatuses":{statuses}}}}}"#)
+                        .into_response()
+                }
                 "/api/v1/namespaces/ns/pods/cut/log" => {
                     let chunks = [Ok(Bytes::from_static(b"beginning")), Err("broken")];
                     // Flushed on its own, or hyper drops the connection before the first chunk is out.
@@ -84,7 +93,8 @@ async fn api_server(tasks: &mut JoinSet<()>) -> (KubeLogs, Arc<Mutex<Vec<String>
 }
 
 fn log_of(pod_name: &str) -> LogRequest<'_> {
-    LogRequest { namespace: "ns", pod_name, container: "main", stream: Stream::Stdout }
+    let (run, part) = (Run::Latest, Part::Whole);
+    LogRequest { namespace: "ns", pod_name, container: "main", stream: Stream::Stdout, run, part }
 }
 
 async fn read_all(logs: &KubeLogs, pod_name: &str) -> (Vec<u8>, Option<Error>) {
@@ -108,8 +118,9 @@ async fn logs_and_uids_are_read_over_http() {
     let (logs, asked) = api_server(&mut tasks).await;
     let (output, error) = read_all(&logs, "here").await;
     assert!(output == b"line\n" && error.is_none(), "{error:?}");
-    assert_eq!(logs.current_uid("ns", "here").await.expect("answered"), Some(PodUid("u-1".into())));
-    assert_eq!(logs.current_uid("ns", "gone").await.expect("answered"), None);
+    let holder = Holder { uid: PodUid("u-1".into()), restart_count: Some(2) };
+    assert_eq!(logs.holder("ns", "here", "main").await.expect("answered"), Some(holder));
+    assert_eq!(logs.holder("ns", "gone", "main").await.expect("answered"), None);
     assert_eq!(
         asked.lock().expect("not poisoned").as_slice(),
         [

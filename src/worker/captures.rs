@@ -1,23 +1,27 @@
 //! Captures that wait and captures under way: bounded altogether and per node, and none later than its deadline.
 //!
+//! Beside them the logs that are followed, of pods that are deleted while they run. Their captures wait for no turn: what
+//! they hold is bounded by the followers' own limits, and what they still need the node soon has no more.
+//!
 //! The deadline counts from when the capture was asked for. What waits behind a hung node ends in time, told as
 //! unavailable; what waits for another node is begun past it.
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{
-    task::{JoinError, JoinSet},
+    task::{AbortHandle, JoinError, JoinSet},
     time::Instant,
 };
 
 use crate::{
     lifecycle::event::{Captured, Logs, LogsStatus},
-    logs::{Report, Target, capture::Capturer, reason, streams::LogSource},
+    logs::{Report, Target, capture::Capturer, follow::Follow, reason, streams::LogSource},
     telemetry::metrics::{CaptureStatus, Metrics},
-    watch::pod::PodUid,
+    watch::pod::{ByUid, PodUid},
 };
 
 /// Captures under way or waiting for their commit: bounds the bytes held while Kafka is away.
@@ -38,18 +42,97 @@ pub(super) struct Captures<S> {
     queue: VecDeque<(Target, Instant)>,
     running: JoinSet<(PodUid, Node, Captured)>,
     per_node: HashMap<Node, usize>,
+    following: JoinSet<()>,
+    /// What is followed, by pod; what its capture has taken stays until that ends.
+    follows: ByUid<Followed>,
+}
+
+/// A log that is followed, and its follower, which ends with this.
+struct Followed {
+    follow: Arc<Follow>,
+    follower: AbortHandle,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
 }
 
 impl<S: LogSource> Captures<S> {
     pub(super) fn new(capturer: Capturer<S>, report: Report, metrics: Metrics, deadline: Duration) -> Self {
         let (queue, running, per_node) = (VecDeque::new(), JoinSet::new(), HashMap::new());
-        Self { capturer, report, metrics, deadline, queue, running, per_node }
+        let (following, follows) = (JoinSet::new(), ByUid::default());
+        Self { capturer, report, metrics, deadline, queue, running, per_node, following, follows }
+    }
+
+    /// Follows a log from now on; does nothing where this attempt of it is followed.
+    pub(super) fn follow(&mut self, target: Target) {
+        let known = self.follows.get(&target.uid).map(|followed| followed.follow.target().restart_count);
+        if known.is_some_and(|restart_count| restart_count >= target.restart_count) {
+            return;
+        }
+        let uid = target.uid.clone();
+        let follow = Arc::new(Follow::new(target, self.report, *self.capturer.limits()));
+        let (capturer, into) = (self.capturer.clone(), Arc::clone(&follow));
+        let follower = self.following.spawn(async move { capturer.follow(&into).await });
+        self.follows.insert(uid, Followed { follow, follower });
+    }
+
+    /// What is followed of this attempt.
+    fn followed(&self, target: &Target) -> Option<Arc<Follow>> {
+        let follow = &self.follows.get(&target.uid)?.follow;
+        let of = |t: &Target| (t.container.clone(), t.restart_count);
+        (of(follow.target()) == of(target)).then(|| Arc::clone(follow))
+    }
+
+    /// The pod is gone: asks for what was followed of it. False: nothing was.
+    pub(super) fn ask_gone(&mut self, uid: &PodUid) -> bool {
+        let Some(follow) = self.follows.get(uid).map(|followed| Arc::clone(&followed.follow)) else { return false };
+        let capturer = self.capturer.clone();
+        self.spawn(follow.target().clone(), async move { capturer.capture_gone(follow.target(), &follow).await });
+        true
+    }
+
+    /// What was followed to the end of its container and waits for its capture: what a successor may not find any more.
+    pub(super) fn take_ended(&mut self, verdict_of: impl Fn(&PodUid) -> Option<Target>) -> Vec<(PodUid, Captured)> {
+        let ended = self.follows.values().filter(|followed| followed.follow.is_ended());
+        let wanted = ended.filter_map(|followed| verdict_of(&followed.follow.target().uid));
+        let of_verdict = |target: Target| {
+            let follow = self.followed(&target)?;
+            let captured = self.capturer.taken(&target, &follow);
+            (captured.logs.status != LogsStatus::Unavailable).then_some((target.uid, captured))
+        };
+        wanted.filter_map(of_verdict).collect()
     }
 
     /// Asks for these; the deadline counts from now.
     pub(super) fn ask(&mut self, wanted: Vec<Target>) {
         let now = Instant::now();
-        self.queue.extend(wanted.into_iter().map(|target| (target, now)));
+        for target in wanted {
+            match self.followed(&target) {
+                Some(follow) => self.start(target, now, Some(follow)),
+                None => self.queue.push_back((target, now)),
+            }
+        }
+    }
+
+    fn start(&mut self, target: Target, asked_at: Instant, follow: Option<Arc<Follow>>) {
+        let (capturer, report) = (self.capturer.clone(), self.report);
+        let of = target.clone();
+        let capture = async move { capturer.capture_asked_at(&of, report, asked_at, follow.as_deref()).await };
+        self.spawn(target, capture);
+    }
+
+    fn spawn(&mut self, target: Target, capture: impl Future<Output = Captured> + Send + 'static) {
+        *self.per_node.entry(target.node_name.clone()).or_default() += 1;
+        let metrics = self.metrics.clone();
+        self.running.spawn(async move {
+            let begun = Instant::now();
+            let captured = capture.await;
+            metrics.capture_ended(status(captured.logs.status), begun.elapsed());
+            (target.uid, target.node_name, captured)
+        });
     }
 
     /// Begins what there is room for; `held` of those that ended still wait for their commit.
@@ -60,20 +143,24 @@ impl<S: LogSource> Captures<S> {
             };
             let Some(at) = self.queue.iter().take(LOOK_AHEAD_MAX).position(room) else { return };
             let Some((target, asked_at)) = self.queue.remove(at) else { return };
-            *self.per_node.entry(target.node_name.clone()).or_default() += 1;
-            let (capturer, report, metrics) = (self.capturer.clone(), self.report, self.metrics.clone());
-            self.running.spawn(async move {
-                let begun = Instant::now();
-                let captured = capturer.capture_asked_at(&target, report, asked_at).await;
-                metrics.capture_ended(status(captured.logs.status), begun.elapsed());
-                (target.uid, target.node_name, captured)
-            });
+            self.start(target, asked_at, None);
         }
     }
 
     /// The next capture that has ended; `None` when none is under way. Cancelling loses nothing.
     pub(super) async fn next(&mut self) -> Option<Result<(PodUid, Captured), JoinError>> {
-        let ended = self.running.join_next().await?;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                Some(ended) = self.running.join_next() => break ended,
+                Some(followed) = self.following.join_next() => match followed {
+                    Err(error) if !error.is_cancelled() => return Some(Err(error)),
+                    // What it followed waits for its capture; or nobody wants it any more.
+                    _ => {}
+                },
+                else => return None,
+            }
+        };
         Some(ended.map(|(uid, node, captured)| {
             if let Some(count) = self.per_node.get_mut(&node) {
                 *count -= 1;
@@ -81,6 +168,7 @@ impl<S: LogSource> Captures<S> {
                     self.per_node.remove(&node);
                 }
             }
+            self.follows.remove(&uid);
             (uid, captured)
         }))
     }
@@ -117,7 +205,7 @@ mod tests {
     use super::*;
     use crate::logs::{
         Limits,
-        streams::{Chunks, Error, LogRequest},
+        streams::{Chunks, Error, Holder, LogRequest},
     };
 
     /// A source whose nodes never answer, but for pods called `good`.
@@ -131,7 +219,7 @@ mod tests {
             Ok(Box::pin(futures::stream::empty()))
         }
 
-        async fn current_uid(&self, _: &str, _: &str) -> Result<Option<PodUid>, Error> {
+        async fn holder(&self, _: &str, _: &str, _: &str) -> Result<Option<Holder>, Error> {
             Ok(None)
         }
     }
@@ -143,6 +231,7 @@ mod tests {
             pod_name: pod_name.into(),
             node_name: Some(node.into()),
             container: "main".into(),
+            restart_count: 0,
             termination_message: None,
         }
     }

@@ -36,7 +36,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let gone = Gone { observed: true, version, as_of: version, listed: false };
         let uid = pod.metadata.uid.clone();
         if pod.metadata.surely_deleted() {
-            self.table.gone(stream, &uid, Some(pod), gone, arrived);
+            self.gone(stream, &uid, Some(pod), gone, arrived);
         } else {
             // Until the GET has answered, the position stays below: a successor would have to ask again.
             self.table.streams[stream].opened(version);
@@ -102,7 +102,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             // INV-7: to be forgotten only once the watch has come as far as the GET was.
             Found::Gone(version) => {
                 let gone = Gone { as_of: version.max(gone.version), ..gone };
-                self.table.gone(stream, &uid, last, gone, Instant::now());
+                self.gone(stream, &uid, last, gone, Instant::now());
             }
             // Kept, and asked again; the position goes on without it, since a later LIST lacks it too.
             Found::Unknown => {

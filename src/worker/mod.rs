@@ -14,6 +14,7 @@ mod captures;
 mod cleanup;
 mod confirm;
 mod executions;
+mod following;
 mod intake;
 mod notable;
 pub mod pending;
@@ -298,6 +299,11 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         {
             return;
         }
+        self.tell_ready();
+    }
+
+    /// One transaction of what is ready. Call it only when the journal is idle.
+    fn tell_ready(&mut self) {
         let now = self.parts.wall.now();
         let listing: Vec<bool> = self.feeds.iter().map(Feed::is_listing).collect();
         let formed = self.table.form(now, &self.parts.rules, &listing);
@@ -443,7 +449,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         Ok(())
     }
 
-    fn queue_captures(&mut self, wanted: Vec<Target>) {
+    fn queue_captures(&mut self, mut wanted: Vec<Target>) {
+        // Of one that went meanwhile, what was followed is on its way.
+        wanted.retain(|target| !self.table.is_capturing(&target.uid));
         wanted.iter().for_each(|target| self.table.capturing(&target.uid));
         self.captures.ask(wanted);
         self.captures.begin(self.table.captures_held());
@@ -452,21 +460,6 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     fn captured(&mut self, (uid, captured): (PodUid, Captured)) {
         self.table.captured(&uid, captured);
         self.captures.begin(self.table.captures_held());
-    }
-
-    /// Stop: no new intake, and the transaction that is on its way gets its verdict.
-    async fn drain(mut self) -> Result<(), Error> {
-        self.show(Role::Draining);
-        self.watches.abort_all();
-        // Without an answer until now there will be none: the successor's fence ends that transaction.
-        let drain_max = if self.gave_up { Duration::ZERO } else { DRAIN_MAX };
-        if self.publishing.is_committing() {
-            match tokio::time::timeout(drain_max, self.publishing.next()).await {
-                Ok(happened) => self.happened(happened)?,
-                Err(_) => tracing::warn!("stopped without the verdict on the last transaction; the changelog has it"),
-            }
-        }
-        Ok(())
     }
 }
 

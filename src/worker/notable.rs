@@ -64,6 +64,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             self.cleanup.observed(&pod, told, self.parts.wall.now());
             self.cleanup.begin();
         }
+        self.consider_following(&pod);
         self.table.observe(stream, pod, arrived, source);
     }
 

@@ -31,11 +31,18 @@ pub(super) fn chain(uid: &PodUid, told: Option<&Tracked>, due: &Due<'_>, now: Ti
         Some(captured) => step(uid, told, Input::Captured { captured: captured.clone(), now }, rules),
         None => Decision::default(),
     };
+    // Followed while it was being deleted, and no verdict had asked for it: its going may bring one.
+    let followed = captured.filter(|_| first.tracked.is_none());
     let between = first.tracked.as_ref().or(told);
     let second = match pending {
         Some(Pending { pod: last, gone: Some(gone), .. }) => {
             let (observed, version) = (gone.observed, gone.as_of);
-            step(uid, between, Input::Gone { last: last.as_deref(), observed, version, now }, rules)
+            step(
+                uid,
+                between,
+                Input::Gone { last: last.as_deref(), observed, followed: followed.cloned(), version, now },
+                rules,
+            )
         }
         Some(Pending { pod: Some(pod), .. }) => step(uid, between, Input::Observed { pod, earlier, now }, rules),
         _ => Decision::default(),

@@ -23,7 +23,7 @@ use crate::{
         identity::OddId,
         tracked::Tracked,
     },
-    logs::Target,
+    logs::{Target, reason},
     publish::{Batch, Position},
     watch::pod::{ByUid, Pod, PodUid, ResourceVersion},
 };
@@ -305,7 +305,7 @@ impl Table {
         if let Some(captured) = captured {
             (captured.stdout, captured.stderr) = (None, None);
             captured.logs.status = LogsStatus::Unavailable;
-            captured.logs.reason = Some("record_too_large".into());
+            captured.logs.reason = Some(reason::RECORD_TOO_LARGE.into());
         }
         helps
     }
@@ -315,6 +315,11 @@ impl Table {
         if let Some(slot) = self.slots.get_mut(uid) {
             slot.capturing = true;
         }
+    }
+
+    /// Whether a capture of this pod is under way.
+    pub fn is_capturing(&self, uid: &PodUid) -> bool {
+        self.slots.get(uid).is_some_and(|slot| slot.capturing)
     }
 
     /// A settle grace is over: the same state is looked at again.

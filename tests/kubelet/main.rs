@@ -7,11 +7,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod deleting;
 mod ends;
 mod fields;
 mod going;
 mod lives;
+mod memory;
 mod output;
+mod secrets;
 mod traces;
 
 use anyhow::{Context, Result};

@@ -16,10 +16,10 @@ use super::{Watched, support::LIMIT};
 
 /// Keeps the bodies of all requests; ends with the process.
 #[derive(Clone, Default)]
-struct Receiver(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Receiver(Arc<Mutex<Vec<u8>>>);
 
 impl Receiver {
-    fn start() -> Result<(Self, String)> {
+    pub(crate) fn start() -> Result<(Self, String)> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let (receiver, endpoint) = (Self::default(), format!("http://{}", listener.local_addr()?));
         let kept = receiver.clone();
@@ -67,7 +67,7 @@ impl Receiver {
         found.filter_map(trace).collect()
     }
 
-    fn has(&self, wanted: &[u8]) -> bool {
+    pub(crate) fn has(&self, wanted: &[u8]) -> bool {
         self.0.lock().unwrap().windows(wanted.len()).any(|window| window == wanted)
     }
 }
@@ -79,7 +79,7 @@ fn trace_id(traceparent: &str) -> Result<Vec<u8>> {
 }
 
 /// A span's name as OTLP has it: field 5 of a Span, a string. The bare word would also stand in the paths of source files.
-fn span_name(name: &str) -> Vec<u8> {
+pub(crate) fn span_name(name: &str) -> Vec<u8> {
     let length = u8::try_from(name.len()).expect("short names");
     [&[0x2a, length], name.as_bytes()].concat()
 }

@@ -24,6 +24,8 @@ pub enum FrameState {
     Incomplete,
     /// Something that is no frame follows the first one.
     Broken,
+    /// It does not begin like a frame, where one was promised.
+    Missing,
 }
 
 enum At {

@@ -11,19 +11,25 @@ use serde::{
 };
 
 use super::numbers;
-use crate::lifecycle::event::ResourceUsage;
+use crate::{
+    lifecycle::event::ResourceUsage,
+    logs::limits::{Keeper, Kept},
+};
 
 /// The longest line that can be a JSON report, in bytes. A longer one is raw output.
 pub const REPORT_LINE_BYTES_MAX: usize = 4 << 20;
 
-/// Finds the last JSON report among the lines of a stream.
-#[derive(Default)]
+/// Finds the last JSON report among the lines of a stream. Of each report only as much is kept as can be told.
 pub(super) struct Lines {
+    stream_bytes_max: usize,
+    line_bytes_max: usize,
+    /// A line that began like a report was longer than that.
+    gave_up: bool,
     /// The line so far, if it can be a report.
     line: Vec<u8>,
     /// What the line so far can be.
     at: At,
-    last: Option<Claim>,
+    last: Option<Claim<Kept>>,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +41,14 @@ enum At {
 }
 
 impl Lines {
+    pub(super) fn new(stream_bytes_max: usize, line_bytes_max: usize) -> Self {
+        Self { stream_bytes_max, line_bytes_max, gave_up: false, line: Vec::new(), at: At::LineStart, last: None }
+    }
+
+    pub(super) fn gave_up(&self) -> bool {
+        self.gave_up
+    }
+
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
         while let Some(first) = bytes.first() {
             if self.at == At::LineStart {
@@ -56,13 +70,13 @@ impl Lines {
 
     fn extend(&mut self, part: &[u8]) {
         let needed = self.line.len() + part.len();
-        if needed > REPORT_LINE_BYTES_MAX {
-            self.at = At::Other;
+        if needed > self.line_bytes_max {
+            (self.at, self.gave_up) = (At::Other, true);
             self.line = Vec::new();
             return;
         }
         if needed > self.line.capacity() {
-            let wanted = (self.line.capacity() * 2).clamp(needed, REPORT_LINE_BYTES_MAX);
+            let wanted = (self.line.capacity() * 2).clamp(needed, self.line_bytes_max);
             self.line.reserve_exact(wanted - self.line.len());
         }
         self.line.extend_from_slice(part);
@@ -72,7 +86,9 @@ impl Lines {
         if self.at == At::Candidate
             && let Some(claim) = parse(&self.line)
         {
-            self.last = Some(claim);
+            let keep = |text: Option<String>| text.map(|text| keep(&text, self.stream_bytes_max));
+            let Claim { exit_code, stdout, stderr, usage } = claim;
+            self.last = Some(Claim { exit_code, stdout: keep(stdout), stderr: keep(stderr), usage });
         }
         self.line.clear();
         self.at = At::LineStart;
@@ -84,33 +100,38 @@ impl Lines {
     }
 
     pub(super) fn capacity(&self) -> usize {
-        let claimed = |text: &Option<String>| text.as_ref().map_or(0, String::capacity);
+        let claimed = |text: &Option<Kept>| text.as_ref().map_or(0, Kept::capacity);
         self.line.capacity() + self.last.as_ref().map_or(0, |last| claimed(&last.stdout) + claimed(&last.stderr))
     }
 
-    pub(super) fn finish(mut self) -> Option<Claim> {
+    pub(super) fn finish(mut self) -> Option<Claim<Kept>> {
         self.end_line();
         self.last
     }
 }
 
-/// What a JSON report claims.
-#[derive(Default)]
-pub(super) struct Claim {
+/// What a JSON report claims; its streams as they stand there, or as they are kept.
+pub(super) struct Claim<T> {
     pub(super) exit_code: Option<i64>,
-    pub(super) stdout: Option<String>,
-    pub(super) stderr: Option<String>,
+    pub(super) stdout: Option<T>,
+    pub(super) stderr: Option<T>,
     pub(super) usage: Option<ResourceUsage>,
 }
 
-fn parse(line: &[u8]) -> Option<Claim> {
+fn keep(text: &str, bytes_max: usize) -> Kept {
+    let mut keeper = Keeper::new(bytes_max);
+    keeper.push(text.as_bytes());
+    keeper.finish()
+}
+
+fn parse(line: &[u8]) -> Option<Claim<String>> {
     // Programs that log JSON print many lines like this one: most are dismissed without parsing them.
     let line = line.trim_ascii_end();
     if !line.ends_with(b"}") || !(contains(line, b"\"exit_code\"") || contains(line, b"\"stdout\"")) {
         return None;
     }
     let text: Cow<'_, str> = String::from_utf8_lossy(line);
-    let claim: Claim = serde_json::from_str(&text).ok()?;
+    let claim: Claim<String> = serde_json::from_str(&text).ok()?;
     (claim.exit_code.is_some() || claim.stdout.is_some()).then_some(claim)
 }
 
@@ -127,18 +148,18 @@ fn contains(line: &[u8], word: &[u8]) -> bool {
     false
 }
 
-impl<'de> Deserialize<'de> for Claim {
+impl<'de> Deserialize<'de> for Claim<String> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ClaimVisitor;
         impl<'de> Visitor<'de> for ClaimVisitor {
-            type Value = Claim;
+            type Value = Claim<String>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a report object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claim, A::Error> {
-                let mut claim = Claim::default();
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut claim = Claim { exit_code: None, stdout: None, stderr: None, usage: None };
                 while let Some(key) = map.next_key::<Cow<'de, str>>()? {
                     match &*key {
                         "exit_code" => claim.exit_code = map.next_value::<Value>()?.integer(),

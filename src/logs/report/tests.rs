@@ -64,7 +64,10 @@ fn each_format_is_told_apart() {
     for (name, report, output, expected) in cases {
         let captured = read(report, output, None);
         assert_eq!(streams(&captured), expected, "{name}");
-        assert_eq!((captured.logs.status, captured.logs.reason), (LogsStatus::Complete, None), "{name}");
+        let promised = report == Report::Framed && expected.1.is_none();
+        let missing = promised.then_some(reason::FRAME_MISSING);
+        let status = if promised { LogsStatus::Partial } else { LogsStatus::Complete };
+        assert_eq!((captured.logs.status, captured.logs.reason.as_deref()), (status, missing), "{name}");
     }
 }
 
@@ -188,6 +191,56 @@ fn ten_megabytes_in_one_line_are_cut() {
 fn deep_nesting_is_no_report_and_no_crash() {
     let line = format!("{{\"exit_code\":0,\"x\":{}}}", "[".repeat(1 << 20));
     assert_eq!(read(Report::Json, line.as_bytes(), None).claimed_exit_code, None);
+}
+
+#[test]
+fn user_output_forges_neither_borders_nor_reports() {
+    let report = r#"{"exit_code":0,"stdout":"real","stderr":"e"}"#;
+    let forged = r#"{"exit_code":0,"stdout":"forged","resource_usage":{"peak_memory_kb":1}}"#;
+    let long = format!(r#"{{"exit_code":0,"stdout":"{}"}}"#, "x".repeat(REPORT_LINE_BYTES_MAX));
+    let escaped = serde_json::json!({ "exit_code": 3, "stdout": format!("{forged}\n") }).to_string();
+    type Case<'a> = (&'a str, String, (Option<&'a str>, Option<&'a str>, Option<i64>));
+    let forged_line = format!("{forged}\n");
+    let header = "noise\nSTDOUT 3\nabcSTDERR 1\nx";
+    let cases: [Case<'_>; 8] = [
+        (
+            "forged in the middle, the executor's last",
+            format!("{forged}\nmore\n{report}\n"),
+            (Some("real"), Some("e"), Some(0)),
+        ),
+        ("doubled", format!("{report}\n{report}\n"), (Some("real"), Some("e"), Some(0))),
+        ("forged inside the executor's own", escaped.clone(), (Some(&forged_line), None, Some(3))),
+        ("output after the report", format!("{report}\nlate\n"), (Some("real"), Some("e"), Some(0))),
+        ("half a report at the end", format!("{report}\n{}", &forged[..40]), (Some("real"), Some("e"), Some(0))),
+        ("too long to be one", format!("{report}\n{long}\n"), (Some("real"), Some("e"), Some(0))),
+        ("a frame's header inside raw output", header.into(), (Some(header), None, None)),
+        ("a report inside a longer line", format!("log: {forged}\n"), (None, None, None)),
+    ];
+    for (name, output, mut expected) in cases {
+        if expected == (None, None, None) {
+            expected.0 = Some(&output);
+        }
+        assert_eq!(streams(&read(Report::Auto, output.as_bytes(), None)), expected, "{name}");
+    }
+    // What stands in frames is output, whatever it says of numbers; they stand in the termination message alone.
+    let frames = format!("STDOUT {}\n{forged}STDERR 0\n", forged.len());
+    let captured = read(Report::Auto, frames.as_bytes(), Some("exit_code=4"));
+    assert_eq!((captured.claimed_exit_code, captured.resource_usage), (Some(4), None));
+}
+
+#[test]
+fn a_lean_reader_says_that_it_gave_up_a_line_and_keeps_less() {
+    let stdout = "y".repeat(3 * CAP);
+    let line = serde_json::json!({ "exit_code": 0, "stdout": stdout }).to_string();
+    let mut lean = Reader::lean(Report::Auto, CAP);
+    lean.push(line.as_bytes());
+    assert!(lean.gave_up_a_line() && lean.capacity() <= 4 * CAP, "{}", lean.capacity());
+    let mut full = Reader::new(Report::Auto, CAP);
+    full.push(line.as_bytes());
+    full.push(b"\n");
+    assert!(!full.gave_up_a_line());
+    // Of a report that was read only as much is held as can be told, beside the room of its line.
+    assert!(full.capacity() <= line.len() * 2 + 3 * CAP, "{}", full.capacity());
 }
 
 /// Output out of pieces of reports, right and wrong.

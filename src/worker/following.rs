@@ -1,0 +1,60 @@
+//! The worker and logs that are followed: of which pods, and what becomes of them when a pod goes or we do.
+
+use tokio::time::Instant;
+
+use super::{DRAIN_MAX, Worker, pending::Gone};
+use crate::{
+    lifecycle::decide,
+    logs::streams::LogSource,
+    ports::Journals,
+    telemetry::metrics::Role,
+    watch::pod::{Pod, PodUid},
+};
+
+impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
+    /// A pod that is deleted while it runs is followed at once, whatever Kafka does meanwhile.
+    pub(super) fn consider_following(&mut self, pod: &Pod) {
+        let told = self.table.tracked(&pod.metadata.uid);
+        if let Some(target) = decide::to_follow(told, pod, &self.parts.rules) {
+            self.captures.follow(target);
+        }
+    }
+
+    /// A pod is gone; its going waits for what was followed of it.
+    pub(super) fn gone(&mut self, stream: usize, uid: &PodUid, last: Option<Box<Pod>>, gone: Gone, arrived: Instant) {
+        self.table.gone(stream, uid, last, gone, arrived);
+        if !self.table.is_capturing(uid) && self.captures.ask_gone(uid) {
+            self.table.capturing(uid);
+        }
+    }
+
+    /// Stop: no new intake, and the transaction that is on its way gets its verdict.
+    pub(super) async fn drain(mut self) -> Result<(), super::Error> {
+        self.show(Role::Draining);
+        self.watches.abort_all();
+        // Without an answer until now there will be none: the successor's fence ends that transaction.
+        let until = Instant::now() + if self.gave_up { std::time::Duration::ZERO } else { DRAIN_MAX };
+        self.settle_commit(until).await?;
+        // A release waits for no capture. But what was followed to its end is here now, and gone from its node soon.
+        let table = &self.table;
+        let ended = self.captures.take_ended(|uid| decide::outstanding(uid, table.tracked(uid)?));
+        if !ended.is_empty() && self.publishing.is_idle() && !self.tenure.is_expired(Instant::now()) {
+            for (uid, captured) in ended {
+                self.table.captured(&uid, captured);
+            }
+            self.tell_ready();
+            self.settle_commit(until).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_commit(&mut self, until: Instant) -> Result<(), super::Error> {
+        if self.publishing.is_committing() {
+            match tokio::time::timeout_at(until, self.publishing.next()).await {
+                Ok(happened) => self.happened(happened)?,
+                Err(_) => tracing::warn!("stopped without the verdict on the last transaction; the changelog has it"),
+            }
+        }
+        Ok(())
+    }
+}
