@@ -456,3 +456,6 @@ fn a_consistent_list_with_a_pod_older_than_its_record_is_of_another_store() {
         assert_eq!(rig.table.contradicts(ResourceVersion(list), &listed), expected, "{name}");
     }
 }
+
+#[path = "table_followed_tests.rs"]
+mod followed;
