@@ -5,7 +5,7 @@
 use jiff::{SignedDuration, Timestamp};
 use pod_monitor::{
     lifecycle::{
-        decide::{Decision, Input, step},
+        decide::{Decision, Input, step, to_follow},
         event::{Body, Captured, Event},
         rules::Rules,
         stall::Graces,
@@ -379,5 +379,44 @@ proptest! {
         monitor.take(decision);
         let Body::Ended(ended) = &monitor.ends()[0].body else { unreachable!() };
         prop_assert_eq!(ended.verdict.exit_code, Some(3));
+    }
+}
+
+/// A pod of one container with this phase, status of the container, and deletion.
+fn with(phase: &str, container: Value, deleting: bool) -> Pod {
+    let mut metadata = json!({ "uid": "uid-1", "name": "exec-1", "namespace": "runs", "resourceVersion": "7" });
+    if deleting {
+        metadata["deletionTimestamp"] = at(9).into();
+    }
+    let spec = json!({ "restartPolicy": "Never", "nodeName": "node-1", "containers": [{ "name": "main" }] });
+    pod(json!({ "metadata": metadata, "spec": spec, "status": { "phase": phase, "containerStatuses": [container] } }))
+}
+
+#[test]
+fn a_pod_is_followed_while_it_runs_and_is_deleted() {
+    let running = json!({ "name": "main", "restartCount": 2, "state": { "running": { "startedAt": at(5) } } });
+    let ended = json!({ "exitCode": 3, "startedAt": at(5), "finishedAt": at(8) });
+    let terminated = json!({ "name": "main", "restartCount": 2, "state": { "terminated": ended } });
+    let deleted = with("Running", running.clone(), true);
+    let target = to_follow(None, &deleted, &rules()).expect("it runs and is deleted");
+    assert_eq!((&*target.container, target.restart_count), ("main", 2));
+    assert_eq!(to_follow(None, &with("Running", running, false), &rules()), None, "nobody deletes it");
+    assert_eq!(to_follow(None, &with("Failed", terminated.clone(), true), &rules()), None, "it has ended");
+    let over = with("Failed", terminated, false);
+    let told = step(&uid(), None, Input::Observed { pod: &over, earlier: None, now: late() }, &rules()).tracked;
+    assert_eq!(to_follow(told.as_ref(), &deleted, &rules()), None, "its end is decided");
+}
+
+#[test]
+fn the_output_of_the_attempt_that_ended_is_asked_for() {
+    let ended = json!({ "terminated": { "exitCode": 3, "startedAt": at(5), "finishedAt": at(8) } });
+    let runs = json!({ "running": { "startedAt": at(9) } });
+    let waits = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+    // Whether its state or its last one is the end, and whether it runs again.
+    for (state, last, expected) in [(ended.clone(), json!({}), 3), (waits, ended.clone(), 3), (runs, ended, 2)] {
+        let container = json!({ "name": "main", "restartCount": 3, "state": state, "lastState": last });
+        let pod = with("Failed", container, false);
+        let decision = step(&uid(), None, Input::Observed { pod: &pod, earlier: None, now: late() }, &rules());
+        assert_eq!(decision.capture.map(|target| target.restart_count), Some(expected), "{state}");
     }
 }

@@ -168,11 +168,11 @@ impl<S: LogSource> Shared<S> {
         let limits = &self.limits;
         let deadline = asked_at + limits.capture_deadline.min(PATIENCE_MAX);
         let mut until = None;
-        if let Some(followed) = followed {
-            let _ = timeout_at(deadline.min(Instant::now() + FOLLOW_END_MAX), followed.ended()).await;
-            match followed.take() {
-                // A lean reader may have taken a very long report for output.
+        // One that is not open yet may come too late, and the node forgets soon: then both are tried.
+        if let Some(followed) = followed.filter(|followed| followed.is_open() || followed.is_ended()) {
+            match self.end_of(followed, deadline).await {
                 Taken::Whole(attempt) if !attempt.main.gave_up_a_line() => return attempt.finish(limits, target, None),
+                // A lean reader may have taken a very long report for output.
                 Taken::Whole(attempt) | Taken::Until(attempt) => until = Some(attempt),
                 Taken::Nothing(_) => {}
             }
@@ -181,6 +181,13 @@ impl<S: LogSource> Shared<S> {
         let failure = self.read_and_check(target, report, deadline, &mut progress).await;
         if let Some(reason) = failure {
             debug!(reason, "output not captured whole");
+        }
+        if let Some(followed) = followed.filter(|_| failure.is_some() && until.is_none()) {
+            match self.end_of(followed, deadline).await {
+                Taken::Whole(attempt) => return attempt.finish(limits, target, None),
+                Taken::Until(attempt) => until = Some(attempt),
+                Taken::Nothing(_) => {}
+            }
         }
         // More than a whole read of what the node still has: its beginning was rotated away.
         match until.filter(|until| until.read_bytes() > progress.best_bytes()) {
@@ -191,6 +198,12 @@ impl<S: LogSource> Shared<S> {
                 attempt.finish(limits, target, failure)
             }
         }
+    }
+
+    /// What was followed, once nothing more comes, or does for too long.
+    async fn end_of(&self, followed: &Follow, deadline: Instant) -> Taken {
+        let _ = timeout_at(deadline.min(Instant::now() + FOLLOW_END_MAX), followed.ended()).await;
+        followed.take()
     }
 
     /// Reads the right attempt of the right pod. Says what went wrong.

@@ -59,6 +59,8 @@ struct State {
     held: [Vec<u8>; 2],
     /// Held as long as the bytes are.
     permits: Vec<OwnedSemaphorePermit>,
+    /// The server sends, and what it sends is this pod's.
+    is_open: bool,
     /// All of it was read.
     is_whole: bool,
     /// Nothing of it may be told.
@@ -92,6 +94,11 @@ impl Follow {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
+    /// Whether what it will have read is certain to be all that can be had: until it is open, others had better try too.
+    pub(super) fn is_open(&self) -> bool {
+        self.state().is_open
+    }
+
     /// Whether nothing more comes.
     pub fn is_ended(&self) -> bool {
         *self.ended.borrow()
@@ -119,6 +126,7 @@ impl Follow {
         let mut state = self.state();
         state.release(0, &self.limits);
         state.progress.begin(Attempt::lean(self.report, &self.limits));
+        state.is_open = false;
     }
 
     fn push(&self, stream: Stream, bytes: &[u8]) {
@@ -261,6 +269,8 @@ impl<S: LogSource> Shared<S> {
             Checked::Lost(why) => return Err(Broken::Lost(why)),
             Checked::Unknown => return Err(Broken::Lost(reason::UNVERIFIED)),
         }
+        debug!("a log is followed");
+        follow.state().is_open = true;
         while let Some(chunk) = chunks.next().await {
             follow.push(stream, &chunk?);
         }

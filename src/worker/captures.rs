@@ -202,6 +202,8 @@ fn status(status: LogsStatus) -> CaptureStatus {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
     use crate::logs::{
         Limits,
@@ -277,5 +279,32 @@ mod tests {
         let overdue = captures.overdue();
         assert_eq!(overdue.len(), 500 - OUTSTANDING_PER_NODE_MAX, "all that waited end at the deadline");
         assert_eq!(overdue[0].1.logs.reason.as_deref(), Some(reason::DEADLINE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_followed_to_its_end_is_there_for_a_release_and_waits_for_no_turn() {
+        let deadline = Duration::from_secs(30);
+        let mut captures = captures(deadline);
+        captures.follow(target(0, "hung", "good"));
+        captures.follow(target(1, "hung", "bad"));
+        assert!(timeout(Duration::from_secs(5), captures.next()).await.is_err(), "nothing is captured yet");
+        // One has ended and the other has not.
+        let verdict =
+            |uid: &PodUid| Some(target(uid.0.parse().ok()?, "hung", if &*uid.0 == "0" { "good" } else { "bad" }));
+        let ended = captures.take_ended(verdict);
+        assert_eq!(
+            ended.iter().map(|(uid, captured)| (&*uid.0, captured.logs.status)).collect::<Vec<_>>(),
+            [("0", LogsStatus::Complete)]
+        );
+        // The node's turns are all taken.
+        captures.ask((10..10 + OUTSTANDING_PER_NODE_MAX + 5).map(|n| target(n, "hung", "bad")).collect());
+        captures.begin(0);
+        captures.follow(target(2, "hung", "good"));
+        assert!(timeout(Duration::from_secs(5), captures.next()).await.is_err());
+        captures.ask(vec![target(2, "hung", "good")]);
+        let (uid, captured) = captures.next().await.expect("one is under way").expect("it does not panic");
+        assert_eq!((&*uid.0, captured.logs.status), ("2", LogsStatus::Complete));
+        // Gone without a verdict: what came until now.
+        assert!(captures.ask_gone(&PodUid("1".into())) && !captures.ask_gone(&PodUid("2".into())));
     }
 }

@@ -449,9 +449,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         Ok(())
     }
 
-    fn queue_captures(&mut self, mut wanted: Vec<Target>) {
-        // Of one that went meanwhile, what was followed is on its way.
-        wanted.retain(|target| !self.table.is_capturing(&target.uid));
+    fn queue_captures(&mut self, wanted: Vec<Target>) {
         wanted.iter().for_each(|target| self.table.capturing(&target.uid));
         self.captures.ask(wanted);
         self.captures.begin(self.table.captures_held());

@@ -407,7 +407,8 @@ impl Table {
                 self.gone.insert((slot.stream, version, uid.clone()));
             }
             slot.tracked = Some(tracked);
-            captures.extend(capture);
+            // Of one that went meanwhile, what was followed is here or on its way; the node has nothing any more.
+            captures.extend(capture.filter(|_| !slot.capturing && slot.captured.is_none()));
             self.enqueue(&uid);
         }
         captures

@@ -52,7 +52,8 @@ impl Watched {
     async fn started(bench: Bench, arguments: &[&str]) -> Result<Self> {
         bench.cluster.ready_for_pods().await?;
         // Real logs take longer than none: the default again.
-        let deadline = [&["--capture-deadline", "30s"], arguments].concat();
+        let own = arguments.contains(&"--capture-deadline");
+        let deadline = if own { arguments.to_vec() } else { [&["--capture-deadline", "30s"], arguments].concat() };
         let bench = Bench { launch: without_deadline(bench.launch), ..bench };
         let monitor = bench.monitor(&deadline).await?;
         let history = bench.history()?;

@@ -1,8 +1,13 @@
 //! What pods print: reports, forgeries, too much, and bytes that are no text.
 
 use anyhow::{Result, ensure};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
+    client::DefaultClientContext,
+};
 
-use crate::Watched;
+use crate::{Watched, support::Bench};
 
 /// The broker's default limit of a record, in bytes.
 const RECORD_BYTES_MAX: usize = 1 << 20;
@@ -79,5 +84,60 @@ async fn output_of_any_size_and_bytes_fits_its_record() -> Result<()> {
     let end = w.end(&bytes).await?.value;
     ensure!(end["stdout"] == "a\u{0}b\u{fffd}\u{fffd}c\u{e9}\n" && end["stderr"] == "e\u{fffd}\n", "{end}");
     ensure!(end["logs"]["stdout_bytes"] == 9 && end["logs"]["status"] == "complete", "{}", end["logs"]);
+    w.close().await
+}
+
+/// From now on the broker takes no larger records of events.
+async fn narrow(bench: &Bench, bytes_max: &str) -> Result<()> {
+    let topic = format!("{}.events", bench.app);
+    let client: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &bench.endpoints.kafka).create()?;
+    let config = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("max.message.bytes", bytes_max);
+    for altered in client.alter_configs(&[config], &AdminOptions::new()).await? {
+        altered.map_err(|(topic, code)| anyhow::anyhow!("{topic:?}: {code}"))?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn output_that_the_broker_does_not_take_holds_back_no_other() -> Result<()> {
+    let mut w = Watched::new("oversize", &[]).await?;
+    // Behind the monitor's back: what it cuts output to was asked when it started.
+    narrow(&w.bench, "60000").await?;
+    // What could be compressed would fit.
+    let large = w.script("large", "head -c 120000 /dev/urandom | od -An -v -tx1 | tr -d ' \\n'; exit 4").await?;
+    let mut small = Vec::new();
+    for n in 0..5 {
+        small.push(w.script(&format!("small-{n}"), "echo small").await?);
+    }
+    let end = w.end(&large).await?.value;
+    ensure!(end["exit_code"] == 4 && end.get("stdout").is_none(), "{end}");
+    ensure!(end["logs"]["status"] == "unavailable" && end["logs"]["reason"] == "record_too_large", "{}", end["logs"]);
+    ensure!(end["logs"]["stdout_bytes"] == 240_000, "how large it was is told: {}", end["logs"]);
+    for uid in &small {
+        let end = w.end(uid).await?.value;
+        ensure!(end["stdout"] == "small\n" && end["logs"]["status"] == "complete", "{end}");
+    }
+    w.close().await
+}
+
+#[tokio::test]
+async fn short_pods_tell_all_they_print() -> Result<()> {
+    const WAVES: usize = 3;
+    const WAVE: usize = 40;
+    let mut w = Watched::new("short", &[]).await?;
+    for wave in 0..WAVES {
+        let mut uids = Vec::new();
+        for n in 0..WAVE {
+            let id = format!("{wave}-{n}");
+            uids.push((w.script(&id, &format!("echo {id}; echo {id} >&2")).await?, format!("{id}\n")));
+        }
+        for (uid, printed) in &uids {
+            let end = w.end(uid).await?.value;
+            ensure!(end["stdout"] == *printed && end["stderr"] == *printed, "{end}");
+            ensure!(end["logs"]["status"] == "complete", "{}", end["logs"]);
+        }
+    }
+    println!("read again: {}", w.bench.count("a log's answer ended before the log did")?);
     w.close().await
 }
