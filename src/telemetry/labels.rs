@@ -220,6 +220,7 @@ label_sets! {
     ByTenureEnd { reason: TenureEnd }
     ByRole { role: Role }
     ByLeg { leg: LegLabel }
+    ByHash { hash: Box<str> }
 }
 
 /// [`EventType`] as a label; the event types themselves know nothing of metrics.
