@@ -230,8 +230,9 @@ fn explain_tells_clocks_retries_and_where_settings_come_from() {
     let here = directory("explain");
     let failed = WAITING.replace("u9", "u8").replace(r#""phase": "Pending""#, r#""phase": "Failed""#).replace(
         r#"{"waiting": {"reason": "ErrImagePull", "message": "no \u001b[2J"}}"#,
-        r#"{"terminated": {"exitCode": 3, "startedAt": "2026-11-25T10:00:01Z", "finishedAt": "2026-11-25T10:00:00Z"}}"#,
-    );
+        r#"{"terminated": {"exitCode": 3, "startedAt": "2026-11-25T10:00:02Z", "finishedAt": "2026-11-25T10:00:09Z"}}"#,
+    )
+        .replace("10:00:0", "09:59:0");
     let list = format!(r#"{{"kind": "List", "items": [{WAITING}, {failed}]}}"#);
     fs::write(here.join("list.json"), list).unwrap();
     fs::write(here.join("c.yaml"), "selector: app=x\ncontainer: a\nexecution-name-prefix: ex\n").unwrap();

@@ -33,8 +33,8 @@ const INPUT_BYTES_MAX: u64 = 64 << 20;
 const DEPTH_MAX: usize = 100;
 
 pub(super) const EXAMPLES: &str = "\
-Asks no cluster and reads no output: of an end only the verdict is told, as of now or of --at. Settings may also come from
-the variables and the file of 'run'; event ids are those of the cluster only with its --cluster-id.
+Asks no cluster and reads no output: of an end only the verdict is told, as of now or of --at. Settings may also come
+from the variables and the file of 'run'; event ids are those of the cluster only with its --cluster-id.
 
 Examples:
   A pod of the cluster, or many:
@@ -267,11 +267,11 @@ fn ended(told: &Explained, verdict: &Verdict, lines: &mut Vec<Line>) {
     lines.push(("verdict", said));
     lines.extend(failure.message.as_ref().map(|message| ("message", message.to_string())));
     lines.extend(failure.hint.as_ref().map(|hint| ("hint", hint.to_string())));
-    let built_in = format!("{} by {}", failure.cause.as_str(), rests_on(verdict));
+    let built_in = format!("{} ({})", rests_on(verdict), failure.cause.as_str());
     match &failure.ruled {
         Some(ruled) => {
             lines.extend(ruled.category.as_ref().map(|category| ("category", category.to_string())));
-            lines.push(("decided by", format!("rule {}; without it {built_in}", ruled.rule)));
+            lines.push(("decided by", format!("rule {}; without it: {built_in}", ruled.rule)));
         }
         None => lines.push(("decided by", built_in)),
     }

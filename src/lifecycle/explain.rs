@@ -137,7 +137,7 @@ pub fn rests_on(verdict: &Verdict) -> &'static str {
         (_, Some(Cause::Unschedulable | Cause::Gated | Cause::Starting | Cause::Terminating)) => {
             "what the pod waited for"
         }
-        (_, Some(Cause::Lost)) => "nobody saw how it ended",
-        (_, Some(Cause::Unknown)) => "nothing: its status explains nothing",
+        (_, Some(Cause::Lost)) => "nothing: nobody saw how it ended",
+        (_, Some(Cause::Unknown)) => "nothing that its status says",
     }
 }
