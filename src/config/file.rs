@@ -45,7 +45,7 @@ pub(super) fn shape(key: &str, known: bool) -> Shape {
     match key {
         _ if !known => Shape::Unknown,
         "config" => Shape::NotInFile,
-        "namespace" => Shape::List,
+        "namespace" | "stall-grace" => Shape::List,
         "kafka-config" => Shape::Map,
         _ => Shape::Scalar,
     }
