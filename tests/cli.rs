@@ -235,7 +235,11 @@ fn explain_tells_clocks_retries_and_where_settings_come_from() {
         .replace("10:00:0", "09:59:0");
     let list = format!(r#"{{"kind": "List", "items": [{WAITING}, {failed}]}}"#);
     fs::write(here.join("list.json"), list).unwrap();
-    fs::write(here.join("c.yaml"), "selector: app=x\ncontainer: a\nexecution-name-prefix: ex\nstall-grace: [gated=1s, starting=1m]\n").unwrap();
+    fs::write(
+        here.join("c.yaml"),
+        "selector: app=x\ncontainer: a\nexecution-name-prefix: ex\nstall-grace: [gated=1s, starting=1m]\n",
+    )
+    .unwrap();
     let mut said = String::new();
     let cases: [(&str, &[&str]); 4] = [
         ("before the clock has run down", &["--at", "2026-11-25T10:00:30Z"]),
