@@ -125,9 +125,10 @@ pub async fn run(config: Config, telemetry: &Telemetry, health: Health) -> Resul
         health: health.clone(),
         board: board.clone(),
         metrics: telemetry.metrics().clone(),
-        peers: Peers::default(),
+        peers: Peers::of(config.rules.hash()),
         stop: stop.clone(),
     };
+    monitor.metrics.set_rules(config.rules.hash());
     let peers = monitor.peers.clone();
     let server = Server::bind(config.listen, health, telemetry.metrics().clone(), board, peers).await?;
     // HTTP outlives the worker, so that a draining replica still answers its probes.
@@ -408,5 +409,6 @@ fn rules(config: &Config, cluster_id: String) -> Rules {
         settle_grace: config.settle_grace.try_into().unwrap_or(jiff::SignedDuration::MAX),
         stall_graces: config.stall_graces.clone(),
         remember_ended: config.remember_ended.try_into().unwrap_or(jiff::SignedDuration::MAX),
+        user: Arc::clone(&config.rules),
     }
 }

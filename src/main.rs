@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Ok(Command::Run(config)) => config,
         Ok(Command::Verify(verify)) => return cli::verify::run(&verify),
         Ok(Command::Schema(schema)) => return cli::schema::run(&schema),
+        Ok(Command::Explain(explain)) => return cli::explain::run(&explain),
         Err(error) => return cli::refuse(&error),
     };
     // Before the async runtime starts and after it has ended: the exporter of traces blocks.

@@ -148,7 +148,7 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
     fn show(&self) {
         self.parts.metrics.set_role(Role::Standby);
         // Only who leads is told.
-        self.parts.metrics.set_standbys(0);
+        self.parts.metrics.set_standbys(0, 0);
         show(&self.parts.board, ShardStatus { shard: self.shard.0, role: STANDBY, ..ShardStatus::default() });
     }
 }

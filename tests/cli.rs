@@ -60,6 +60,7 @@ fn help_is_as_reviewed() {
         ("help-run.txt", &["run", "--help"]),
         ("help-verify.txt", &["verify", "--help"]),
         ("help-schema.txt", &["schema", "--help"]),
+        ("help-explain.txt", &["explain", "--help"]),
     ];
     for (name, arguments) in commands {
         let output = program(&here).args(arguments).output().unwrap();
@@ -181,6 +182,131 @@ fn wrong_settings_end_with_2_and_one_clear_message() {
         said.push_str(&format!("== {name}\n{message}"));
     }
     golden("errors.txt", &said);
+}
+
+/// Rules that are refused; each is `r.yaml` of `run`.
+const RULES: &[(&str, &str)] = &[
+    ("rules-unknown-key", "rules:\n  - name: a\n    match: {exit-code: 42}\n    hint: h\n"),
+    ("rules-bad-pattern", "rules:\n  - name: a\n    match:\n      message: 'disk (full'\n    hint: h\n"),
+    ("rules-empty-match", "rules:\n  - name: a\n    match: {}\n    hint: h\n"),
+    (
+        "rules-name-twice",
+        "rules:\n  - {name: a, match: {exit-codes: 1}, hint: h}\n  - {name: a, match: any, hint: h}\n",
+    ),
+    (
+        "rules-never-asked",
+        "rules:\n  - {name: a, match: any, hint: h}\n  - name: b\n    match: {exit-codes: 1}\n    hint: h\n",
+    ),
+    ("rules-no-yaml", "rules:\n  - name: 'a\n"),
+];
+
+#[test]
+fn wrong_rules_end_with_2_and_show_the_place() {
+    let here = directory("rules");
+    let mut said = String::new();
+    for (name, file) in RULES {
+        fs::write(here.join("r.yaml"), file).unwrap();
+        let run = ["run", "--selector", "a", "--sink", "stdout", "--rules", "r.yaml"];
+        let message = refused(&program(&here).args(run).output().unwrap(), name);
+        assert!(message.starts_with("error: r.yaml:"), "{name}: {message}");
+        let explain = program(&here).args(["explain", "-f", "p.yaml"]).env("POD_MONITOR_RULES", "r.yaml").output();
+        assert_eq!(refused(&explain.unwrap(), name), message, "the same from a variable");
+        said.push_str(&format!("== {name}\n{message}"));
+    }
+    golden("errors-rules.txt", &said);
+    let absent = program(&here).args(["explain", "-f", "p.yaml", "--rules", "absent.yaml"]).output().unwrap();
+    assert!(refused(&absent, "absent").starts_with("error: rules: cannot read absent.yaml: "));
+}
+
+/// The fenced blocks of a page: their language, and what stands in them.
+fn blocks(page: &str) -> Vec<(&str, &str)> {
+    let fences: Vec<&str> = page.split("```").collect();
+    let inside = fences.iter().skip(1).step_by(2);
+    inside.filter_map(|block| block.split_once('\n')).collect()
+}
+
+#[test]
+fn the_examples_of_the_page_about_rules_print_what_stands_there() {
+    let here = directory("rules-page");
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules.md")).unwrap();
+    let blocks = blocks(&page);
+    let mut seen = 0;
+    for triple in blocks.windows(3) {
+        let [("yaml", rules), ("yaml", pod), ("text", expected)] = triple else { continue };
+        fs::write(here.join("rules.yaml"), rules).unwrap();
+        fs::write(here.join("pod.yaml"), pod).unwrap();
+        let output = program(&here).args(["explain", "-f", "pod.yaml", "--rules", "rules.yaml"]).output().unwrap();
+        assert_eq!(utf8(&output.stderr), "");
+        assert_eq!(utf8(&output.stdout), *expected, "of\n{rules}{pod}");
+        seen += 1;
+    }
+    assert_eq!(seen, blocks.iter().filter(|(language, _)| *language == "text").count());
+    assert!(seen >= 4, "{seen} examples: the search is broken");
+}
+
+const WAITING: &str = r#"{"kind": "Pod", "metadata": {"name": "exec-9", "namespace": "runs", "uid": "u9",
+ "creationTimestamp": "2026-11-25T10:00:00Z", "annotations": {"kubectl.kubernetes.io/default-container": "b"}},
+ "spec": {"nodeName": "n", "containers": [{"name": "a"}, {"name": "b"}]},
+ "status": {"phase": "Pending", "startTime": "2026-11-25T10:00:01Z",
+  "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-11-25T10:00:01Z"}],
+  "containerStatuses": [{"name": "b", "state": {"waiting": {"reason": "ErrImagePull", "message": "no \u001b[2J"}}}]}}"#;
+
+#[test]
+fn explain_tells_clocks_retries_and_where_settings_come_from() {
+    let here = directory("explain");
+    let failed = WAITING.replace("u9", "u8").replace(r#""phase": "Pending""#, r#""phase": "Failed""#).replace(
+        r#"{"waiting": {"reason": "ErrImagePull", "message": "no \u001b[2J"}}"#,
+        r#"{"terminated": {"exitCode": 3, "startedAt": "2026-11-25T10:00:02Z", "finishedAt": "2026-11-25T10:00:09Z"}}"#,
+    )
+        .replace("10:00:0", "09:59:0");
+    let list = format!(r#"{{"kind": "List", "items": [{WAITING}, {failed}]}}"#);
+    fs::write(here.join("list.json"), list).unwrap();
+    fs::write(
+        here.join("c.yaml"),
+        "selector: app=x\ncontainer: a\nexecution-name-prefix: ex\nstall-grace: [gated=1s, starting=1m]\n",
+    )
+    .unwrap();
+    let mut said = String::new();
+    let cases: [(&str, &[&str]); 4] = [
+        ("before the clock has run down", &["--at", "2026-11-25T10:00:30Z"]),
+        ("after it", &["--at", "2026-11-25T11:00:00Z"]),
+        (
+            "its grace from a flag, the rest from the file",
+            &["--at", "2026-11-25T10:00:30Z", "--stall-grace", "image=10s", "--config", "c.yaml"],
+        ),
+        ("as JSON", &["--at", "2026-11-25T11:00:00Z", "--output", "json", "--cluster-id", "c"]),
+    ];
+    for (name, flags) in cases {
+        let output = program(&here).args(["explain", "-f", "list.json"]).args(flags).output().unwrap();
+        assert_eq!((output.status.code(), utf8(&output.stderr)), (Some(0), ""), "{name}");
+        assert!(!output.stdout.contains(&0x1b), "{name}: steers the terminal");
+        said.push_str(&format!("== {name}\n{}", utf8(&output.stdout)));
+    }
+    golden("explain.txt", &said.replace(env!("CARGO_PKG_VERSION"), "<version>"));
+}
+
+#[test]
+fn explain_reads_standard_input_and_ends_with_1_where_there_is_no_pod() {
+    let here = directory("explain-input");
+    for (input, code, expected) in [
+        (WAITING, 0, "execution  9, from its name, after exec-"),
+        ("kind: Job\nmetadata: {uid: u}\n", 1, "error: -: is a Job, not a Pod: give it what"),
+        ("kind: Pod\nmetadata: {name: p}\n", 1, "metadata.uid is absent"),
+        ("{", 1, "error: -: "),
+        ("", 1, "holds no pod"),
+    ] {
+        fs::write(here.join("input"), input).unwrap();
+        let input_file = fs::File::open(here.join("input")).unwrap();
+        let output = program(&here).args(["explain", "-f", "-"]).stdin(input_file).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{input}");
+        let said = if code == 0 { utf8(&output.stdout) } else { utf8(&output.stderr) };
+        assert!(said.contains(expected), "{input}: {said}");
+    }
+    let absent = program(&here).args(["explain", "-f", "absent.yaml"]).output().unwrap();
+    assert_eq!(absent.status.code(), Some(1));
+    assert!(utf8(&absent.stderr).starts_with("error: cannot read absent.yaml: "));
+    let nothing = program(&here).arg("explain").output().unwrap();
+    assert!(refused(&nothing, "no file").starts_with("error: file is missing: name the file with the pod"));
 }
 
 #[test]

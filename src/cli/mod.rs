@@ -3,6 +3,7 @@
 //! Exit codes: 0 asked to stop, 1 could not go on, 2 configuration. One message for people goes to standard error
 //! before any of the latter two.
 
+pub mod explain;
 pub mod schema;
 pub mod signals;
 pub mod verify;
@@ -13,7 +14,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     compose,
-    config::{self, Config, RunArgs, Surroundings, Variables, layers},
+    config::{self, Config, ExplainArgs, RunArgs, Surroundings, Variables, layers},
     http::Health,
     telemetry::Telemetry,
 };
@@ -59,6 +60,9 @@ enum Subcommands {
     /// Print what the events look like, for programs: JSON Schema, AsyncAPI, the table of causes
     #[command(after_help = schema::EXAMPLES)]
     Schema(schema::SchemaArgs),
+    /// Say what run would tell for a pod, and why
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(Box<ExplainArgs>),
 }
 
 /// What to do.
@@ -70,6 +74,8 @@ pub enum Command {
     Verify(verify::Verify),
     /// Print what events look like.
     Schema(schema::SchemaArgs),
+    /// Say what would be told.
+    Explain(Box<explain::Explain>),
 }
 
 /// Reads the command line with the environment and the file it names.
@@ -79,7 +85,7 @@ pub fn parse(
     surroundings: &Surroundings,
 ) -> Result<Command, config::Error> {
     // The variables stand in the help, but are read by config, which knows their place among the layers.
-    let command = ["run", "verify"]
+    let command = ["run", "verify", "explain"]
         .iter()
         .fold(Cli::command(), |command, name| command.mut_subcommand(name, layers::with_variables));
     let matches = command.try_get_matches_from(arguments).map_err(layers::refused)?;
@@ -87,6 +93,7 @@ pub fn parse(
         Some(("run", given)) => Ok(Command::Run(Box::new(config::load(given, variables, surroundings)?))),
         Some(("verify", given)) => Ok(Command::Verify(verify::parse(given, variables)?)),
         Some(("schema", given)) => Ok(Command::Schema(schema::parse(given)?)),
+        Some(("explain", given)) => Ok(Command::Explain(Box::new(explain::parse(given, variables)?))),
         other => unreachable!("clap lets only known sub-commands through, not {other:?}"),
     }
 }

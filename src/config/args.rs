@@ -72,42 +72,15 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Pods", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value = "false", default_missing_value = "true", hide_possible_values = true, hide_default_value = true)]
     pub all_namespaces: bool,
-    /// The container whose end is the execution's end [default: found by the pod's own facts]
-    #[arg(long, value_name = "NAME", help_heading = "Pods", value_parser = checked(names::dns_label))]
-    pub container: Option<String>,
+    /// What decides over a pod's story
+    #[command(flatten)]
+    pub story: StoryArgs,
     /// Compare everything with a list this often
     #[arg(long, value_name = "DURATION", default_value = "300s", help_heading = "Pods", value_parser = duration::parse)]
     pub reconcile_interval: Duration,
-    /// How long a failed container's end waits for the pod's final phase, which may say more
-    #[arg(long, value_name = "DURATION", default_value = "10s", help_heading = "Pods", value_parser = duration::parse)]
-    pub settle_grace: Duration,
-    /// How long an execution may make no headway before that is told, per cause; repeatable; off: never
-    /// [default: unschedulable=1m gated=10m image=1m config=1m init=5m starting=2m node_lost=1m deadline=30s
-    /// terminating=1m unknown=2m]
-    #[arg(long, value_name = "CAUSE=DURATION", action = ArgAction::Append, help_heading = "Pods", value_parser = stalls::parse)]
-    pub stall_grace: Vec<StallGrace>,
     /// How long after its end an execution is remembered although its pod is gone: another pod that claims it is found out
     #[arg(long, value_name = "DURATION", default_value = "10m", help_heading = "Pods", value_parser = duration::parse)]
     pub remember_ended: Duration,
-
-    /// Label that holds the execution id
-    #[arg(long, value_name = "KEY", default_value = "execution-id", help_heading = "Ids", value_parser = checked(names::label_key))]
-    pub execution_label: String,
-    /// Annotation that holds the execution id where the label does not
-    #[arg(long, value_name = "KEY", default_value = "execution-id", help_heading = "Ids", value_parser = checked(names::label_key))]
-    pub execution_annotation: String,
-    /// Prefix of pod names whose rest is the execution id where neither does
-    #[arg(long, value_name = "PREFIX", default_value = "exec-", help_heading = "Ids")]
-    pub execution_name_prefix: String,
-    /// Label that holds the user id
-    #[arg(long, value_name = "KEY", default_value = "user-id", help_heading = "Ids", value_parser = checked(names::label_key))]
-    pub user_label: String,
-    /// Names the cluster in ids [default: uid of namespace kube-system]
-    #[arg(long, value_name = "ID", help_heading = "Ids", value_parser = checked(names::id))]
-    pub cluster_id: Option<String>,
-    /// metadata.environment of events, for instance production
-    #[arg(long, value_name = "NAME", help_heading = "Ids", value_parser = checked(names::id))]
-    pub environment: Option<String>,
 
     /// Finalizer that pods carry until their end has been told; taken off after that, by us
     #[arg(long, value_name = "NAME", help_heading = "Clean-up", value_parser = checked(names::label_key))]
@@ -194,6 +167,73 @@ pub struct RunArgs {
     pub log_level: String,
 }
 
+/// What decides over a pod's story: the same for `run` and `explain`.
+#[derive(Clone, Args)]
+pub struct StoryArgs {
+    /// The container whose end is the execution's end [default: found by the pod's own facts]
+    #[arg(long, value_name = "NAME", help_heading = "Pods", value_parser = checked(names::dns_label))]
+    pub container: Option<String>,
+    /// How long a failed container's end waits for the pod's final phase, which may say more
+    #[arg(long, value_name = "DURATION", default_value = "10s", help_heading = "Pods", value_parser = duration::parse)]
+    pub settle_grace: Duration,
+    /// How long an execution may make no headway before that is told, per cause; repeatable; off: never
+    /// [default: unschedulable=1m gated=10m image=1m config=1m init=5m starting=2m node_lost=1m deadline=30s
+    /// terminating=1m unknown=2m]
+    #[arg(long, value_name = "CAUSE=DURATION", action = ArgAction::Append, help_heading = "Pods", value_parser = stalls::parse)]
+    pub stall_grace: Vec<StallGrace>,
+    /// YAML file that says what failures of yours are called and what is to be done about them: docs/rules.md
+    #[arg(long, value_name = "FILE", help_heading = "Pods")]
+    pub rules: Option<PathBuf>,
+
+    /// Label that holds the execution id
+    #[arg(long, value_name = "KEY", default_value = "execution-id", help_heading = "Ids", value_parser = checked(names::label_key))]
+    pub execution_label: String,
+    /// Annotation that holds the execution id where the label does not
+    #[arg(long, value_name = "KEY", default_value = "execution-id", help_heading = "Ids", value_parser = checked(names::label_key))]
+    pub execution_annotation: String,
+    /// Prefix of pod names whose rest is the execution id where neither does
+    #[arg(long, value_name = "PREFIX", default_value = "exec-", help_heading = "Ids")]
+    pub execution_name_prefix: String,
+    /// Label that holds the user id
+    #[arg(long, value_name = "KEY", default_value = "user-id", help_heading = "Ids", value_parser = checked(names::label_key))]
+    pub user_label: String,
+    /// Names the cluster in ids [default: uid of namespace kube-system]
+    #[arg(long, value_name = "ID", help_heading = "Ids", value_parser = checked(names::id))]
+    pub cluster_id: Option<String>,
+    /// metadata.environment of events, for instance production
+    #[arg(long, value_name = "NAME", help_heading = "Ids", value_parser = checked(names::id))]
+    pub environment: Option<String>,
+}
+
+/// Flags of `explain`.
+#[derive(Args)]
+pub struct ExplainArgs {
+    /// Pods as 'kubectl get pod -o yaml' (or json) prints them; - reads standard input; required
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Explain it as of this time, RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub at: Option<jiff::Timestamp>,
+    /// How it is told
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub output: OutputKind,
+    /// YAML file of 'run': the settings below are taken from it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What decides over a pod's story
+    #[command(flatten)]
+    pub story: StoryArgs,
+}
+
+/// How a command tells its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputKind {
+    /// For people
+    Text,
+    /// One JSON object a pod
+    Json,
+}
+
 /// How Kafka is reached, and which topics: shared by all commands that do.
 #[derive(Args)]
 pub struct KafkaArgs {
@@ -253,6 +293,10 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!("'{}' is not an address and port: write for instance 0.0.0.0:8080 or [::]:8080", text.escape_debug())
     })
+}
+
+fn time(text: &str) -> Result<jiff::Timestamp, String> {
+    text.parse().map_err(|_| format!("'{}' is no time: write for instance 2026-11-25T12:00:00Z", text.escape_debug()))
 }
 
 fn log_level(text: &str) -> Result<String, String> {

@@ -1,18 +1,20 @@
 //! The effective configuration: what the rest of the program gets. Values here fit together.
 
-use crate::lifecycle::{identity::IdSources, stall::Graces};
-use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroU32, path::Path, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroU32, path::Path, sync::Arc, time::Duration};
+
+use jiff::SignedDuration;
 
 use super::{
     At, Error, Kafka, LogFormat, Origin, Selector,
-    args::{RunArgs, SinkKind},
+    args::{RunArgs, SinkKind, StoryArgs},
     duration, kafka,
     layers::Origins,
-    lease, names, stalls,
+    lease, names, rules_file, stalls,
 };
 use crate::{
     cleanup,
     leadership::election::Times,
+    lifecycle::{identity::IdSources, rules::Rules, stall::Graces, user_rules::UserRules},
     logs::{Limits, Report},
 };
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub remember_ended: Duration,
     /// What is done to pods whose end was told.
     pub cleanup: cleanup::Settings,
+    /// What the user says of failures.
+    pub rules: Arc<UserRules>,
     /// Where ids come from.
     pub ids: IdSources,
     /// Names the cluster in ids; `None`: the uid of namespace kube-system.
@@ -181,6 +185,7 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
         .map_err(|why| Error::Conflict { why })?;
     let elects = args.sink == SinkKind::Kafka && !args.no_election;
     let cleanup = cleanup(&args, origins)?;
+    let story = story(args.story.clone())?;
     let own_namespace = around.own_namespace.clone().unwrap_or_else(|| "default".to_owned());
     Ok(Config {
         selector,
@@ -195,20 +200,16 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
         },
         sink: sink(&args, origins)?,
         shards,
-        container: args.container,
+        container: story.container,
         reconcile_interval: args.reconcile_interval,
-        settle_grace: args.settle_grace,
-        stall_graces: stalls::graces(&args.stall_grace),
+        settle_grace: args.story.settle_grace,
+        stall_graces: story.stall_graces,
         remember_ended: args.remember_ended,
         cleanup,
-        ids: IdSources {
-            execution_label: args.execution_label,
-            execution_annotation: args.execution_annotation,
-            execution_name_prefix: args.execution_name_prefix,
-            user_label: args.user_label,
-        },
-        cluster_id: args.cluster_id,
-        environment: args.environment,
+        rules: story.user,
+        ids: story.ids,
+        cluster_id: args.story.cluster_id,
+        environment: args.story.environment,
         lease_name: args.lease_name,
         lease_namespace: args.lease_namespace.unwrap_or(own_namespace),
         identity: identity(args.identity.as_deref().or(around.host_name.as_deref()), around.random),
@@ -216,6 +217,24 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
         advertise: args.advertise.or_else(|| advertise(args.listen, around.pod_ip.as_deref())),
         listen: args.listen,
         log: LogSettings { format: args.log_format, filter: args.log_level },
+    })
+}
+
+/// What the core decides by, as far as the settings say it.
+pub(super) fn story(args: StoryArgs) -> Result<Rules, Error> {
+    Ok(Rules {
+        cluster_id: args.cluster_id.unwrap_or_default(),
+        ids: IdSources {
+            execution_label: args.execution_label,
+            execution_annotation: args.execution_annotation,
+            execution_name_prefix: args.execution_name_prefix,
+            user_label: args.user_label,
+        },
+        container: args.container,
+        settle_grace: SignedDuration::try_from(args.settle_grace).unwrap_or(SignedDuration::MAX),
+        stall_graces: stalls::graces(&args.stall_grace),
+        user: Arc::new(args.rules.as_deref().map(rules_file::read).transpose()?.unwrap_or_default()),
+        ..Rules::default()
     })
 }
 
@@ -308,6 +327,8 @@ impl Config {
             cluster_id = self.cluster_id,
             environment = self.environment,
             container = self.container,
+            rules = self.rules.len(),
+            rules_hash = self.rules.hash(),
             ?ids,
             report = ?self.report,
             log_bytes_max = limits.log_bytes_max,

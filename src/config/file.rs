@@ -45,7 +45,7 @@ pub(super) fn shape(key: &str, known: bool) -> Shape {
     match key {
         _ if !known => Shape::Unknown,
         "config" => Shape::NotInFile,
-        "namespace" => Shape::List,
+        "namespace" | "stall-grace" => Shape::List,
         "kafka-config" => Shape::Map,
         _ => Shape::Scalar,
     }
@@ -103,7 +103,7 @@ fn unknown(key: &str, keys: &[String]) -> String {
 }
 
 /// Levenshtein distance in characters; keys are short.
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, left) in a.chars().take(64).enumerate() {

@@ -19,14 +19,18 @@ pub(crate) mod layers;
 pub mod lease;
 pub mod names;
 pub mod properties;
+pub mod rules_file;
+mod rules_tree;
 pub mod selector;
 mod sources;
 mod stalls;
 
 use std::{ffi::OsString, fmt, path::PathBuf};
 
+use crate::lifecycle::rules::Rules;
+
 pub use crate::lifecycle::identity::IdSources;
-pub use args::{KafkaArgs, LogFormat, RunArgs};
+pub use args::{ExplainArgs, KafkaArgs, LogFormat, OutputKind, RunArgs};
 pub use effective::{Config, LogSettings, Namespaces, Sink, Surroundings};
 pub use kafka::Kafka;
 pub use properties::Properties;
@@ -133,6 +137,13 @@ pub fn load_with_kafka<A: clap::Args>(
                 instance --kafka kafka:9092";
     let kafka = kafka::build(kafka(&args), &origins, mend)?;
     Ok((args, kafka))
+}
+
+/// The settings of `explain`, from all layers, and what the core decides by.
+pub fn load_explain(given: &clap::ArgMatches, variables: Variables<'_>) -> Result<(ExplainArgs, Rules), Error> {
+    let (args, _) = layers::resolve::<ExplainArgs>(given, variables)?;
+    let rules = effective::story(args.story.clone())?;
+    Ok((args, rules))
 }
 
 /// A key with its place: `--key`, `POD_MONITOR_KEY` or `file:line: key`.

@@ -1,5 +1,5 @@
 //! What the replicas tell one another over the connections of the death notice: who stands by, and whether they reach
-//! Kafka. A holder that is cut off from Kafka gives up only where somebody else would get on.
+//! Kafka, and by which rules of the user they would tell failures. A holder that is cut off from Kafka gives up only where somebody else would get on.
 
 use std::{
     collections::BTreeMap,
@@ -26,15 +26,24 @@ struct Inner {
     reports: Mutex<BTreeMap<Box<str>, Report>>,
     /// Whether we reach Kafka.
     kafka: AtomicBool,
+    /// Hash of our rules of the user; empty: we have none.
+    rules: Box<str>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Report {
     at: Instant,
     kafka: bool,
+    /// Whether it said that it has other rules than we; earlier releases say nothing.
+    other_rules: bool,
 }
 
 impl Peers {
+    /// For a replica with these rules of the user.
+    pub fn of(rules_hash: Option<&str>) -> Self {
+        Self(Arc::new(Inner { rules: rules_hash.unwrap_or_default().into(), ..Inner::default() }))
+    }
+
     /// We reach Kafka, or do not.
     pub fn reach_kafka(&self, reach: bool) {
         self.0.kafka.store(reach, Ordering::Relaxed);
@@ -47,17 +56,30 @@ impl Peers {
 
     /// What we say of ourselves: one line.
     pub fn report(&self, me: &str) -> String {
-        format!("kafka={} peer={me}\n", u8::from(self.reaches_kafka()))
+        // Earlier releases take all that follows for the name, which does no harm.
+        format!("kafka={} peer={me} rules={}\n", u8::from(self.reaches_kafka()), self.0.rules)
     }
 
     /// Takes in what another said. Lines that it cannot read say nothing.
     pub fn heard(&self, line: &str, now: Instant) {
         let Some((kafka, peer)) = line.trim_end().split_once(" peer=") else { return };
         let kafka = kafka == "kafka=1";
+        let (peer, rules) = peer.split_once(" rules=").map_or((peer, None), |(peer, rules)| (peer, Some(rules)));
+        let other_rules = rules.is_some_and(|rules| *rules != *self.0.rules);
         let mut reports = self.0.reports.lock().unwrap_or_else(PoisonError::into_inner);
         reports.retain(|_, report| now.saturating_duration_since(report.at) <= FRESH);
+        let known = reports.get(peer).is_some_and(|report| report.other_rules);
+        if other_rules && !known {
+            let ours = &*self.0.rules;
+            tracing::warn!(
+                peer,
+                theirs = rules,
+                ours,
+                "a standby has other rules: after a change of hands failures are told by those"
+            );
+        }
         if reports.len() < PEERS_MAX {
-            reports.insert(peer.into(), Report { at: now, kafka });
+            reports.insert(peer.into(), Report { at: now, kafka, other_rules });
         }
     }
 
@@ -69,6 +91,11 @@ impl Peers {
     /// Standbys that said a moment ago that they reach Kafka.
     pub fn reaching_kafka(&self, now: Instant) -> usize {
         self.fresh(now, |report| report.kafka)
+    }
+
+    /// Standbys that said a moment ago that they have other rules of the user than we.
+    pub fn with_other_rules(&self, now: Instant) -> usize {
+        self.fresh(now, |report| report.other_rules)
     }
 
     fn fresh(&self, now: Instant, counts: impl Fn(&Report) -> bool) -> usize {
@@ -97,6 +124,18 @@ mod tests {
         assert_eq!((holder.standing_by(later), holder.reaching_kafka(later)), (2, 2));
         let late = now + Duration::from_millis(2500);
         assert_eq!((holder.standing_by(late), holder.reaching_kafka(late)), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_other_rules_is_counted_and_who_does_not_say_is_not() {
+        let (holder, now) = (Peers::of(Some("aa")), Instant::now());
+        holder.heard(&Peers::of(Some("aa")).report("same"), now);
+        holder.heard("kafka=1 peer=earlier-release\n", now);
+        assert_eq!((holder.standing_by(now), holder.with_other_rules(now)), (2, 0));
+        holder.heard(&Peers::of(Some("bb")).report("other"), now);
+        holder.heard(&Peers::of(None).report("none"), now);
+        assert_eq!((holder.standing_by(now), holder.with_other_rules(now)), (4, 2));
+        assert_eq!(Peers::default().report("b"), "kafka=0 peer=b rules=\n");
     }
 
     #[tokio::test(start_paused = true)]

@@ -170,7 +170,7 @@ fn observed(
         Judged::Settling { until } => settle_until = Some(until),
         Judged::Ended(mut verdict) => {
             verdict.restart_count = attempt(pod, rules);
-            capture = teller.verdict(verdict);
+            capture = teller.verdict(verdict, pod);
         }
     }
     let tick_at = teller.wind(clock);
@@ -231,6 +231,7 @@ fn first_seen(pod: &Pod, earlier: Option<&EarlierEnd>, rules: &Rules, odd: &mut 
         stalls: Vec::new(),
         deletion_timestamp: None,
         verdict: None,
+        ruling: None,
         end: None,
         gone: None,
         left: false,
@@ -280,6 +281,7 @@ fn gone(
     } else if teller.tracked.end.is_none() && !teller.tracked.left {
         let deleting = teller.tracked.deletion_timestamp.is_some();
         let verdict = cause::vanished(teller.tracked.waiting, teller.tracked.told.running, deleting, at);
+        teller.tracked.ruling = rules.user.ruling(&verdict, None);
         teller.end(*verdict, output);
     }
     // How it went outside the selection is nobody's news.
@@ -424,22 +426,27 @@ impl Teller<'_> {
     }
 
     /// Remembers a verdict and says what is to be captured for it; tells the end at once where nothing ran.
-    fn verdict(&mut self, mut verdict: Box<Verdict>) -> Option<Target> {
+    fn verdict(&mut self, mut verdict: Box<Verdict>, pod: &Pod) -> Option<Target> {
         let ran = self.tracked.told.running || verdict.outcome == Outcome::Completed;
         if let Some(failure) = &mut verdict.failure {
             failure.attempt_started |= self.tracked.told.running;
         }
         if !ran || verdict.container.is_empty() {
             cause::explain_by_waiting(&mut verdict, self.tracked.waiting);
+            self.tracked.ruling = self.rules.user.ruling(&verdict, Some(pod));
             self.end(*verdict, unavailable(reason::CONTAINER_NOT_STARTED));
             return None;
         }
         // INV-3: verdict before capture. Whoever finishes the job tells this verdict.
+        self.tracked.ruling = self.rules.user.ruling(&verdict, Some(pod));
         self.tracked.verdict = Some(verdict);
         outstanding(self.uid, &self.tracked)
     }
 
-    fn end(&mut self, verdict: Verdict, captured: Captured) {
+    fn end(&mut self, mut verdict: Verdict, captured: Captured) {
+        if let (Some(ruling), Some(failure)) = (self.tracked.ruling.take(), &mut verdict.failure) {
+            ruling.settle(failure, &captured.kubernetes_events);
+        }
         let cause = verdict.failure.as_ref().map(|f| f.cause);
         let (event_type, at) = (Some(verdict.outcome.event_type()), verdict.at);
         let end = End { exit_code: verdict.exit_code, cause, event_type, at: Some(at), told_at: Some(self.now) };

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::event::Cause;
@@ -60,12 +61,7 @@ pub const ID_CHARS_MAX: usize = 253;
 
 /// Finds the ids of a pod.
 pub fn ids(metadata: &Metadata, sources: &IdSources) -> Ids {
-    let given = metadata
-        .labels
-        .get(sources.execution_label.as_str())
-        .or_else(|| metadata.annotations.get(sources.execution_annotation.as_str()))
-        .map(|id| &**id)
-        .or_else(|| name_id(&metadata.name, &sources.execution_name_prefix));
+    let given = given(metadata, sources).map(|(id, _)| id);
     let user = metadata.labels.get(sources.user_label.as_str());
     let user_id = user.filter(|id| legal(id)).cloned();
     let (execution_id, odd) = match given {
@@ -75,6 +71,33 @@ pub fn ids(metadata: &Metadata, sources: &IdSources) -> Ids {
         Some(id) => (id, None),
     };
     Ids { execution_id: execution_id.into(), user_id, odd }
+}
+
+/// Where an execution id stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// `--execution-label`
+    Label,
+    /// `--execution-annotation`
+    Annotation,
+    /// `--execution-name-prefix`
+    Name,
+    /// Nowhere, or what stands there is not legal: the pod's UID stands in.
+    Uid,
+}
+
+/// Where the execution id comes from that [`ids`] finds.
+pub fn source(metadata: &Metadata, sources: &IdSources) -> Source {
+    given(metadata, sources).filter(|(id, _)| legal(id)).map_or(Source::Uid, |(_, source)| source)
+}
+
+/// The first execution id that is given, legal or not.
+fn given<'a>(metadata: &'a Metadata, sources: &IdSources) -> Option<(&'a str, Source)> {
+    let label = metadata.labels.get(sources.execution_label.as_str()).map(|id| (&**id, Source::Label));
+    let annotation = || Some((&**metadata.annotations.get(sources.execution_annotation.as_str())?, Source::Annotation));
+    let name = || Some((name_id(&metadata.name, &sources.execution_name_prefix)?, Source::Name));
+    label.or_else(annotation).or_else(name)
 }
 
 fn name_id<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {

@@ -1,8 +1,10 @@
 //! What the decisions rest on besides the pod: fixed for the life of a process.
 
+use std::sync::Arc;
+
 use jiff::SignedDuration;
 
-use super::{identity::IdSources, stall::Graces};
+use super::{identity::IdSources, stall::Graces, user_rules::UserRules};
 
 /// The settings of the pure core.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -21,4 +23,6 @@ pub struct Rules {
     /// How long after its end an execution is remembered although its pod is gone, so that another pod that claims it is
     /// found out.
     pub remember_ended: SignedDuration,
+    /// `--rules`: what the user says of failures.
+    pub user: Arc<UserRules>,
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     event::{Cause, EarlierEnd, EventType, Owner, Verdict},
     stall::{Clock, Stalled},
+    user_rules::Ruling,
 };
 use crate::watch::pod::{PodUid, ResourceVersion};
 
@@ -66,6 +67,9 @@ pub struct Tracked {
     /// Decided and not yet told: its capture is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Box<Verdict>>,
+    /// What the rules of the user make of that verdict, with the hash of these rules; `None`: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ruling: Option<Box<Ruling>>,
     /// The end that was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<End>,

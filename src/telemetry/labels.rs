@@ -238,6 +238,7 @@ label_sets! {
     ByTenureEnd { reason: TenureEnd }
     ByRole { role: Role }
     ByLeg { leg: LegLabel }
+    ByHash { hash: Box<str> }
 }
 
 /// A deed and what came of it.

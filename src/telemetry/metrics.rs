@@ -1,4 +1,5 @@
-//! What is counted. Label values come from the enums of `labels.rs` only, so the number of series has a bound.
+//! What is counted. Label values come from the enums of `labels.rs` only, so the number of series has a bound; the one
+//! hash that is a label is fixed for the life of a process.
 //!
 //! Other modules call small methods with meaning; how a metric is called and bucketed is decided here.
 
@@ -15,7 +16,7 @@ use crate::{
 };
 
 use super::labels::{
-    ByCause, ByDeed, ByDrift, ByEventType, ByFenceResult, ById, ByLeg, ByListResult, ByPart, ByReason, ByRole,
+    ByCause, ByDeed, ByDrift, ByEventType, ByFenceResult, ByHash, ById, ByLeg, ByListResult, ByPart, ByReason, ByRole,
     ByStatus, ByTaken, ByTenureEnd, ByVerdict, ByWatchEvent, CauseLabel, EventLabel, LegLabel,
 };
 pub use super::labels::{
@@ -57,6 +58,8 @@ struct Inner {
     role: Family<ByRole, Gauge>,
     term: Gauge,
     standbys: Gauge,
+    other_rules: Gauge,
+    rules: Family<ByHash, Gauge>,
     standby_lag: Gauge,
     takeover_gap: Histogram,
     takeover_duration: Family<ByLeg, Histogram, fn() -> Histogram>,
@@ -96,6 +99,8 @@ impl Metrics {
             role: Family::default(),
             term: Gauge::default(),
             standbys: Gauge::default(),
+            other_rules: Gauge::default(),
+            rules: Family::default(),
             standby_lag: Gauge::default(),
             takeover_gap: Histogram::new(SECONDS),
             takeover_duration: Family::new_with_constructor(|| Histogram::new(SECONDS)),
@@ -227,9 +232,15 @@ impl Metrics {
         self.0.term.set(i64::try_from(term).unwrap_or(i64::MAX));
     }
 
-    /// So many replicas stand by, as they say themselves.
-    pub fn set_standbys(&self, standbys: usize) {
+    /// So many replicas stand by, as they say themselves, and so many of these have other rules of the user.
+    pub fn set_standbys(&self, standbys: usize, other_rules: usize) {
         self.0.standbys.set(gauge(standbys));
+        self.0.other_rules.set(gauge(other_rules));
+    }
+
+    /// The rules of the user that this process has.
+    pub fn set_rules(&self, hash: Option<&str>) {
+        self.0.rules.get_or_create(&ByHash { hash: hash.unwrap_or("none").into() }).set(1);
     }
 
     /// This replica has so many records of the changelog yet to read.
@@ -302,6 +313,12 @@ impl Inner {
         r.register("role", "What this replica does: 1 for its role", self.role.clone());
         r.register("term", "The shard's count of changes of hands", self.term.clone());
         r.register("standbys", "Replicas that stand by, as they tell this leader", self.standbys.clone());
+        r.register(
+            "standbys_with_other_rules",
+            "Replicas that stand by with other rules of the user than this leader's",
+            self.other_rules.clone(),
+        );
+        r.register("rules", "Which rules of the user this process has: 1 for their hash", self.rules.clone());
         r.register(
             "standby_lag_records",
             "Records of the changelog that this standby has not read yet",

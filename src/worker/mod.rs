@@ -278,7 +278,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.beat.beat();
         self.consider_giving_up();
         self.parts.metrics.set_tracked_pods(self.table.len());
-        self.parts.metrics.set_standbys(self.parts.peers.standing_by(Instant::now()));
+        let (peers, now) = (&self.parts.peers, Instant::now());
+        self.parts.metrics.set_standbys(peers.standing_by(now), peers.with_other_rules(now));
         self.release_held();
         if self.publishing.committing_since().is_some_and(|since| since.elapsed() > COMMIT_SLOW) {
             self.parts.kafka.not_yet("kafka does not answer: a transaction waits for its end");
