@@ -177,6 +177,7 @@ pub(crate) fn tracked(number: u32) -> Tracked {
         waiting: None,
         deletion_timestamp: None,
         verdict: None,
+        ruling: None,
         end: None,
         gone: None,
         left: false,
