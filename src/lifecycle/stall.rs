@@ -99,6 +99,10 @@ pub struct Stalled {
 
 /// The clock that a status sets going, of a pod that has not ended; `None`: it gets on, or nobody wants to know.
 pub fn clock(pod: &Pod, rules: &Rules) -> Option<Clock> {
+    // It may run for all that could be read of it.
+    if pod.incomplete {
+        return None;
+    }
     let trouble = trouble(pod, rules)?;
     let grace = rules.stall_graces.of(trouble.cause)?;
     let grace = if trouble.at_once { SignedDuration::ZERO } else { grace };

@@ -178,6 +178,13 @@ fn a_cause_that_is_off_has_no_clock() {
     assert_eq!(clock(&pod(1, bound(), main_waits("ErrImagePull")), &rules), None);
 }
 
+#[test]
+fn of_a_pod_that_cannot_be_read_whole_nobody_knows_whether_it_stalls() {
+    let mut pod = pod(1, bound(), main_waits("ErrImagePull"));
+    pod.incomplete = true;
+    assert_eq!(seen(&pod), None);
+}
+
 /// One pod's story, told by steps at given seconds.
 #[derive(Default)]
 struct Story {

@@ -53,6 +53,9 @@ pub struct Pod {
     /// `status`
     #[serde(deserialize_with = "nullable")]
     pub status: Status,
+    /// Not all of it could be read: what is not there may be there all the same.
+    #[serde(skip)]
+    pub incomplete: bool,
 }
 
 /// `metadata` of a pod.
@@ -441,7 +444,7 @@ fn salvage(mut fields: serde_json::Map<String, serde_json::Value>, error: String
         None
     });
     let status = salvage_status(take("status"), &mut lost);
-    Decoded::Partly { pod: Pod { metadata, spec: spec.unwrap_or_default(), status }, lost }
+    Decoded::Partly { pod: Pod { metadata, spec: spec.unwrap_or_default(), status, incomplete: true }, lost }
 }
 
 fn salvage_status(mut status: serde_json::Value, lost: &mut Vec<&'static str>) -> Status {
