@@ -166,6 +166,7 @@ async fn finished_pods_are_deleted_after_their_time_and_told_as_gone() -> Result
         Ok(pod["metadata"]["deletionTimestamp"].is_string().then_some(()))
     };
     until(LIMIT, "its deletion is asked for", asked).await?;
+    #[allow(clippy::disallowed_methods, reason = "how long ago the end was told is a question to the real clock")]
     let age = jiff::Timestamp::now().duration_since(told[2].text("observed_at").parse()?);
     ensure!(age >= Duration::from_secs(1).try_into()?, "not before its time: {age}");
     if bench.cluster.pod("exec-ends").await?.is_some() {
