@@ -55,7 +55,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "pod-monitor.watchedRules" -}}
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch{{ if index .Values.config "finalizer" }}, patch{{ end }}{{ if index .Values.config "delete-finished" }}, delete{{ end }}]
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
