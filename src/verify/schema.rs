@@ -1,7 +1,7 @@
 //! What one record of an events topic must look like: as the generated schema says, and what no schema can say (the key
 //! is the execution id, `ce_id` the event id, nothing is null). Pure: any bytes give a value, none panics.
 
-use jsonschema::{Draft, ValidationError, Validator};
+use jsonschema::{Draft, ValidationError, Validator, error::ValidationErrorKind};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -98,8 +98,11 @@ pub fn read(
 
 fn at(error: &ValidationError<'_>) -> String {
     let path = error.instance_path().as_str();
-    let what = error.masked();
-    if path.is_empty() { what.to_string() } else { format!("{path}: {what}") }
+    if let ValidationErrorKind::Required { property } = error.kind() {
+        return format!("{path}/{} is missing", property.as_str().unwrap_or_default());
+    }
+    // Double quotes are escaped on their way to a terminal, where they only get in the way of reading.
+    format!("{path}: {}", error.masked()).replace('"', "'")
 }
 
 fn nulls(path: &str, value: &Value, wrong: &mut Vec<String>) {
@@ -153,19 +156,19 @@ mod tests {
     #[test]
     fn each_misfit_is_named() {
         let cases = [
-            ("retryable", json!("no"), r#"/retryable: value is not of type "boolean""#),
-            ("timestamp", json!("yesterday"), r#"/timestamp: value is not a "date-time""#),
+            ("retryable", json!("no"), "/retryable: value is not of type 'boolean'"),
+            ("timestamp", json!("yesterday"), "/timestamp: value is not a 'date-time'"),
             ("error_type", json!("bad_luck"), "/error_type: "),
-            ("node_name", json!(null), r#"/node_name: value is not of type "string""#),
+            ("node_name", json!(null), "/node_name: value is not of type 'string'"),
             ("a_later_field", json!({ "list": [1, null] }), "/a_later_field/list/1 is null"),
             ("cause", json!("No Good"), "/cause: "),
-            ("exit_code", json!("3"), r#"/exit_code: value is not of type "integer""#),
+            ("exit_code", json!("3"), "/exit_code: value is not of type 'integer'"),
             ("event_type", json!("pod_exploded"), "event_type is not one that this release knows"),
-            ("event_id", json!("7"), r#"/event_id: value is not a "uuid""#),
+            ("event_id", json!("7"), "/event_id: value is not a 'uuid'"),
             ("sequence", json!(0), "/sequence: value is less than the minimum of 1"),
             ("execution_id", json!(""), "/execution_id: value is shorter than 1 character"),
             ("logs", json!({ "status": "gone" }), "/logs/status: "),
-            ("containers", json!([{ "name": "main" }]), r#"/containers/0: "restart_count" is a required property"#),
+            ("containers", json!([{ "name": "main" }]), "/containers/0/restart_count is missing"),
             ("aggregate_id", json!("8"), "aggregate_id is not the execution_id"),
             ("execution_id", json!("8"), "the key is not the execution_id"),
         ];
@@ -178,7 +181,7 @@ mod tests {
         for field in ["metadata", "logs", "cause", "pod_uid", "observed_at"] {
             let mut event = good();
             event.as_object_mut().unwrap().remove(field);
-            assert!(wrong(&event).contains(&format!(r#""{field}" is a required property"#)), "{field}");
+            assert!(wrong(&event).contains(&format!("/{field} is missing")), "{field}");
         }
     }
 

@@ -145,7 +145,7 @@ async fn each_planted_fault_is_named_with_its_place() {
         "lost: all of its 3 events, which the changelog says were told",
         "doubled: event 00000000-0000-0000-0000-000000000002 stands at",
         "schema: ",
-        r#""observed_at" is a required property"#,
+        "/observed_at is missing",
         "is not JSON",
         "lost: sequence 1, 2, 3 of 4",
         ": the promise is broken",
