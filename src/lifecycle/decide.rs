@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     cause::{self, Judged},
     container::{self, main_container},
-    event::{Body, Captured, EarlierEnd, Ended, Event, Logs, LogsStatus, MESSAGE_CHARS_MAX, Outcome, Owner, Verdict},
+    event::{self, Body, Captured, EarlierEnd, Ended, Event, Logs, LogsStatus, Outcome, Owner, Verdict},
     identity::{self, OddId, Slot},
     rules::Rules,
     stall::{self, Clock, Stalled},
@@ -158,9 +158,9 @@ fn observed(
     let mut settle_until = None;
     teller.note(pod);
     let judged = if teller.over() { Judged::Open } else { teller.judge(pod, judged_at) };
-    let gets_on = teller.over() || matches!(judged, Judged::Ended(_));
-    let clock = if gets_on { None } else { stall::clock(pod, rules) };
-    if !gets_on {
+    let over = teller.over() || matches!(judged, Judged::Ended(_));
+    let clock = if over { None } else { stall::clock(pod, rules) };
+    if !over {
         teller.resumed(pod, clock.as_ref());
     }
     teller.scheduled(pod);
@@ -461,7 +461,7 @@ impl Teller<'_> {
         let body = Body::Terminated {
             exit_code: end.and_then(|e| e.exit_code),
             reason: reason.or_else(|| end?.cause.map(|c| c.as_str().into())),
-            message: last.and_then(|p| p.status.message.as_ref()).map(|m| m.chars().take(MESSAGE_CHARS_MAX).collect()),
+            message: last.and_then(|p| p.status.message.as_ref()).map(|m| event::bounded(m)),
             observed: going.observed,
         };
         self.tell(Slot::Gone, at, body);

@@ -398,6 +398,11 @@ pub struct Ruled {
 /// Longest `message` that is told, in characters.
 pub const MESSAGE_CHARS_MAX: usize = 1024;
 
+/// A message as it is told: cut to [`MESSAGE_CHARS_MAX`].
+pub fn bounded(message: &str) -> Box<str> {
+    message.chars().take(MESSAGE_CHARS_MAX).collect()
+}
+
 /// What was decided about an end, before its output is captured. Goes into the changelog first, so that whoever
 /// finishes the job tells the same verdict.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cause::reasons::{Patience, waiting},
     container::{Main, is_sidecar, main_container, never_ran},
-    event::{Cause, MESSAGE_CHARS_MAX},
+    event::{Cause, bounded},
     rules::Rules,
 };
 use crate::watch::pod::{Condition, ContainerStatus, Phase, Pod};
@@ -107,7 +107,7 @@ pub fn clock(pod: &Pod, rules: &Rules) -> Option<Clock> {
     let grace = rules.stall_graces.of(trouble.cause)?;
     let grace = if trouble.at_once { SignedDuration::ZERO } else { grace };
     let due = trouble.since.checked_add(grace).ok()?;
-    let message = trouble.message.map(|m| m.chars().take(MESSAGE_CHARS_MAX).collect());
+    let message = trouble.message.as_deref().map(bounded);
     Some(Clock { cause: trouble.cause, since: trouble.since, due, message })
 }
 

@@ -1,4 +1,5 @@
 use jsonschema::{Draft, Validator};
+use testkit::clients::shape::strict;
 
 use super::*;
 use crate::publish::record;
@@ -7,20 +8,6 @@ use crate::publish::record;
 fn built(schema: &Value) -> Validator {
     let options = jsonschema::options().with_draft(Draft::Draft202012).should_validate_formats(true);
     options.build(schema).unwrap()
-}
-
-/// Every object says what may be in it: a field that the schema does not describe does not fit.
-fn strict(schema: &mut Value) {
-    match schema {
-        Value::Array(several) => several.iter_mut().for_each(strict),
-        Value::Object(object) => {
-            object.values_mut().for_each(strict);
-            if object.get("properties").is_some_and(Value::is_object) && object.contains_key("type") {
-                object.insert("additionalProperties".into(), false.into());
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
 }
 
 fn encoded(event_type: EventType) -> Value {

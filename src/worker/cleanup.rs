@@ -23,8 +23,6 @@ const DEEDS_MAX: usize = 16;
 /// After a request that failed; after one that was refused for want of a right.
 const AGAIN: Duration = Duration::from_secs(2);
 const AGAIN_REFUSED: Duration = Duration::from_secs(30);
-/// Longest wait in the queue; what is due later is looked at again then.
-const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A pod that carries our finalizer.
 struct Held {
@@ -106,7 +104,7 @@ impl Cleanup {
         let passed = end.told_at.map_or(Duration::ZERO, |told| now.duration_since(told).try_into().unwrap_or_default());
         let (namespace, name) = (told.namespace.clone(), told.pod_name.clone());
         let order = Order { deed: Deed::Delete, uid: uid.clone(), namespace, name, at: 0, overdue: false };
-        self.later.insert(order, delay.saturating_sub(passed).min(WAIT_MAX));
+        self.later.insert(order, delay.saturating_sub(passed));
     }
 
     fn release(&mut self, uid: &PodUid, overdue: bool) {
@@ -198,5 +196,34 @@ impl Cleanup {
                 self.later.insert(order, pause);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        lifecycle::decide::{Input, step},
+        watch::pod::decode,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_is_deleted_when_it_was_promised_however_far_away_that_is() {
+        let two_days = Duration::from_secs(48 * 3600);
+        let settings = Settings { delete_finished: Some(two_days), ..Settings::default() };
+        // Nobody is asked: nothing is due.
+        let config = kube::Config::new(http::Uri::from_static("http://127.0.0.1:1"));
+        let client = kube::Client::try_from(config).expect("a client");
+        let mut cleanup = Cleanup::new(settings, Pods::new(client), Metrics::new());
+        let ended = r#"{"metadata":{"uid":"u","name":"p","namespace":"n"},"status":{"phase":"Failed"}}"#;
+        let (Some(pod), _) = decode(ended).split() else { panic!("a pod") };
+        let (uid, now) = (PodUid("u".into()), Timestamp::from_second(1_700_000_000).expect("a time"));
+        let input = Input::Observed { pod: &pod, earlier: None, now };
+        let told = step(&uid, None, input, &crate::lifecycle::rules::Rules::default()).tracked.expect("its end");
+        cleanup.committed(&uid, &told, now);
+        let key = cleanup.later.peek().expect("its deletion is ordered");
+        assert!(cleanup.later.deadline(&key) >= Instant::now() + two_days, "not before its time");
     }
 }

@@ -6,7 +6,7 @@ use super::reasons::{self, Disruption, waiting_cause};
 use crate::{
     lifecycle::{
         container::{self, Main, will_restart},
-        event::{Cause, ErrorType, Failure, MESSAGE_CHARS_MAX},
+        event::{Cause, ErrorType, Failure, bounded},
         rules::Rules,
     },
     watch::pod::{Condition, Pod, Terminated},
@@ -42,7 +42,7 @@ impl Finding {
         Failure {
             error_type: self.error_type,
             cause: self.cause,
-            message: self.message.map(|m| m.chars().take(MESSAGE_CHARS_MAX).collect()),
+            message: self.message.as_deref().map(bounded),
             hint: self.hint.map(Into::into),
             retryable: self.retryable,
             attempt_started,

@@ -39,8 +39,8 @@ fn build(schema: &Value) -> Result<Validator> {
     options.build(schema).map_err(|error| anyhow::anyhow!("{}: {error}", error.instance_path()))
 }
 
-/// Consumers ignore fields that they do not know; here each must be described.
-fn strict(schema: &mut Value) {
+/// Consumers ignore fields that they do not know; after this each must be described.
+pub fn strict(schema: &mut Value) {
     match schema {
         Value::Array(several) => several.iter_mut().for_each(strict),
         Value::Object(object) => {
