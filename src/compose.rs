@@ -16,6 +16,7 @@ use crate::{
     cli::{chain, signals::Signals},
     clock::{self, Wall},
     config::{Config, Kafka, Namespaces, Sink},
+    evidence::Evidence,
     http::{self, Board, Health, Server, health::Component, status::Shown},
     leadership::{
         election::Times,
@@ -267,6 +268,7 @@ impl Monitor {
             pods: cluster.pods.clone(),
             scopes: scopes(&config),
             capturer: Capturer::new(logs, limits),
+            evidence: Evidence::new(cluster.client.clone(), config.kubernetes_events, self.metrics.clone()),
             report: config.report,
             capture_deadline: limits.capture_deadline,
             rules: Arc::new(rules(&config, cluster.id.clone())),
@@ -338,6 +340,7 @@ enum Started {
 struct Cluster {
     id: String,
     config: kube::Config,
+    client: kube::Client,
     pods: Pods,
 }
 
@@ -347,8 +350,8 @@ impl Cluster {
         // Our own limits decide how long a call may take and how often it is tried.
         config.default_retry = false;
         let client = kube::Client::try_from(config.clone()).map_err(|e| Error::Cluster(Box::new(e)))?;
-        let pods = Pods::new(client).at(config.cluster_url.to_string().trim_end_matches('/')).by(who);
-        Ok(Self { id: String::new(), config, pods })
+        let pods = Pods::new(client.clone()).at(config.cluster_url.to_string().trim_end_matches('/')).by(who);
+        Ok(Self { id: String::new(), config, client, pods })
     }
 }
 

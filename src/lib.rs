@@ -12,6 +12,7 @@ pub mod cli;
 pub mod clock;
 pub mod compose;
 pub mod config;
+pub mod evidence;
 pub mod failpoint;
 pub mod http;
 pub mod leadership;

@@ -5,11 +5,12 @@
 use jiff::{SignedDuration, Timestamp};
 use pod_monitor::{
     lifecycle::{
-        decide::{Decision, Input, step, to_follow},
+        decide::{Decision, Input, step},
         event::{Body, Captured, Event},
         rules::Rules,
         stall::Graces,
         tracked::Tracked,
+        wanted,
     },
     watch::pod::{Decoded, Pod, PodUid, ResourceVersion, decode},
 };
@@ -398,13 +399,13 @@ fn a_pod_is_followed_while_it_runs_and_is_deleted() {
     let ended = json!({ "exitCode": 3, "startedAt": at(5), "finishedAt": at(8) });
     let terminated = json!({ "name": "main", "restartCount": 2, "state": { "terminated": ended } });
     let deleted = with("Running", running.clone(), true);
-    let target = to_follow(None, &deleted, &rules()).expect("it runs and is deleted");
+    let target = wanted::to_follow(None, &deleted, &rules()).expect("it runs and is deleted");
     assert_eq!((&*target.container, target.restart_count), ("main", 2));
-    assert_eq!(to_follow(None, &with("Running", running, false), &rules()), None, "nobody deletes it");
-    assert_eq!(to_follow(None, &with("Failed", terminated.clone(), true), &rules()), None, "it has ended");
+    assert_eq!(wanted::to_follow(None, &with("Running", running, false), &rules()), None, "nobody deletes it");
+    assert_eq!(wanted::to_follow(None, &with("Failed", terminated.clone(), true), &rules()), None, "it has ended");
     let over = with("Failed", terminated, false);
     let told = step(&uid(), None, Input::Observed { pod: &over, earlier: None, now: late() }, &rules()).tracked;
-    assert_eq!(to_follow(told.as_ref(), &deleted, &rules()), None, "its end is decided");
+    assert_eq!(wanted::to_follow(told.as_ref(), &deleted, &rules()), None, "its end is decided");
 }
 
 #[test]
@@ -417,6 +418,6 @@ fn the_output_of_the_attempt_that_ended_is_asked_for() {
         let container = json!({ "name": "main", "restartCount": 3, "state": state, "lastState": last });
         let pod = with("Failed", container, false);
         let decision = step(&uid(), None, Input::Observed { pod: &pod, earlier: None, now: late() }, &rules());
-        assert_eq!(decision.capture.map(|target| target.restart_count), Some(expected), "{state}");
+        assert_eq!(decision.capture.map(|wanted| wanted.target.restart_count), Some(expected), "{state}");
     }
 }

@@ -102,6 +102,10 @@ pub struct RunArgs {
     /// An end is told at the latest this long after it was seen, with or without its output
     #[arg(long, value_name = "DURATION", default_value = "30s", help_heading = "Captured output", value_parser = duration::parse)]
     pub capture_deadline: Duration,
+    /// Tell with a failure what Kubernetes reported of its pod; each asks the API server for it once
+    #[arg(long, help_heading = "Captured output", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value = "true", default_missing_value = "true", hide_possible_values = true)]
+    pub kubernetes_events: bool,
     /// Captures at the same time
     #[arg(long, value_name = "COUNT", default_value = "32", help_heading = "Captured output",
         value_parser = clap::value_parser!(u32).range(1..=1024))]

@@ -54,6 +54,8 @@ pub struct Config {
     pub environment: Option<String>,
     /// What pods print.
     pub report: Report,
+    /// Whether Kubernetes Events are told with failures.
+    pub kubernetes_events: bool,
     /// Bounds of captures.
     pub limits: Limits,
     /// Where events go.
@@ -191,6 +193,7 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
         selector,
         namespaces: namespaces(&args, origins, &own_namespace)?,
         report: args.report.into(),
+        kubernetes_events: args.kubernetes_events,
         limits: Limits {
             log_bytes_max: bytes(args.log_bytes_max),
             encoded_bytes_max: ENCODED_BYTES_MAX,
@@ -331,6 +334,7 @@ impl Config {
             rules_hash = self.rules.hash(),
             ?ids,
             report = ?self.report,
+            kubernetes_events = self.kubernetes_events,
             log_bytes_max = limits.log_bytes_max,
             capture_deadline = duration::format(limits.capture_deadline),
             captures_max = limits.captures_max,

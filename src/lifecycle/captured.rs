@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cause::OwnerEnd;
+
 /// What was captured of a container's output. A field without a value is absent, never invented.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Captured {
@@ -19,6 +21,16 @@ pub struct Captured {
     pub logs: Logs,
     /// The last Kubernetes Events about the pod, oldest first; at most [`KUBERNETES_EVENTS_MAX`].
     pub kubernetes_events: Vec<KubernetesEvent>,
+    /// What the pod's owner says of its end. Not told by itself: the verdict takes it up.
+    pub owner_end: Option<OwnerEnd>,
+}
+
+impl Captured {
+    /// No output, and why: a word of [`crate::logs::reason`].
+    pub fn unavailable(reason: &str) -> Self {
+        let logs = Logs { status: LogsStatus::Unavailable, reason: Some(reason.into()), ..Logs::default() };
+        Self { logs, ..Self::default() }
+    }
 }
 
 /// Most Kubernetes Events that an end tells.

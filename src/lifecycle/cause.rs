@@ -23,7 +23,7 @@ use super::{
 };
 use crate::watch::pod::{Phase, Pod, Terminated};
 
-pub use owner::{OwnerEnd, explain_by_owner};
+pub use owner::{OwnerEnd, explain_by_owner, may_know_better};
 pub use reasons::{Patience, waiting, waiting_cause};
 
 /// As `now`: nothing newer will ever come of this pod.

@@ -11,14 +11,15 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     cause::{self, Judged},
     container::{self, main_container},
-    event::{self, Body, Captured, EarlierEnd, Ended, Event, Logs, LogsStatus, Outcome, Owner, Verdict},
+    event::{self, Body, Captured, EarlierEnd, Ended, Event, Outcome, Owner, Verdict},
     identity::{self, OddId, Slot},
     rules::Rules,
     stall::{self, Clock, Stalled},
     tracked::{End, FORMAT, STALLS_MAX, Told, Tracked},
+    wanted::{self, Wanted},
 };
 use crate::{
-    logs::{Target, reason},
+    logs::reason,
     watch::pod::{Pod, PodUid, ResourceVersion},
 };
 
@@ -74,7 +75,7 @@ pub struct Decision {
     /// To be remembered in the same transaction; `None`: as it was.
     pub tracked: Option<Tracked>,
     /// To be captured once this is committed.
-    pub capture: Option<Target>,
+    pub capture: Option<Wanted>,
     /// To be observed again at this time, if nothing newer comes before.
     pub settle_until: Option<Timestamp>,
     /// A clock runs: a [`Input::Tick`] is due at this time.
@@ -104,38 +105,6 @@ pub fn step(uid: &PodUid, told: Option<&Tracked>, input: Input<'_>, rules: &Rule
             gone(uid, told, seen, last, Going { observed, followed, version, now }, rules)
         }
     }
-}
-
-/// The capture that a restored pod still waits for.
-pub fn outstanding(uid: &PodUid, tracked: &Tracked) -> Option<Target> {
-    let verdict = tracked.verdict.as_deref()?;
-    Some(Target {
-        uid: uid.clone(),
-        namespace: tracked.namespace.clone(),
-        pod_name: tracked.pod_name.clone(),
-        node_name: tracked.node_name.clone(),
-        container: verdict.container.clone(),
-        restart_count: verdict.restart_count,
-        termination_message: verdict.termination_message.clone(),
-    })
-}
-
-/// What is to be followed: the log of a pod that is deleted while it runs is gone 1-3 s after its container ends. A read,
-/// so that it needs no commit; the same pod gives the same answer as often as it is shown.
-pub fn to_follow(told: Option<&Tracked>, pod: &Pod, rules: &Rules) -> Option<Target> {
-    pod.metadata.deletion_timestamp?;
-    let main = main_container(pod, rules);
-    let runs = main.status.is_some_and(|status| status.state.running.is_some());
-    let is_over = told.is_some_and(|t| t.end.is_some() || t.verdict.is_some() || t.gone.is_some());
-    (runs && !is_over).then(|| Target {
-        uid: pod.metadata.uid.clone(),
-        namespace: pod.metadata.namespace.clone(),
-        pod_name: pod.metadata.name.clone(),
-        node_name: pod.spec.node_name.clone(),
-        container: main.name.into(),
-        restart_count: main.restart_count(),
-        termination_message: None,
-    })
 }
 
 /// `judged_at` is `now`, but for whether a settle grace has passed.
@@ -207,10 +176,6 @@ fn tick(uid: &PodUid, told: &Tracked, now: Timestamp, rules: &Rules) -> Decision
 fn first_seen(pod: &Pod, earlier: Option<&EarlierEnd>, rules: &Rules, odd: &mut Option<OddId>) -> Tracked {
     let ids = identity::ids(&pod.metadata, &rules.ids);
     *odd = ids.odd;
-    let owner = pod
-        .metadata
-        .controller()
-        .map(|o| Box::new(Owner { kind: o.kind.clone(), name: o.name.clone(), uid: o.uid.clone() }));
     let made = pod.metadata.creation_timestamp;
     let earlier = earlier.filter(|e| e.pod_uid != pod.metadata.uid && made.is_some_and(|made| e.timestamp <= made));
     Tracked {
@@ -221,7 +186,7 @@ fn first_seen(pod: &Pod, earlier: Option<&EarlierEnd>, rules: &Rules, odd: &mut 
         pod_name: pod.metadata.name.clone(),
         execution_id: ids.execution_id,
         user_id: ids.user_id,
-        owner,
+        owner: Owner::of(&pod.metadata).map(Box::new),
         earlier_end: earlier.cloned().map(Box::new),
         node_name: None,
         sequence: 0,
@@ -274,7 +239,7 @@ fn gone(
     let mut teller = Teller { uid, tracked, events, now: going.now, rules };
     let at = last.and_then(|p| p.metadata.deletion_timestamp).or(teller.tracked.deletion_timestamp);
     let at = at.unwrap_or(going.now);
-    let output = going.followed.take().unwrap_or_else(|| unavailable(reason::POD_GONE));
+    let output = going.followed.take().unwrap_or_else(|| Captured::unavailable(reason::POD_GONE));
     if let Some(verdict) = teller.tracked.verdict.take() {
         // Its capture did not come in time: the logs went with the pod.
         teller.end(*verdict, output);
@@ -290,11 +255,6 @@ fn gone(
     }
     teller.tracked.gone = Some(going.version);
     Decision { events: teller.events, tracked: Some(teller.tracked), odd, ..Decision::default() }
-}
-
-fn unavailable(reason: &str) -> Captured {
-    let logs = Logs { status: LogsStatus::Unavailable, reason: Some(reason.into()), ..Logs::default() };
-    Captured { logs, ..Captured::default() }
 }
 
 /// Collects the events of one step and keeps the record of what has been told in step with them.
@@ -425,27 +385,30 @@ impl Teller<'_> {
         self.tracked.end.is_some() || self.tracked.verdict.is_some()
     }
 
-    /// Remembers a verdict and says what is to be captured for it; tells the end at once where nothing ran.
-    fn verdict(&mut self, mut verdict: Box<Verdict>, pod: &Pod) -> Option<Target> {
+    /// Remembers a verdict and says what is to be asked for it.
+    fn verdict(&mut self, mut verdict: Box<Verdict>, pod: &Pod) -> Option<Wanted> {
         let ran = self.tracked.told.running || verdict.outcome == Outcome::Completed;
         if let Some(failure) = &mut verdict.failure {
             failure.attempt_started |= self.tracked.told.running;
         }
         if !ran || verdict.container.is_empty() {
             cause::explain_by_waiting(&mut verdict, self.tracked.waiting);
-            self.tracked.ruling = self.rules.user.ruling(&verdict, Some(pod));
-            self.end(*verdict, unavailable(reason::CONTAINER_NOT_STARTED));
-            return None;
         }
         // INV-3: verdict before capture. Whoever finishes the job tells this verdict.
         self.tracked.ruling = self.rules.user.ruling(&verdict, Some(pod));
         self.tracked.verdict = Some(verdict);
-        outstanding(self.uid, &self.tracked)
+        wanted::outstanding(self.uid, &self.tracked)
     }
 
-    fn end(&mut self, mut verdict: Verdict, captured: Captured) {
-        if let (Some(ruling), Some(failure)) = (self.tracked.ruling.take(), &mut verdict.failure) {
-            ruling.settle(failure, &captured.kubernetes_events);
+    fn end(&mut self, mut verdict: Verdict, mut captured: Captured) {
+        if let Some(owner) = captured.owner_end {
+            cause::explain_by_owner(&mut verdict, owner);
+        }
+        match (self.tracked.ruling.take(), &mut verdict.failure) {
+            (Some(ruling), Some(failure)) => ruling.settle(failure, &captured.kubernetes_events),
+            (_, Some(_)) => {}
+            // What was reported of a success is no news.
+            (_, None) => captured.kubernetes_events.clear(),
         }
         let cause = verdict.failure.as_ref().map(|f| f.cause);
         let (event_type, at) = (Some(verdict.outcome.event_type()), verdict.at);

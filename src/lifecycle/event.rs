@@ -11,7 +11,7 @@ pub use super::captured::{
     Captured, KUBERNETES_EVENT_MESSAGE_CHARS_MAX, KUBERNETES_EVENTS_MAX, KubernetesEvent, Logs, LogsStatus,
     ResourceUsage,
 };
-use crate::watch::pod::PodUid;
+use crate::watch::pod::{Metadata, PodUid};
 
 /// One domain event of one pod.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +56,18 @@ pub struct Owner {
     /// `metadata.uid` of the owner.
     #[schemars(length(min = 1))]
     pub uid: Box<str>,
+}
+
+impl Owner {
+    /// The controller of a pod.
+    pub fn of(metadata: &Metadata) -> Option<Self> {
+        metadata.controller().map(|o| Self { kind: o.kind.clone(), name: o.name.clone(), uid: o.uid.clone() })
+    }
+
+    /// Whether it is a Job of Kubernetes' own.
+    pub fn is_job(&self) -> bool {
+        &*self.kind == "Job"
+    }
 }
 
 /// The end of an earlier pod of the same execution.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{
     container::main_container,
     decide::{Input, step},
-    event::{Body, Captured, Cause, EarlierEnd, Event, Failure, Logs, LogsStatus, Outcome, Verdict},
+    event::{Body, Captured, Cause, EarlierEnd, Event, Failure, Outcome, Verdict},
     identity::{self, Source},
     rules::Rules,
     stall::Clock,
@@ -81,8 +81,7 @@ pub fn explain(pod: &Pod, earlier: Option<&EarlierEnd>, now: Timestamp, rules: &
     let (mut events, mut tracked) = (seen.events, seen.tracked);
     // Before the capture, which settles it; of an end that captures nothing it is settled already.
     let mut ruling = tracked.as_ref().and_then(|tracked| tracked.ruling.clone());
-    let logs = Logs { status: LogsStatus::Unavailable, reason: Some(NOT_READ.into()), ..Logs::default() };
-    let captured = Captured { logs, ..Captured::default() };
+    let captured = Captured::unavailable(NOT_READ);
     let after = [Input::Tick { now }, Input::Captured { captured, now }];
     for input in after {
         let then = step(uid, tracked.as_ref(), input, rules);

@@ -2,7 +2,7 @@
 //!
 //! [`decide::step`] asks [`identity`] who the execution is, [`container`] which container counts and [`cause`] how it
 //! ended ([`cause_docs`] explains each cause to people), [`user_rules`] what the user says of that; [`event`] is what is
-//! told, [`tracked`] what is remembered of the telling.
+//! told, [`tracked`] what is remembered of the telling, [`wanted`] what is still to be asked of the cluster.
 
 pub mod captured;
 pub mod cause;
@@ -16,3 +16,4 @@ pub mod rules;
 pub mod stall;
 pub mod tracked;
 pub mod user_rules;
+pub mod wanted;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     lifecycle::{
+        captured::Captured,
         decide::{Decision, Input, step},
         event::{Body, Event},
         tracked::{STALLS_MAX, Tracked},
@@ -207,6 +208,11 @@ impl Story {
         self.take(step(&PodUid("u".into()), self.told.as_ref(), input, &rules()));
     }
 
+    fn capture(&mut self, second: i64) {
+        let input = Input::Captured { captured: Captured::default(), now: at(second) };
+        self.take(step(&PodUid("u".into()), self.told.as_ref(), input, &rules()));
+    }
+
     fn tick(&mut self, second: i64) {
         self.take(step(&PodUid("u".into()), self.told.as_ref(), Input::Tick { now: at(second) }, &rules()));
     }
@@ -285,6 +291,7 @@ fn an_end_closes_a_stall_and_nothing_stalls_after_it() {
     story.tick(63);
     let failed = json!({ "phase": "Failed", "reason": "OutOfcpu", "startTime": time(3) });
     story.see(&pod(2, bound(), failed.clone()), 70);
+    story.capture(71);
     story.see(&pod(3, bound(), failed), 7000);
     story.tick(8000);
     assert_eq!(story.types(), ["pod_scheduled", "execution_stalled", "execution_failed"]);

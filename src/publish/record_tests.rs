@@ -85,6 +85,7 @@ fn completed() -> Body {
         claimed_exit_code: Some(0),
         logs: Logs { status: LogsStatus::Complete, reason: None, stdout_bytes: Some(2), stderr_bytes: Some(0) },
         kubernetes_events: vec![],
+        owner_end: None,
     };
     ended(verdict, captured)
 }

@@ -129,6 +129,7 @@ fn ended(outcome: Outcome, exit_code: Option<i32>, failure: Option<Failure>) -> 
             stdout_bytes: bytes(stdout),
             stderr_bytes: bytes(stderr),
         },
+        owner_end: None,
         kubernetes_events: if failed { vec![reported] } else { Vec::new() },
     };
     Body::Ended(Box::new(Ended { verdict, captured }))

@@ -67,6 +67,26 @@ label_values! {
         /// Done although the end was not told in time.
         Overdue = "overdue",
     }
+    /// Who is asked what else is known of an end.
+    Witness {
+        /// LIST of Kubernetes Events.
+        Events = "events",
+        /// GET of the owner Job.
+        Job = "job",
+    }
+    /// How it went.
+    EvidenceResult {
+        /// Answered.
+        Ok = "ok",
+        /// There is none any more.
+        Gone = "gone",
+        /// For want of a right.
+        Refused = "refused",
+        /// No answer in time, or an error.
+        Failed = "failed",
+        /// Not asked: it failed or refused lately.
+        Skipped = "skipped",
+    }
     /// What was captured of an output.
     CaptureStatus {
         /// All of it.
@@ -246,6 +266,13 @@ label_sets! {
 pub(super) struct ByDeed {
     pub(super) deed: Deed,
     pub(super) result: DeedResult,
+}
+
+/// Who was asked, and how it went.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByEvidence {
+    pub(super) witness: Witness,
+    pub(super) result: EvidenceResult,
 }
 
 /// [`EventType`] as a label; the event types themselves know nothing of metrics.

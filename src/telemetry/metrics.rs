@@ -16,12 +16,12 @@ use crate::{
 };
 
 use super::labels::{
-    ByCause, ByDeed, ByDrift, ByEventType, ByFenceResult, ByHash, ById, ByLeg, ByListResult, ByPart, ByReason, ByRole,
-    ByStatus, ByTaken, ByTenureEnd, ByVerdict, ByWatchEvent, CauseLabel, EventLabel, LegLabel,
+    ByCause, ByDeed, ByDrift, ByEventType, ByEvidence, ByFenceResult, ByHash, ById, ByLeg, ByListResult, ByPart,
+    ByReason, ByRole, ByStatus, ByTaken, ByTenureEnd, ByVerdict, ByWatchEvent, CauseLabel, EventLabel, LegLabel,
 };
 pub use super::labels::{
-    CaptureStatus, Deed, DeedResult, Drift, FenceResult, ListResult, MissingId, PodPart, Role, Taken, TenureEnd,
-    Verdict, WatchEvent, WatchRestart,
+    CaptureStatus, Deed, DeedResult, Drift, EvidenceResult, FenceResult, ListResult, MissingId, PodPart, Role, Taken,
+    TenureEnd, Verdict, WatchEvent, WatchRestart, Witness,
 };
 
 /// Content type of [`Metrics::text`].
@@ -42,6 +42,7 @@ struct Inner {
     transaction_duration: Histogram,
     captures: Family<ByStatus, Counter>,
     capture_duration: Histogram,
+    evidence: Family<ByEvidence, Counter>,
     tracked_pods: Gauge,
     restored_pods: Gauge,
     watch_restarts: Family<ByReason, Counter>,
@@ -83,6 +84,7 @@ impl Metrics {
             transaction_duration: Histogram::new(SECONDS),
             captures: Family::default(),
             capture_duration: Histogram::new(SECONDS),
+            evidence: Family::default(),
             tracked_pods: Gauge::default(),
             restored_pods: Gauge::default(),
             watch_restarts: Family::default(),
@@ -153,6 +155,11 @@ impl Metrics {
     pub fn capture_ended(&self, status: CaptureStatus, took: Duration) {
         self.0.captures.get_or_create(&ByStatus { status }).inc();
         self.0.capture_duration.observe(took.as_secs_f64());
+    }
+
+    /// Somebody was asked what else is known of an end.
+    pub fn evidence(&self, witness: Witness, result: EvidenceResult) {
+        self.0.evidence.get_or_create(&ByEvidence { witness, result }).inc();
     }
 
     /// So many pods are tracked now.
@@ -293,6 +300,11 @@ impl Inner {
         r.register("transaction_duration_seconds", "From begin to verdict", self.transaction_duration.clone());
         r.register("captures", "Captures of output by how much was had", self.captures.clone());
         r.register("capture_duration_seconds", "Duration of captures", self.capture_duration.clone());
+        r.register(
+            "evidence_reads",
+            "Who was asked what else is known of an end, and how it went",
+            self.evidence.clone(),
+        );
         r.register("tracked_pods", "Pods whose story is not over", self.tracked_pods.clone());
         r.register("restored_pods", "Pods restored at the last take-over", self.restored_pods.clone());
         r.register("watch_restarts", "Watches begun anew", self.watch_restarts.clone());
@@ -345,6 +357,9 @@ impl Inner {
         }
         for (deed, result) in Deed::ALL.iter().flat_map(|d| DeedResult::ALL.iter().map(move |r| (*d, *r))) {
             drop(self.deeds.get_or_create(&ByDeed { deed, result }));
+        }
+        for (witness, result) in Witness::ALL.iter().flat_map(|w| EvidenceResult::ALL.iter().map(move |r| (*w, *r))) {
+            drop(self.evidence.get_or_create(&ByEvidence { witness, result }));
         }
         for cause in Cause::ALL {
             drop(self.stalled.get_or_create(&ByCause { cause: CauseLabel(cause) }));

@@ -3,7 +3,8 @@
 //! Beside them the logs that are followed, of pods that are deleted while they run. Their captures wait for no turn: what
 //! they hold is bounded by the followers' own limits, and what they still need the node soon has no more.
 //!
-//! The deadline counts from when the capture was asked for. What waits behind a hung node ends in time, told as
+//! What else is known of a failure (`evidence/`) is asked for beside its capture; of a pod that is gone, or that never ran,
+//! nothing else is. The deadline counts from when the capture was asked for. What waits behind a hung node ends in time, told as
 //! unavailable; what waits for another node is begun past it.
 
 use std::{
@@ -18,7 +19,11 @@ use tokio::{
 };
 
 use crate::{
-    lifecycle::event::{Captured, Logs, LogsStatus},
+    evidence::{Evidence, Found},
+    lifecycle::{
+        event::{Captured, LogsStatus},
+        wanted::Wanted,
+    },
     logs::{Report, Target, capture::Capturer, follow::Follow, reason, streams::LogSource},
     telemetry::metrics::{CaptureStatus, Metrics},
     watch::pod::{ByUid, PodUid},
@@ -36,10 +41,11 @@ type Node = Option<Box<str>>;
 /// The captures of one worker.
 pub(super) struct Captures<S> {
     capturer: Capturer<S>,
+    evidence: Evidence,
     report: Report,
     metrics: Metrics,
     deadline: Duration,
-    queue: VecDeque<(Target, Instant)>,
+    queue: VecDeque<(Wanted, Instant)>,
     running: JoinSet<(PodUid, Node, Captured)>,
     per_node: HashMap<Node, usize>,
     following: JoinSet<()>,
@@ -60,10 +66,16 @@ impl Drop for Followed {
 }
 
 impl<S: LogSource> Captures<S> {
-    pub(super) fn new(capturer: Capturer<S>, report: Report, metrics: Metrics, deadline: Duration) -> Self {
+    pub(super) fn new(
+        capturer: Capturer<S>,
+        evidence: Evidence,
+        report: Report,
+        metrics: Metrics,
+        deadline: Duration,
+    ) -> Self {
         let (queue, running, per_node) = (VecDeque::new(), JoinSet::new(), HashMap::new());
         let (following, follows) = (JoinSet::new(), ByUid::default());
-        Self { capturer, report, metrics, deadline, queue, running, per_node, following, follows }
+        Self { capturer, evidence, report, metrics, deadline, queue, running, per_node, following, follows }
     }
 
     /// Follows a log from now on; does nothing where this attempt of it is followed.
@@ -86,11 +98,17 @@ impl<S: LogSource> Captures<S> {
         (of(follow.target()) == of(target)).then(|| Arc::clone(follow))
     }
 
-    /// The pod is gone: asks for what was followed of it. False: nothing was.
-    pub(super) fn ask_gone(&mut self, uid: &PodUid) -> bool {
-        let Some(follow) = self.follows.get(uid).map(|followed| Arc::clone(&followed.follow)) else { return false };
-        let capturer = self.capturer.clone();
-        self.spawn(follow.target().clone(), async move { capturer.capture_gone(follow.target(), &follow).await });
+    /// The pod is gone: asks for what was followed of it, and for what others know of how it went, where that is wanted.
+    /// False: there is nobody to ask.
+    pub(super) fn ask_gone(&mut self, uid: &PodUid, wanted: Option<Wanted>) -> bool {
+        let wanted = wanted.filter(|wanted| self.evidence.is_wanted(wanted));
+        let Some(follow) = self.follows.get(uid).map(|followed| Arc::clone(&followed.follow)) else {
+            let asked = wanted.map(|wanted| self.queue.push_back((wanted, Instant::now())));
+            return asked.is_some();
+        };
+        let (capturer, target) = (self.capturer.clone(), follow.target().clone());
+        let capture = async move { capturer.capture_gone(follow.target(), &follow).await };
+        self.spawn(&target, wanted, Some(capture));
         true
     }
 
@@ -107,43 +125,64 @@ impl<S: LogSource> Captures<S> {
     }
 
     /// Asks for these; the deadline counts from now.
-    pub(super) fn ask(&mut self, wanted: Vec<Target>) {
+    pub(super) fn ask(&mut self, wanted: Vec<Wanted>) {
         let now = Instant::now();
-        for target in wanted {
-            match self.followed(&target) {
-                Some(follow) => self.start(target, now, Some(follow)),
-                None => self.queue.push_back((target, now)),
+        for wanted in wanted {
+            match self.followed(&wanted.target) {
+                Some(follow) if wanted.no_log.is_none() => self.start(wanted, now, Some(follow)),
+                _ => self.queue.push_back((wanted, now)),
             }
         }
     }
 
-    fn start(&mut self, target: Target, asked_at: Instant, follow: Option<Arc<Follow>>) {
-        let (capturer, report) = (self.capturer.clone(), self.report);
+    fn start(&mut self, wanted: Wanted, asked_at: Instant, follow: Option<Arc<Follow>>) {
+        let (capturer, report, target) = (self.capturer.clone(), self.report, wanted.target.clone());
         let of = target.clone();
         let capture = async move { capturer.capture_asked_at(&of, report, asked_at, follow.as_deref()).await };
-        self.spawn(target, capture);
+        let capture = wanted.no_log.is_none().then_some(capture);
+        self.spawn(&target, Some(wanted), capture);
     }
 
-    fn spawn(&mut self, target: Target, capture: impl Future<Output = Captured> + Send + 'static) {
-        *self.per_node.entry(target.node_name.clone()).or_default() += 1;
-        let metrics = self.metrics.clone();
+    /// `capture`: what reads the output, where there is one.
+    fn spawn(
+        &mut self,
+        target: &Target,
+        wanted: Option<Wanted>,
+        capture: Option<impl Future<Output = Captured> + Send + 'static>,
+    ) {
+        let (uid, node) = (target.uid.clone(), target.node_name.clone());
+        *self.per_node.entry(node.clone()).or_default() += 1;
+        let (metrics, evidence) = (self.metrics.clone(), self.evidence.clone());
         self.running.spawn(async move {
-            let begun = Instant::now();
-            let captured = capture.await;
-            metrics.capture_ended(status(captured.logs.status), begun.elapsed());
-            (target.uid, target.node_name, captured)
+            let capture = async {
+                let begun = Instant::now();
+                let captured = capture?.await;
+                metrics.capture_ended(status(captured.logs.status), begun.elapsed());
+                Some(captured)
+            };
+            let found = async {
+                match &wanted {
+                    Some(wanted) => evidence.of(wanted).await,
+                    None => Found::default(),
+                }
+            };
+            let (captured, found) = tokio::join!(capture, found);
+            let no_log = wanted.as_ref().and_then(|wanted| wanted.no_log).unwrap_or(reason::POD_GONE);
+            let captured = captured.unwrap_or_else(|| Captured::unavailable(no_log));
+            let Found { events: kubernetes_events, owner_end } = found;
+            (uid, node, Captured { kubernetes_events, owner_end, ..captured })
         });
     }
 
     /// Begins what there is room for; `held` of those that ended still wait for their commit.
     pub(super) fn begin(&mut self, held: usize) {
         while self.running.len() + held < OUTSTANDING_MAX {
-            let room = |(target, _): &(Target, Instant)| {
-                self.per_node.get(&target.node_name).copied().unwrap_or(0) < OUTSTANDING_PER_NODE_MAX
+            let room = |(wanted, _): &(Wanted, Instant)| {
+                self.per_node.get(&wanted.target.node_name).copied().unwrap_or(0) < OUTSTANDING_PER_NODE_MAX
             };
             let Some(at) = self.queue.iter().take(LOOK_AHEAD_MAX).position(room) else { return };
-            let Some((target, asked_at)) = self.queue.remove(at) else { return };
-            self.start(target, asked_at, None);
+            let Some((wanted, asked_at)) = self.queue.remove(at) else { return };
+            self.start(wanted, asked_at, None);
         }
     }
 
@@ -177,14 +216,15 @@ impl<S: LogSource> Captures<S> {
     pub(super) fn overdue(&mut self) -> Vec<(PodUid, Captured)> {
         let mut overdue = Vec::new();
         // Asked for in this order, so the oldest stand in front.
-        while let Some((target, asked)) = self.queue.front() {
+        while let Some((wanted, asked)) = self.queue.front() {
             if asked.elapsed() < self.deadline {
                 break;
             }
-            let logs =
-                Logs { status: LogsStatus::Unavailable, reason: Some(reason::DEADLINE.into()), ..Logs::default() };
-            self.metrics.capture_ended(CaptureStatus::Unavailable, asked.elapsed());
-            overdue.push((target.uid.clone(), Captured { logs, ..Captured::default() }));
+            if wanted.no_log.is_none() {
+                self.metrics.capture_ended(CaptureStatus::Unavailable, asked.elapsed());
+            }
+            let reason = wanted.no_log.unwrap_or(reason::DEADLINE);
+            overdue.push((wanted.target.uid.clone(), Captured::unavailable(reason)));
             self.queue.pop_front();
         }
         overdue
@@ -226,6 +266,10 @@ mod tests {
         }
     }
 
+    fn wanted(n: usize, node: &str, pod_name: &str) -> Wanted {
+        Wanted { target: target(n, node, pod_name), no_log: None, failed: true, job: None }
+    }
+
     fn target(n: usize, node: &str, pod_name: &str) -> Target {
         Target {
             uid: PodUid(n.to_string().into()),
@@ -246,7 +290,7 @@ mod tests {
             captures_max: 32,
             captures_per_node_max: 8,
         };
-        Captures::new(Capturer::new(Hung, limits), Report::Raw, Metrics::new(), deadline)
+        Captures::new(Capturer::new(Hung, limits), Evidence::none(), Report::Raw, Metrics::new(), deadline)
     }
 
     #[tokio::test(start_paused = true)]
@@ -254,7 +298,7 @@ mod tests {
         let deadline = Duration::from_secs(30);
         let mut captures = captures(deadline);
         let asked_at = Instant::now();
-        captures.ask(vec![target(0, "hung", "bad")]);
+        captures.ask(vec![wanted(0, "hung", "bad")]);
         // No room until now: what is held for Kafka leaves none.
         captures.begin(OUTSTANDING_MAX);
         tokio::time::advance(Duration::from_secs(20)).await;
@@ -268,8 +312,8 @@ mod tests {
     async fn a_hung_node_holds_back_neither_other_nodes_nor_its_own_ends_beyond_the_deadline() {
         let deadline = Duration::from_secs(30);
         let mut captures = captures(deadline);
-        captures.ask((0..500).map(|n| target(n, "hung", "bad")).collect());
-        captures.ask(vec![target(500, "healthy", "good")]);
+        captures.ask((0..500).map(|n| wanted(n, "hung", "bad")).collect());
+        captures.ask(vec![wanted(500, "healthy", "good")]);
         let begun = Instant::now();
         captures.begin(0);
         let (first, captured) = captures.next().await.expect("one is under way").expect("it does not panic");
@@ -297,14 +341,14 @@ mod tests {
             [("0", LogsStatus::Complete)]
         );
         // The node's turns are all taken.
-        captures.ask((10..10 + OUTSTANDING_PER_NODE_MAX + 5).map(|n| target(n, "hung", "bad")).collect());
+        captures.ask((10..10 + OUTSTANDING_PER_NODE_MAX + 5).map(|n| wanted(n, "hung", "bad")).collect());
         captures.begin(0);
         captures.follow(target(2, "hung", "good"));
         assert!(timeout(Duration::from_secs(5), captures.next()).await.is_err());
-        captures.ask(vec![target(2, "hung", "good")]);
+        captures.ask(vec![wanted(2, "hung", "good")]);
         let (uid, captured) = captures.next().await.expect("one is under way").expect("it does not panic");
         assert_eq!((&*uid.0, captured.logs.status), ("2", LogsStatus::Complete));
         // Gone without a verdict: what came until now.
-        assert!(captures.ask_gone(&PodUid("1".into())) && !captures.ask_gone(&PodUid("2".into())));
+        assert!(captures.ask_gone(&PodUid("1".into()), None) && !captures.ask_gone(&PodUid("2".into()), None));
     }
 }

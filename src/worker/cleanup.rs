@@ -205,7 +205,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        lifecycle::decide::{Input, step},
+        lifecycle::{
+            decide::{Input, step},
+            event::Captured,
+        },
         watch::pod::decode,
     };
 
@@ -221,7 +224,10 @@ mod tests {
         let (Some(pod), _) = decode(ended).split() else { panic!("a pod") };
         let (uid, now) = (PodUid("u".into()), Timestamp::from_second(1_700_000_000).expect("a time"));
         let input = Input::Observed { pod: &pod, earlier: None, now };
-        let told = step(&uid, None, input, &crate::lifecycle::rules::Rules::default()).tracked.expect("its end");
+        let rules = crate::lifecycle::rules::Rules::default();
+        let judged = step(&uid, None, input, &rules).tracked;
+        let input = Input::Captured { captured: Captured::default(), now };
+        let told = step(&uid, judged.as_ref(), input, &rules).tracked.expect("its end");
         cleanup.committed(&uid, &told, now);
         let key = cleanup.later.peek().expect("its deletion is ordered");
         assert!(cleanup.later.deadline(&key) >= Instant::now() + two_days, "not before its time");

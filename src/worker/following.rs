@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::{DRAIN_MAX, Worker, pending::Gone};
 use crate::{
-    lifecycle::decide,
+    lifecycle::wanted,
     logs::streams::LogSource,
     ports::Journals,
     telemetry::metrics::Role,
@@ -15,15 +15,16 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     /// A pod that is deleted while it runs is followed at once, whatever Kafka does meanwhile.
     pub(super) fn consider_following(&mut self, pod: &Pod) {
         let told = self.table.tracked(&pod.metadata.uid);
-        if let Some(target) = decide::to_follow(told, pod, &self.parts.rules) {
+        if let Some(target) = wanted::to_follow(told, pod, &self.parts.rules) {
             self.captures.follow(target);
         }
     }
 
-    /// A pod is gone; its going waits for what was followed of it.
+    /// A pod is gone; its going waits for what was followed of it, and for what others know of how it went.
     pub(super) fn gone(&mut self, stream: usize, uid: &PodUid, last: Option<Box<Pod>>, gone: Gone, arrived: Instant) {
+        let wanted = wanted::when_gone(uid, self.table.tracked(uid), last.as_deref());
         self.table.gone(stream, uid, last, gone, arrived);
-        if !self.table.is_capturing(uid) && self.captures.ask_gone(uid) {
+        if !self.table.is_capturing(uid) && self.captures.ask_gone(uid, wanted) {
             self.table.capturing(uid);
         }
     }
@@ -37,7 +38,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.settle_commit(until).await?;
         // A release waits for no capture. But what was followed to its end is here now, and gone from its node soon.
         let table = &self.table;
-        let ended = self.captures.take_ended(|uid| decide::outstanding(uid, table.tracked(uid)?));
+        let ended = self.captures.take_ended(|uid| Some(wanted::outstanding(uid, table.tracked(uid)?)?.target));
         if !ended.is_empty() && self.publishing.is_idle() && !self.tenure.is_expired(Instant::now()) {
             for (uid, captured) in ended {
                 self.table.captured(&uid, captured);

@@ -17,6 +17,7 @@ mod executions;
 mod following;
 mod intake;
 mod notable;
+mod parts;
 pub mod pending;
 pub mod position;
 mod publishing;
@@ -34,6 +35,7 @@ use tokio::{
 };
 use tokio_util::time::DelayQueue;
 
+pub use self::parts::Parts;
 use self::{
     captures::Captures,
     cleanup::Cleanup,
@@ -44,22 +46,19 @@ use self::{
 };
 use crate::{
     cli::chain,
-    clock::Wall,
-    http::{Board, health::Component, health::Heartbeat},
-    leadership::{peers::Peers, takeover::Leg, tenure::Tenure},
-    lifecycle::{event::Captured, rules::Rules},
-    logs::{Report, Target, capture::Capturer, streams::LogSource},
+    http::health::Heartbeat,
+    leadership::{takeover::Leg, tenure::Tenure},
+    lifecycle::{event::Captured, wanted::Wanted},
+    logs::streams::LogSource,
     ports::Journals,
     publish::{
         Position,
         changelog::Unreadable,
         error::{Class, CommitError, OpenError},
-        identity::Identity,
         restore::Restored,
     },
-    telemetry::metrics::{FenceResult, Metrics, Role, Verdict},
+    telemetry::metrics::{FenceResult, Role, Verdict},
     watch::{
-        api::{Pods, Scope},
         pod::{ByUid, PodUid},
         stream::{NOTICES_MAX, Notice},
     },
@@ -84,68 +83,6 @@ enum Look {
     Settle(PodUid),
     /// A stall clock has run down.
     Tick(PodUid),
-}
-
-/// What a worker works with.
-pub struct Parts<J, S> {
-    /// Where events go.
-    pub journals: Arc<J>,
-    /// Who this installation is; `None` where nothing is kept (stdout).
-    pub identity: Option<Identity>,
-    /// The API server.
-    pub pods: Pods,
-    /// The watch streams.
-    pub scopes: Vec<Scope>,
-    /// For output.
-    pub capturer: Capturer<S>,
-    /// What pods print.
-    pub report: Report,
-    /// How long an end waits for its output at most.
-    pub capture_deadline: Duration,
-    /// Settings of the pure core.
-    pub rules: Arc<Rules>,
-    /// Between two reconciliations.
-    pub reconcile_interval: Duration,
-    /// What events call now; decides nothing but whether a settle grace is over.
-    pub wall: Wall,
-    /// What is done to pods whose end was told.
-    pub cleanup: crate::cleanup::Settings,
-    /// What is counted.
-    pub metrics: Metrics,
-    /// What the status page shows.
-    pub board: Board,
-    /// Health of the API server side.
-    pub cluster: Component,
-    /// Health of the Kafka side.
-    pub kafka: Component,
-    /// Who stands by, and whether they would get on.
-    pub peers: Peers,
-    /// How long Kafka may leave us without an answer before somebody else is to try; `None`: there is nobody else.
-    pub renew_deadline: Option<Duration>,
-}
-
-impl<J, S: Clone> Clone for Parts<J, S> {
-    fn clone(&self) -> Self {
-        Self {
-            journals: Arc::clone(&self.journals),
-            identity: self.identity.clone(),
-            pods: self.pods.clone(),
-            scopes: self.scopes.clone(),
-            capturer: self.capturer.clone(),
-            report: self.report,
-            capture_deadline: self.capture_deadline,
-            rules: Arc::clone(&self.rules),
-            reconcile_interval: self.reconcile_interval,
-            wall: self.wall.clone(),
-            cleanup: self.cleanup.clone(),
-            metrics: self.metrics.clone(),
-            board: self.board.clone(),
-            cluster: self.cluster.clone(),
-            kafka: self.kafka.clone(),
-            peers: self.peers.clone(),
-            renew_deadline: self.renew_deadline,
-        }
-    }
 }
 
 /// Why a worker cannot go on.
@@ -450,8 +387,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         Ok(())
     }
 
-    fn queue_captures(&mut self, wanted: Vec<Target>) {
-        wanted.iter().for_each(|target| self.table.capturing(&target.uid));
+    fn queue_captures(&mut self, wanted: Vec<Wanted>) {
+        wanted.iter().for_each(|wanted| self.table.capturing(&wanted.target.uid));
         self.captures.ask(wanted);
         self.captures.begin(self.table.captures_held());
     }
@@ -463,7 +400,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 }
 
 fn captures<J, S: LogSource>(parts: &Parts<J, S>) -> Captures<S> {
-    Captures::new(parts.capturer.clone(), parts.report, parts.metrics.clone(), parts.capture_deadline)
+    let (capturer, evidence) = (parts.capturer.clone(), parts.evidence.clone());
+    Captures::new(capturer, evidence, parts.report, parts.metrics.clone(), parts.capture_deadline)
 }
 
 fn cleanup<J, S>(parts: &Parts<J, S>) -> Cleanup {

@@ -18,12 +18,12 @@ use super::{
 };
 use crate::{
     lifecycle::{
-        decide,
         event::{Captured, Cause, EarlierEnd, LogsStatus},
         identity::OddId,
         tracked::Tracked,
+        wanted::{self, Wanted},
     },
-    logs::{Target, reason},
+    logs::reason,
     publish::{Batch, Position},
     watch::pod::{ByUid, Pod, PodUid, ResourceVersion},
 };
@@ -69,7 +69,7 @@ struct Move {
     pending: Option<Pending>,
     captured: Option<Captured>,
     tracked: Tracked,
-    capture: Option<Target>,
+    capture: Option<Wanted>,
     tick: bool,
 }
 
@@ -174,7 +174,7 @@ impl Table {
     /// Makes what the changelog holds the truth about what has been told, and gives the captures that it still wants.
     /// Observations and captures that wait stay.
     /// Nothing more is told of `unreadable` pods: a later release wrote of them, or their story would be told anew.
-    pub fn restore(&mut self, told: ByUid<Tracked>, unreadable: HashSet<PodUid>) -> Vec<Target> {
+    pub fn restore(&mut self, told: ByUid<Tracked>, unreadable: HashSet<PodUid>) -> Vec<Wanted> {
         for uid in &unreadable {
             self.remove(uid);
         }
@@ -208,7 +208,7 @@ impl Table {
         self.slots.retain(|_, s| s.tracked.is_some() || s.pending.is_some());
         self.requeue_all();
         let wanted = self.slots.iter().filter(|(_, s)| !s.capturing && s.captured.is_none());
-        wanted.filter_map(|(uid, s)| decide::outstanding(uid, s.tracked.as_ref()?)).collect()
+        wanted.filter_map(|(uid, s)| wanted::outstanding(uid, s.tracked.as_ref()?)).collect()
     }
 
     fn stream_of(&self, namespace: &str) -> Option<usize> {
@@ -384,7 +384,7 @@ impl Table {
     }
 
     /// The batch is committed. Gives the captures to begin.
-    pub fn committed(&mut self, in_flight: InFlight) -> Vec<Target> {
+    pub fn committed(&mut self, in_flight: InFlight) -> Vec<Wanted> {
         let InFlight { moves, tombstones, positions, rewrites: _ } = in_flight;
         for (stream, (era, position)) in self.streams.iter_mut().zip(&positions) {
             if stream.era() == *era {

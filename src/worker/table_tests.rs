@@ -85,8 +85,8 @@ impl Rig {
             let formed = self.form();
             self.keep(&formed.batch);
             for target in self.table.committed(formed.in_flight) {
-                self.table.capturing(&target.uid);
-                self.table.captured(&target.uid, Captured::default());
+                self.table.capturing(&target.target.uid);
+                self.table.captured(&target.target.uid, Captured::default());
             }
         }
     }
@@ -178,8 +178,8 @@ fn an_unknown_commit_at_any_point_leaves_the_same_story() {
                     rig.table.committed(formed.in_flight)
                 };
                 for target in wanted {
-                    rig.table.capturing(&target.uid);
-                    rig.table.captured(&target.uid, Captured::default());
+                    rig.table.capturing(&target.target.uid);
+                    rig.table.captured(&target.target.uid, Captured::default());
                 }
             }
         }

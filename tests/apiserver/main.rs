@@ -11,6 +11,7 @@ mod support;
 
 mod breakable;
 mod cleanup;
+mod evidence;
 mod giving_up;
 mod ids;
 mod kafka_outage;

@@ -80,6 +80,16 @@ async fn each_missing_right_is_named_with_its_mend_and_none_needs_a_restart() ->
     let logs = &told[2].value["logs"];
     ensure!(logs["status"] == "unavailable" && logs["reason"] == "forbidden", "{logs}");
 
+    // Without list on events a failure is told, and our log says what it lacks.
+    let failed_uid = bench.running("failed").await?;
+    bench.end("failed", 1).await?;
+    let failed = ["pod_scheduled", "execution_running", "execution_failed"];
+    let told = expect(&mut history, &failed_uid, &failed).await?;
+    ensure!(told[2].value.get("kubernetes_events").is_none(), "{}", told[2].value);
+    let line = bench.log_line("ends are told without their Kubernetes Events").await?;
+    let mend = "kubectl create role pod-monitor-events --verb=list --resource=events";
+    ensure!(line["why"].as_str().is_some_and(|why| why.contains(mend)), "{line}");
+
     // Only a GET tells whether a pod went or left: without the right nothing is told, with it the monitor goes on.
     let left = bench.running("left").await?;
     expect(&mut history, &left, &whole[..2]).await?;
@@ -92,7 +102,9 @@ async fn each_missing_right_is_named_with_its_mend_and_none_needs_a_restart() ->
     bench.end("flush", 0).await?;
     let told = expect(&mut history, &flush.uid, &whole).await?;
     ensure!(told[2].value["logs"]["reason"] != "forbidden", "{}", told[2].value);
-    faultless(&history, &[truth(&uid, &whole), truth(&left, &whole[..2]), truth(&flush.uid, &whole)])?;
+    let truths =
+        [truth(&uid, &whole), truth(&failed_uid, &failed), truth(&left, &whole[..2]), truth(&flush.uid, &whole)];
+    faultless(&history, &truths)?;
     monitor.stop(LIMIT).await?;
     bench.close().await
 }

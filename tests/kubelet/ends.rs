@@ -1,6 +1,6 @@
 //! How executions end: exit codes, limits, deadlines, init containers, sidecars.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
@@ -131,6 +131,10 @@ async fn a_pod_that_never_starts_says_why() -> Result<()> {
     let told = expect(&mut w.history, &image, &["pod_scheduled", "execution_failed", "pod_terminated"]).await?;
     let end = &told[1].value;
     ensure!(end["cause"] == "image" && end["retryable"] == false && end["attempt_started"] == false, "{end}");
+    // What `kubectl describe pod` would have shown.
+    let reported = end["kubernetes_events"].as_array().context("events")?;
+    ensure!(reported.iter().any(|event| event["reason"] == "ErrImageNeverPull"), "{reported:#?}");
+    ensure!(reported.iter().any(|event| event["reason"] == "Scheduled"), "{reported:#?}");
     ensure!(told[2].value.get("exit_code").is_none() && told[2].value["observed"] == true, "{}", told[2].value);
     w.close().await
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use http::Request;
+use serde_json::{Value, json};
+use testkit::clients::{cluster::execution, until};
 
 use crate::{
     COMPLETED, Watched,
@@ -10,6 +13,7 @@ use crate::{
 };
 
 const DELETED: [&str; 4] = ["pod_scheduled", "execution_running", "execution_failed", "pod_terminated"];
+const TIMED_OUT: [&str; 4] = ["pod_scheduled", "execution_running", "execution_timeout", "pod_terminated"];
 const GONE: [&str; 4] = ["pod_scheduled", "execution_running", "execution_completed", "pod_terminated"];
 
 #[tokio::test]
@@ -70,4 +74,38 @@ async fn a_monitor_that_was_away_captures_the_output_that_is_still_there() -> Re
     ensure!(told[2].value["stdout"] == "one\n" && told[2].value["logs"]["status"] == "complete", "{}", told[2].value);
     ensure!(monitor.stop(Duration::from_secs(5)).await?.code() == Some(0), "asked to stop");
     bench.close().await
+}
+
+/// Makes a Job whose pod runs a script; gives the pod's UID.
+async fn job(w: &Watched, name: &str, script: &str, spec: Value) -> Result<String> {
+    let mut template = execution(&w.bench.app, name, script);
+    template["metadata"].as_object_mut().context("metadata")?.remove("name");
+    let mut job = json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": name }, "spec": spec });
+    job["spec"]["backoffLimit"] = 0.into();
+    job["spec"]["template"] = json!({ "metadata": template["metadata"], "spec": template["spec"] });
+    let (cluster, namespace) = (&w.bench.cluster, w.bench.cluster.namespace());
+    let request = Request::post(format!("/apis/batch/v1/namespaces/{namespace}/jobs"))
+        .header("content-type", "application/json")
+        .body(serde_json::to_vec(&job)?)?;
+    cluster.client().request::<Value>(request).await.context("make a Job")?;
+    let made = async || {
+        let names = cluster.names().await?;
+        Ok(names.into_iter().find(|pod| pod.starts_with(&format!("{name}-"))))
+    };
+    let pod = until(LIMIT, "the Job makes its pod", made).await?;
+    Ok(cluster.pod(&pod).await?.context("the pod")?["metadata"]["uid"].as_str().context("a uid")?.to_owned())
+}
+
+#[tokio::test]
+async fn a_job_knows_why_its_pod_was_deleted() -> Result<()> {
+    let mut w = Watched::new("jobs", &[]).await?;
+    let overdue = job(&w, "overdue", "exec sleep 600", json!({ "activeDeadlineSeconds": 3 })).await?;
+    // A pod says only that it was deleted; its Job says why.
+    let told = expect(&mut w.history, &overdue, &TIMED_OUT).await?;
+    let end = &told[2].value;
+    ensure!(end["cause"] == "deadline" && end["error_type"] == "timeout" && end["timeout_seconds"] == 3, "{end}");
+    ensure!(end["retryable"] == false && end["owner"]["name"] == "overdue", "{end}");
+
+    faultless(&w.history, &[truth(&overdue, &TIMED_OUT)])?;
+    w.close().await
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// One of each kind that takes seconds.
-const CASES: [&str; 12] = [
+const CASES: [&str; 11] = [
     "oom-child",
     "pod-deadline-done",
     "init-retried",
@@ -21,7 +21,6 @@ const CASES: [&str; 12] = [
     "gate-opened",
     "debugged",
     "evicted-by-api",
-    "job-deadline",
     "job-retries",
 ];
 

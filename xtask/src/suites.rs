@@ -63,8 +63,9 @@ impl Suite {
             Self::Target("chaos") => 360,
             // The image is built in it, too.
             Self::Target("deploy") => 240,
-            // Tests that break a server of their own take turns; brokers are paused beyond the time of a transaction.
-            Self::Target("apiserver" | "broker") => 120,
+            // Tests that break a server of their own take turns; brokers are paused beyond the time of a transaction; a
+            // node passes on 800 MB of output.
+            Self::Target("apiserver" | "broker" | "kubelet") => 120,
             Self::Target(_) => 60,
         }
     }
@@ -130,6 +131,11 @@ impl Suite {
             }
             // Each of its tests keeps the whole machine busy.
             Self::Target("system") => vec![cargo_test(&["--test", "system", "--", "--test-threads=1"])],
+            // A node that passes on hundreds of megabytes is slow to tell anything else.
+            Self::Target("kubelet") => vec![
+                cargo_test(&["--test", "kubelet", "--", &threads, "--skip", "memory::"]),
+                cargo_test(&["--test", "kubelet", "--", "memory::"]),
+            ],
             Self::Target(name) => {
                 vec![cargo_test(&["--test", name, "--", &threads])]
             }

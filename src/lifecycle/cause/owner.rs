@@ -1,9 +1,9 @@
 //! What the owner of a pod knows better: a Job whose deadline passes deletes its pods, which then show only that they
-//! were deleted.
+//! were deleted; and a pod that went unseen is counted by its Job all the same.
 
-use crate::lifecycle::event::{Cause, ErrorType, Outcome, Verdict};
+use crate::lifecycle::event::{Cause, ErrorType, Outcome, Owner, Verdict};
 
-/// How the owner of a pod came to delete it, by the owner's own conditions.
+/// What the owner of a pod says of its end, by the owner's own conditions and counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnerEnd {
     /// Condition Failed or FailureTarget, reason DeadlineExceeded.
@@ -15,6 +15,8 @@ pub enum OwnerEnd {
     Failed,
     /// `spec.suspend`: Kueue and its like take a Job's pods away to start them later.
     Suspended,
+    /// Condition Complete, of a Job that wanted one success and had a single pod: that one succeeded.
+    Complete,
 }
 
 impl OwnerEnd {
@@ -29,7 +31,13 @@ impl OwnerEnd {
     }
 }
 
-/// Replaces the cause of a pod that was deleted or killed by why its owner did so. An end of the program's own stays.
+/// Whether this owner may know more of such an end than the pod shows.
+pub fn may_know_better(owner: &Owner, verdict: &Verdict) -> bool {
+    let is_open = |cause| matches!(cause, Cause::Deleted | Cause::Killed | Cause::Lost);
+    owner.is_job() && verdict.failure.as_ref().is_some_and(|failure| is_open(failure.cause))
+}
+
+/// Replaces the cause of a pod that was deleted, killed or lost by what its owner says. An end of the program's own stays.
 pub fn explain_by_owner(verdict: &mut Verdict, owner: OwnerEnd) {
     let Some(failure) = &mut verdict.failure else { return };
     if !matches!(failure.cause, Cause::Deleted | Cause::Killed | Cause::Lost) {
@@ -48,6 +56,12 @@ pub fn explain_by_owner(verdict: &mut Verdict, owner: OwnerEnd) {
             failure.cause = Cause::Disrupted;
             "the Job was suspended; it may be started anew"
         }
+        // Who was seen to be deleted or killed did not succeed; who was seen by nobody may have.
+        OwnerEnd::Complete if failure.cause == Cause::Lost => {
+            (verdict.outcome, verdict.exit_code, verdict.failure) = (Outcome::Completed, Some(0), None);
+            return;
+        }
+        OwnerEnd::Complete => return,
     };
     failure.message = Some(message.into());
 }

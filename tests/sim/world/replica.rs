@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use pod_monitor::{
     clock::Wall,
+    evidence::Evidence,
     http::{Board, Health, status::Shown},
     leadership::{
         election::Times,
@@ -64,6 +65,7 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
         pods: Pods::new(client()).by(me),
         scopes: vec![Scope { namespace: None, selector: "app=exec".into() }],
         capturer: Capturer::new(Logs(wire.clone()), limits),
+        evidence: Evidence::none(),
         report: Report::Raw,
         capture_deadline: limits.capture_deadline,
         rules: Arc::new(rules()),
