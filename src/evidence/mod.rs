@@ -6,12 +6,14 @@
 //! ```
 //! Promises: no end waits for it longer than [`PATIENCE`]; a server that refuses, fails or is slow is left alone for a
 //! while, and the ends are told without; only failures ask. Each LIST of events makes the API server look through all
-//! events of the namespace (they have no index by pod): that is why few are asked for at a time.
+//! events of the namespace, since they have no index by pod (about 10 µs each: docs/evidence.md): that is why few are asked for
+//! at a time, and why what they may cost altogether has a budget ([`budget`]).
 
+pub mod budget;
 pub mod read;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -22,6 +24,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use self::budget::Budget;
 use crate::{
     lifecycle::{cause::OwnerEnd, event::KubernetesEvent, wanted::Wanted},
     telemetry::metrics::{EvidenceResult, Metrics, Witness},
@@ -63,6 +66,7 @@ struct Line {
     what: Witness,
     permits: Semaphore,
     paused_until: Mutex<Option<Instant>>,
+    budget: Mutex<Budget>,
 }
 
 impl std::fmt::Debug for Evidence {
@@ -124,14 +128,17 @@ impl Asker {
     }
 
     async fn ask(&self, line: &Line, url: &str) -> Option<String> {
-        if line.is_paused() {
+        if line.is_paused() || !line.budget().has_some(Instant::now()) {
             self.metrics.evidence(line.what, EvidenceResult::Skipped);
             return None;
         }
         let asked = timeout(PATIENCE, async {
             let _permit = line.permits.acquire().await.expect("the semaphore is never closed");
             let request = Request::get(url).body(Vec::new()).expect("the URL is made of percent-encoded parts");
-            self.client.request_text(request).await
+            let begun = Instant::now();
+            let answer = self.client.request_text(request).await;
+            line.budget().spend(begun.elapsed(), Instant::now());
+            answer
         });
         let result = match asked.await {
             Ok(Ok(text)) => {
@@ -150,7 +157,12 @@ impl Asker {
 
 impl Line {
     fn new(what: Witness) -> Self {
-        Self { what, permits: Semaphore::new(READS_MAX), paused_until: Mutex::new(None) }
+        let budget = Mutex::new(Budget::full(Instant::now()));
+        Self { what, permits: Semaphore::new(READS_MAX), paused_until: Mutex::new(None), budget }
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_paused(&self) -> bool {

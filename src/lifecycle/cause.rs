@@ -164,10 +164,42 @@ fn retryable_after(waiting: Cause) -> bool {
     !matches!(waiting, Cause::Image | Cause::Config | Cause::Init)
 }
 
+/// Completes a verdict over a pod that no longer shows how its container ended by the end that was seen before: a kubelet
+/// that lost sight of a container, or a controller that marks pods of lost nodes, writes over it.
+pub fn recall(verdict: &mut Verdict, seen: &Verdict) {
+    let of = |v: &Verdict| (v.container.clone(), v.restart_count);
+    if verdict.exit_code.is_some() || verdict.outcome == Outcome::Completed || of(verdict) != of(seen) {
+        return;
+    }
+    verdict.exit_code = seen.exit_code;
+    (verdict.started_at, verdict.finished_at) = (seen.started_at, seen.finished_at);
+    (verdict.containers, verdict.termination_message) = (seen.containers.clone(), seen.termination_message.clone());
+    verdict.at = seen.at;
+    // Who gives a better reason than that nobody knows keeps it.
+    if verdict.failure.as_ref().is_some_and(|f| matches!(f.cause, Cause::Unknown | Cause::Deleted | Cause::Lost)) {
+        verdict.failure = seen.failure.clone();
+    }
+}
+
+/// What was last seen of a pod that is gone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LastSeen {
+    /// What it waited for.
+    pub waiting: Option<Cause>,
+    /// Whether its container had started.
+    pub attempt_started: bool,
+    /// Whether it was being deleted.
+    pub deleting: bool,
+    /// Whether its node was silent.
+    pub node_lost: bool,
+}
+
 /// The verdict over a pod that is gone without an end that anybody saw. `at`: its deletionTimestamp, else when its
 /// absence was noticed.
-pub fn vanished(waiting: Option<Cause>, attempt_started: bool, deleting: bool, at: Timestamp) -> Box<Verdict> {
+pub fn vanished(seen: LastSeen, at: Timestamp) -> Box<Verdict> {
+    let LastSeen { waiting, attempt_started, deleting, node_lost } = seen;
     let (cause, message) = match (attempt_started, waiting) {
+        _ if node_lost => (Cause::NodeLost, "its node was lost, and the pod was given up with it"),
         (true, _) => (Cause::Lost, "the pod vanished while it ran; nobody saw how it ended"),
         (false, Some(cause)) => (cause, never_started(cause)),
         (false, None) if deleting => (Cause::Deleted, "the pod was deleted before its container started"),

@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
     use crate::lifecycle::{
-        cause::{Judged, judge, vanished},
+        cause::{Judged, LastSeen, judge, vanished},
         event::Failure,
         identity::IdSources,
         rules::Rules,
@@ -156,8 +156,9 @@ mod tests {
         json!({ "containerStatuses": [{ "name": "main", "restartCount": 0, "ready": false, "state": { "terminated": t } }] })
     }
 
-    fn gone(waiting: Option<Cause>, started: bool, deleting: bool) -> Failure {
-        vanished(waiting, started, deleting, Timestamp::UNIX_EPOCH).failure.unwrap()
+    fn gone(waiting: Option<Cause>, attempt_started: bool, deleting: bool) -> Failure {
+        let seen = LastSeen { waiting, attempt_started, deleting, node_lost: false };
+        vanished(seen, Timestamp::UNIX_EPOCH).failure.unwrap()
     }
 
     #[test]

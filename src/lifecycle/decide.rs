@@ -9,7 +9,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    cause::{self, Judged},
+    cause::{self, Judged, LastSeen},
     container::{self, main_container},
     event::{self, Body, Captured, EarlierEnd, Ended, Event, Outcome, Owner, Verdict},
     identity::{self, OddId, Slot},
@@ -136,9 +136,15 @@ fn observed(
     teller.running(pod);
     match judged {
         Judged::Open => {}
-        Judged::Settling { until } => settle_until = Some(until),
+        Judged::Settling { until } => {
+            settle_until = Some(until);
+            teller.keep(pod);
+        }
         Judged::Ended(mut verdict) => {
             verdict.restart_count = attempt(pod, rules);
+            if let Some(seen) = teller.tracked.seen_end.take() {
+                cause::recall(&mut verdict, &seen);
+            }
             capture = teller.verdict(verdict, pod);
         }
     }
@@ -195,6 +201,7 @@ fn first_seen(pod: &Pod, earlier: Option<&EarlierEnd>, rules: &Rules, odd: &mut 
         clock: None,
         stalls: Vec::new(),
         deletion_timestamp: None,
+        seen_end: None,
         verdict: None,
         ruling: None,
         end: None,
@@ -245,7 +252,8 @@ fn gone(
         teller.end(*verdict, output);
     } else if teller.tracked.end.is_none() && !teller.tracked.left {
         let deleting = teller.tracked.deletion_timestamp.is_some();
-        let verdict = cause::vanished(teller.tracked.waiting, teller.tracked.told.running, deleting, at);
+        let seen = teller.last_seen(teller.tracked.told.running, deleting);
+        let verdict = teller.tracked.seen_end.take().unwrap_or_else(|| cause::vanished(seen, at));
         teller.tracked.ruling = rules.user.ruling(&verdict, None);
         teller.end(*verdict, output);
     }
@@ -312,12 +320,25 @@ impl Teller<'_> {
         }
         let main = main_container(pod, self.rules);
         let started = self.tracked.told.running || main.started_at().is_some();
-        let mut verdict = cause::vanished(self.tracked.waiting, started, true, due);
+        let mut verdict = cause::vanished(self.last_seen(started, true), due);
         if started {
             // It may still be there to be asked what it printed.
             (verdict.container, verdict.restart_count) = (main.name.into(), main.restart_count());
         }
         Judged::Ended(verdict)
+    }
+
+    fn last_seen(&self, attempt_started: bool, deleting: bool) -> LastSeen {
+        let t = &self.tracked;
+        LastSeen { waiting: t.waiting, attempt_started, deleting, node_lost: t.node_lost() }
+    }
+
+    /// Remembers how the main container ended, although its pod is not over yet.
+    fn keep(&mut self, pod: &Pod) {
+        if let Judged::Ended(mut seen) = cause::judge(pod, cause::LAST_WORD, self.rules) {
+            seen.restart_count = attempt(pod, self.rules);
+            self.tracked.seen_end = seen.exit_code.is_some().then_some(seen);
+        }
     }
 
     fn scheduled(&mut self, pod: &Pod) {
@@ -430,3 +451,7 @@ impl Teller<'_> {
         self.tell(Slot::Gone, at, body);
     }
 }
+
+#[cfg(test)]
+#[path = "seen_tests.rs"]
+mod tests;

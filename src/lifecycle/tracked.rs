@@ -64,6 +64,9 @@ pub struct Tracked {
     /// When the deletion was due (`metadata.deletionTimestamp`), once seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<Timestamp>,
+    /// How the main container ended while its pod was not over yet: later statuses may not show it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_end: Option<Box<Verdict>>,
     /// Decided and not yet told: its capture is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Box<Verdict>>,
@@ -120,6 +123,12 @@ impl Tracked {
     /// The stall that was told and is not resolved.
     pub fn stalled(&self) -> Option<Stalled> {
         self.stalls.last().copied().filter(|s| !s.resumed)
+    }
+
+    /// Whether nothing was heard from its node lately.
+    pub fn node_lost(&self) -> bool {
+        let by_clock = self.clock.as_ref().is_some_and(|clock| clock.cause == Cause::NodeLost);
+        by_clock || self.stalled().is_some_and(|stalled| stalled.cause == Cause::NodeLost)
     }
 
     /// How this pod's execution ended, told or decided, for another pod of it that comes later.

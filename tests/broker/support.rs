@@ -176,6 +176,7 @@ pub(crate) fn tracked(number: u32) -> Tracked {
         told: Told { scheduled: true, running: true },
         waiting: None,
         deletion_timestamp: None,
+        seen_end: None,
         verdict: None,
         ruling: None,
         end: None,
