@@ -370,7 +370,7 @@ fn identity(config: &Config, cluster_id: &str) -> Identity {
         lease_name: config.lease_name.clone(),
         generation: 1,
         shards: config.shards.get(),
-        shard_by: "uid".into(),
+        shard_by: config.shard_by.as_str().into(),
         selector: config.selector.as_str().to_owned(),
         namespaces: match &config.namespaces {
             Namespaces::All => Vec::new(),
@@ -412,6 +412,7 @@ fn rules(config: &Config, cluster_id: String) -> Rules {
         settle_grace: config.settle_grace.try_into().unwrap_or(jiff::SignedDuration::MAX),
         stall_graces: config.stall_graces.clone(),
         remember_ended: config.remember_ended.try_into().unwrap_or(jiff::SignedDuration::MAX),
+        shard_by: config.shard_by,
         user: Arc::clone(&config.rules),
     }
 }

@@ -11,7 +11,7 @@ use super::{
     Selector, duration, names,
     stalls::{self, StallGrace},
 };
-use crate::logs::Report;
+use crate::{lifecycle::rules::ShardBy, logs::Report};
 
 /// Where events go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -42,6 +42,24 @@ pub enum ReportKind {
     Framed,
     /// Everything is output
     Raw,
+}
+
+/// `--shard-by` as clap reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ShardByKind {
+    /// The pod's UID
+    Uid,
+    /// The execution id
+    Execution,
+}
+
+impl From<ShardByKind> for ShardBy {
+    fn from(kind: ShardByKind) -> Self {
+        match kind {
+            ShardByKind::Uid => Self::Uid,
+            ShardByKind::Execution => Self::Execution,
+        }
+    }
 }
 
 impl From<ReportKind> for Report {
@@ -130,6 +148,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "COUNT", default_value = "1", help_heading = "Installation",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub shards: u32,
+    /// What the pods are shared by; with execution, a pod that was made after another one of its execution had ended is
+    /// told of after that end
+    #[arg(long, value_name = "WHAT", default_value = "uid", help_heading = "Installation")]
+    pub shard_by: ShardByKind,
     /// Name of the installation: of its Leases and its transactional ids
     #[arg(long, value_name = "NAME", default_value = "pod-monitor", help_heading = "Installation",
         value_parser = checked(names::dns_subdomain))]

@@ -14,7 +14,12 @@ use super::{
 use crate::{
     cleanup,
     leadership::election::Times,
-    lifecycle::{identity::IdSources, rules::Rules, stall::Graces, user_rules::UserRules},
+    lifecycle::{
+        identity::IdSources,
+        rules::{Rules, ShardBy},
+        stall::Graces,
+        user_rules::UserRules,
+    },
     logs::{Limits, Report},
 };
 
@@ -62,6 +67,8 @@ pub struct Config {
     pub sink: Sink,
     /// Shards; 1 in this release.
     pub shards: NonZeroU32,
+    /// What they are shared by.
+    pub shard_by: ShardBy,
     /// Name of the installation.
     pub lease_name: String,
     /// Namespace of the installation.
@@ -203,6 +210,7 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
         },
         sink: sink(&args, origins)?,
         shards,
+        shard_by: args.shard_by.into(),
         container: story.container,
         reconcile_interval: args.reconcile_interval,
         settle_grace: args.story.settle_grace,
@@ -322,6 +330,7 @@ impl Config {
             ?namespaces,
             ?sink,
             shards = self.shards,
+            shard_by = self.shard_by.as_str(),
             lease_name = self.lease_name,
             lease_namespace = self.lease_namespace,
             lease_times = ?self.lease_times,

@@ -23,6 +23,29 @@ pub struct Rules {
     /// How long after its end an execution is remembered although its pod is gone, so that another pod that claims it is
     /// found out.
     pub remember_ended: SignedDuration,
+    /// What the pods are shared by, and so what keeps one order.
+    pub shard_by: ShardBy,
     /// `--rules`: what the user says of failures.
     pub user: Arc<UserRules>,
+}
+
+/// `--shard-by`: what decides in which shard a pod is told of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ShardBy {
+    /// The pod's UID, as Kubernetes shares watches. Pods of one execution are told of side by side.
+    #[default]
+    Uid,
+    /// The execution id. Pods of one execution are told of one after the other: the first event of one that was made after
+    /// another had ended comes after that end.
+    Execution,
+}
+
+impl ShardBy {
+    /// As flags and the changelog's identity write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Uid => "uid",
+            Self::Execution => "execution",
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! Which pods of which execution have ended: another pod that claims such an execution is found out. Pure.
+//! Which pods of which execution have ended: another pod that claims such an execution is found out, and, where executions
+//! keep one order (`--shard-by execution`), waits until that end is told. Pure.
 //!
 //! It knows what the table knows: an execution is remembered as long as the record of its pod, `--remember-ended` beyond
 //! the pod itself.
@@ -6,40 +7,85 @@
 use std::collections::HashMap;
 
 use crate::{
-    lifecycle::{event::EarlierEnd, identity, rules::Rules, tracked::Tracked},
+    lifecycle::{
+        event::EarlierEnd,
+        identity,
+        rules::{Rules, ShardBy},
+        tracked::Tracked,
+    },
     watch::pod::{Pod, PodUid},
 };
 
-/// Ends by execution id. One execution has few pods: its retries.
+/// By execution id. One execution has few pods: its retries.
 #[derive(Debug, Default)]
-pub(super) struct Executions(HashMap<Box<str>, Vec<EarlierEnd>>);
+pub(super) struct Executions(HashMap<Box<str>, Execution>);
+
+#[derive(Debug, Default)]
+struct Execution {
+    ended: Vec<Ended>,
+    /// Pods of it that wait for the end of another one to be told.
+    waiting: Vec<PodUid>,
+}
+
+#[derive(Debug)]
+struct Ended {
+    end: EarlierEnd,
+    /// Else it is decided, and its output still to come.
+    told: bool,
+}
+
+/// What a pod that was never told of finds.
+pub(super) enum Found<'a> {
+    /// How another pod of its execution had ended before this one was made, if one had.
+    Earlier(Option<&'a EarlierEnd>),
+    /// That end comes first; this pod is given back by [`Executions::note`] when it is told.
+    ToWait,
+}
 
 impl Executions {
-    /// Takes in what is, or is about to be, told of a pod. An end that was decided never changes, so that a transaction
-    /// which came to nothing leaves nothing wrong here.
-    pub(super) fn note(&mut self, uid: &PodUid, tracked: &Tracked) {
-        let Some(end) = tracked.ended(uid) else { return };
-        let ends = self.0.entry(tracked.execution_id.clone()).or_default();
-        if !ends.iter().any(|known| known.pod_uid == *uid) {
-            ends.push(end);
+    /// Takes in what is, or is about to be, told of a pod; gives the pods that waited for it. An end that was decided never
+    /// changes, so that a transaction which came to nothing leaves no wrong end here.
+    pub(super) fn note(&mut self, uid: &PodUid, tracked: &Tracked) -> Vec<PodUid> {
+        let Some(end) = tracked.ended(uid) else { return Vec::new() };
+        let execution = self.0.entry(tracked.execution_id.clone()).or_default();
+        let told = tracked.end.is_some();
+        match execution.ended.iter_mut().find(|known| known.end.pod_uid == *uid) {
+            Some(known) => known.told |= told,
+            None => execution.ended.push(Ended { end, told }),
         }
+        if told { std::mem::take(&mut execution.waiting) } else { Vec::new() }
     }
 
-    /// Forgets a pod.
-    pub(super) fn forget(&mut self, uid: &PodUid, tracked: &Tracked) {
-        if let Some(ends) = self.0.get_mut(&tracked.execution_id) {
-            ends.retain(|end| end.pod_uid != *uid);
-            if ends.is_empty() {
-                self.0.remove(&tracked.execution_id);
-            }
-        }
+    /// What was to be told of this pod came to nothing: whoever waits for its end goes on waiting.
+    pub(super) fn untold(&mut self, uid: &PodUid, tracked: &Tracked) {
+        let execution = self.0.get_mut(&tracked.execution_id);
+        let known = execution.and_then(|e| e.ended.iter_mut().find(|known| known.end.pod_uid == *uid));
+        known.into_iter().for_each(|known| known.told = false);
     }
 
-    /// The last end of this pod's execution before the pod was made.
-    pub(super) fn earlier_end(&self, pod: &Pod, rules: &Rules) -> Option<&EarlierEnd> {
-        let ids = identity::ids(&pod.metadata, &rules.ids);
-        let made = pod.metadata.creation_timestamp?;
-        let earlier = self.0.get(&ids.execution_id)?.iter();
-        earlier.filter(|end| end.timestamp <= made && end.pod_uid != pod.metadata.uid).max_by_key(|end| end.timestamp)
+    /// Forgets a pod; gives the pods that waited for it.
+    pub(super) fn forget(&mut self, uid: &PodUid, tracked: &Tracked) -> Vec<PodUid> {
+        let Some(execution) = self.0.get_mut(&tracked.execution_id) else { return Vec::new() };
+        execution.ended.retain(|known| known.end.pod_uid != *uid);
+        let waited = std::mem::take(&mut execution.waiting);
+        if execution.ended.is_empty() {
+            self.0.remove(&tracked.execution_id);
+        }
+        waited
+    }
+
+    /// The last end of this pod's execution before the pod was made, or that it has to wait for one.
+    pub(super) fn look(&mut self, pod: &Pod, rules: &Rules) -> Found<'_> {
+        let (ids, uid) = (identity::ids(&pod.metadata, &rules.ids), &pod.metadata.uid);
+        let Some(made) = pod.metadata.creation_timestamp else { return Found::Earlier(None) };
+        let Some(execution) = self.0.get_mut(&ids.execution_id) else { return Found::Earlier(None) };
+        let is_earlier = |known: &&Ended| known.end.timestamp <= made && known.end.pod_uid != *uid;
+        let in_order = rules.shard_by == ShardBy::Execution;
+        if in_order && execution.ended.iter().filter(is_earlier).any(|known| !known.told) {
+            execution.waiting.push(uid.clone());
+            return Found::ToWait;
+        }
+        let earlier = execution.ended.iter().filter(is_earlier).map(|known| &known.end);
+        Found::Earlier(earlier.max_by_key(|end| end.timestamp))
     }
 }

@@ -200,6 +200,7 @@ impl Table {
             if let Some(version) = tracked.gone {
                 self.gone.insert((stream, version, uid.clone()));
             }
+            // Everything is looked at anew: nobody waits yet.
             self.executions.note(&uid, &tracked);
             let slot = self.slots.entry(uid).or_default();
             slot.stream = stream;
@@ -218,7 +219,9 @@ impl Table {
     /// Forgets a pod, and that anything of it holds the position.
     fn remove(&mut self, uid: &PodUid) {
         let removed = self.slots.remove(uid);
-        removed.iter().filter_map(|s| s.tracked.as_ref()).for_each(|t| self.executions.forget(uid, t));
+        if let Some(tracked) = removed.as_ref().and_then(|s| s.tracked.as_ref()) {
+            self.ready.extend(self.executions.forget(uid, tracked));
+        }
         if let Some(slot) = removed
             && let Some(holds) = slot.pending.and_then(|p| p.holds)
         {
@@ -421,9 +424,12 @@ impl Table {
             stream.abort();
         }
         self.rewrites.extend(in_flight.rewrites);
-        for Move { uid, mut pending, captured, tick, .. } in in_flight.moves {
+        for Move { uid, mut pending, captured, tick, tracked, .. } in in_flight.moves {
             let Some(slot) = self.slots.get_mut(&uid) else { continue };
             slot.busy = false;
+            if slot.tracked.as_ref().is_none_or(|told| told.end.is_none()) {
+                self.executions.untold(&uid, &tracked);
+            }
             slot.tick |= tick;
             if self.streams[slot.stream].era() != in_flight.positions[slot.stream].0 {
                 pending.iter_mut().for_each(Pending::forget_versions);

@@ -1,6 +1,7 @@
 //! Pods that claim an execution which another pod has ended.
 
 use super::*;
+use crate::lifecycle::rules::ShardBy;
 
 /// A pod of execution `1` that was made at this second and ended at that one.
 fn attempt(uid: &str, version: u64, made: i64, ended: Option<i64>) -> Box<Pod> {
@@ -33,4 +34,70 @@ fn a_pod_that_claims_a_finished_execution_is_found_out_in_the_same_transaction_a
         assert_eq!(told("v").earlier_end.as_ref().map(|e| e.event_type.as_str()), Some("execution_completed"));
         assert_eq!(told("w").earlier_end, None);
     }
+}
+
+fn types(formed: &Formed, uid: &str) -> Vec<&'static str> {
+    let of_pod = formed.batch.events.iter().filter(|e| &*e.pod_uid.0 == uid);
+    of_pod.map(|e| e.body.event_type().as_str()).collect()
+}
+
+/// A pod whose end waits for its output, and another one of its execution, made later.
+fn retried(shard_by: ShardBy) -> Rig {
+    let mut rig = Rig::new();
+    rig.rules.shard_by = shard_by;
+    rig.table.streams[0] = Stream::new("runs", Some(ResourceVersion(9)));
+    rig.table.observe(0, attempt("u", 10, 0, Some(5)), Instant::now(), Source::Watch);
+    let formed = rig.form();
+    let wanted = rig.table.committed(formed.in_flight);
+    assert_eq!(wanted.len(), 1, "its output is to be read");
+    rig.table.observe(0, attempt("v", 11, 6, None), Instant::now(), Source::Watch);
+    rig
+}
+
+#[test]
+fn sharded_by_uid_nobody_waits_for_another_pod() {
+    let mut rig = retried(ShardBy::Uid);
+    assert_eq!(types(&rig.form(), "v"), ["pod_scheduled"]);
+}
+
+#[test]
+fn sharded_by_execution_a_pod_waits_for_the_end_that_came_before_it_was_made() {
+    let mut rig = retried(ShardBy::Execution);
+    assert!(types(&rig.form(), "v").is_empty());
+    // Neither news of it nor of others changes that; made before that end, nobody waits.
+    rig.table.observe(0, attempt("v", 12, 6, Some(8)), Instant::now(), Source::Watch);
+    rig.table.observe(0, attempt("w", 13, 4, None), Instant::now(), Source::Watch);
+    let formed = rig.form();
+    assert!(types(&formed, "v").is_empty() && types(&formed, "w").len() == 1);
+    assert!(!rig.table.has_ready(), "it waits without being asked again and again");
+    rig.table.committed(formed.in_flight);
+    rig.table.streams[0].progress(ResourceVersion(20));
+    assert_eq!(rig.table.streams[0].after_commit(), ResourceVersion(10), "it holds the position");
+
+    // The end came to nothing, and again: it is still to be told first.
+    rig.table.captured(&PodUid("u".into()), Captured::default());
+    let formed = rig.form();
+    rig.table.aborted(formed.in_flight);
+    let formed = rig.form();
+    let order: Vec<&str> = formed.batch.events.iter().map(|e| &*e.pod_uid.0).collect();
+    assert_eq!(order, ["u", "v", "v"], "the end, and then in the same transaction who waited for it");
+    rig.table.committed(formed.in_flight);
+    rig.table.captured(&PodUid("v".into()), Captured::default());
+    assert_eq!(types(&rig.form(), "v"), ["execution_completed"]);
+}
+
+#[test]
+fn an_execution_keeps_its_order_across_a_restore() {
+    let mut rig = retried(ShardBy::Execution);
+    let told: ByUid<Tracked> = [PodUid("u".into())]
+        .into_iter()
+        .filter_map(|uid| Some((uid.clone(), rig.table.tracked(&uid)?.clone())))
+        .collect();
+    let wanted = rig.table.restore(told, HashSet::new());
+    assert_eq!(wanted.len(), 1);
+    assert!(types(&rig.form(), "v").is_empty(), "its end is still to be told");
+    rig.table.captured(&PodUid("u".into()), Captured::default());
+    let formed = rig.form();
+    let order: Vec<&str> = formed.batch.events.iter().map(|e| &*e.pod_uid.0).collect();
+    assert_eq!(order, ["u", "v"]);
 }

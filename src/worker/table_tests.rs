@@ -57,16 +57,17 @@ struct Rig {
     told: ByUid<Tracked>,
     events: Vec<Event>,
     listing: bool,
+    rules: Rules,
 }
 
 impl Rig {
     fn new() -> Self {
         let table = Table::new(vec![Stream::new("runs", None)]);
-        Self { table, told: ByUid::default(), events: Vec::new(), listing: false }
+        Self { table, told: ByUid::default(), events: Vec::new(), listing: false, rules: rules() }
     }
 
     fn form(&mut self) -> Formed {
-        self.table.form(now(), &rules(), &[self.listing])
+        self.table.form(now(), &self.rules, &[self.listing])
     }
 
     fn keep(&mut self, batch: &Batch) {

@@ -97,3 +97,35 @@ async fn each_pod_of_an_execution_is_told_whole_and_says_whose_it_is_and_what_ca
     drop(monitor);
     bench.close().await
 }
+
+#[tokio::test]
+async fn sharded_by_execution_a_retry_is_told_after_the_end_of_what_it_retries() -> Result<()> {
+    // Their node answers nobody: an end waits for its output until the deadline.
+    let bench = Bench::new("in-order").await?;
+    let monitor = bench.monitor(&["--shard-by", "execution"]).await?;
+    let mut history = bench.history()?;
+    let attempt = |name: &str| {
+        let mut pod = execution(&bench.app, "one", "true");
+        (pod["metadata"]["name"], pod["spec"]["nodeName"]) = (name.into(), NODE.into());
+        pod["metadata"]["labels"]["execution-id"] = "one".into();
+        pod
+    };
+    let first = bench.cluster.create(attempt("try-1")).await?;
+    bench.cluster.patch_status("try-1", status::ended(3)).await?;
+    let failed = ["pod_scheduled", "execution_running", "execution_failed"];
+    expect(&mut history, &first, &failed[..2]).await?;
+    let second = bench.cluster.create(attempt("try-2")).await?;
+    bench.cluster.patch_status("try-2", status::ended(0)).await?;
+    let completed = ["pod_scheduled", "execution_running", "execution_completed"];
+    expect(&mut history, &second, &completed).await?;
+    let of_execution: Vec<&str> =
+        history.records.iter().filter(|r| r.key == "one").map(|r| r.text("event_type")).collect();
+    ensure!(of_execution == [failed, completed].concat(), "{of_execution:?}");
+    faultless(&history, &[truth(&first, &failed), truth(&second, &completed)])?;
+    monitor.stop(LIMIT).await?;
+    // Another choice does not fit what this one has told.
+    let mut other = bench.launch.clone().with(&["--shard-by", "uid"]).start()?;
+    ensure!(other.ended(LIMIT).await?.code() == Some(2), "{}", other.log_end());
+    ensure!(other.log_end().contains("shard-by"), "{}", other.log_end());
+    bench.close().await
+}

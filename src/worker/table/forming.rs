@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 
 use super::{
-    super::steps::{Due, chain, size},
+    super::{
+        executions::Found,
+        steps::{Due, chain, size},
+    },
     BATCH_BYTES_MAX, BATCH_PODS_MAX, Drift, Formed, Move, TOMBSTONES_MAX, Table,
 };
 use crate::{
@@ -33,12 +36,19 @@ impl Table {
         if !slot.runnable() {
             return 0;
         }
+        let new = slot.pending.as_ref().and_then(|p| p.pod.as_deref()).filter(|_| slot.tracked.is_none());
+        let earlier = match new.map_or(Found::Earlier(None), |pod| self.executions.look(pod, rules)) {
+            Found::Earlier(earlier) => earlier.cloned(),
+            // Its observations coalesce meanwhile, and hold the position.
+            Found::ToWait => {
+                slot.queued = true;
+                return 0;
+            }
+        };
         let (pending, captured, tick) = (slot.pending.take(), slot.captured.take(), std::mem::take(&mut slot.tick));
         let bytes = captured.as_ref().map_or(0, size);
         let had_capture = captured.is_some();
-        let new = pending.as_ref().and_then(|p| p.pod.as_deref()).filter(|_| slot.tracked.is_none());
-        let earlier = new.and_then(|pod| self.executions.earlier_end(pod, rules));
-        let due = Due { captured: captured.as_ref(), pending: pending.as_ref(), tick, earlier };
+        let due = Due { captured: captured.as_ref(), pending: pending.as_ref(), tick, earlier: earlier.as_ref() };
         let decision = chain(&uid, slot.tracked.as_ref(), &due, now, rules);
         let stream = &mut self.streams[slot.stream];
         if let Some(until) = decision.settle_until {
@@ -79,7 +89,7 @@ impl Table {
             let pod = format!("{}/{}", tracked.namespace, tracked.pod_name);
             formed.claims.push((pod, tracked.execution_id.clone(), earlier.clone()));
         }
-        self.executions.note(&uid, &tracked);
+        self.ready.extend(self.executions.note(&uid, &tracked));
         formed.batch.events.extend(decision.events);
         formed.batch.records.push((uid.clone(), Some(tracked.clone())));
         formed.in_flight.moves.push(Move { uid, pending, captured, tracked, capture: decision.capture, tick });
