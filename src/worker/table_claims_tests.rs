@@ -101,3 +101,21 @@ fn an_execution_keeps_its_order_across_a_restore() {
     let order: Vec<&str> = formed.batch.events.iter().map(|e| &*e.pod_uid.0).collect();
     assert_eq!(order, ["u", "v"]);
 }
+
+#[test]
+fn an_end_that_came_to_nothing_is_still_to_be_told_first() {
+    let mut rig = Rig::new();
+    rig.rules.shard_by = ShardBy::Execution;
+    rig.table.observe(0, attempt("u", 10, 0, Some(5)), Instant::now(), Source::Watch);
+    let formed = rig.form();
+    rig.table.committed(formed.in_flight);
+    rig.table.captured(&PodUid("u".into()), Captured::default());
+    let formed = rig.form();
+    assert_eq!(types(&formed, "u"), ["execution_completed"]);
+    // Queued while that is on its way, and so before what is given back.
+    rig.table.observe(0, attempt("v", 11, 6, None), Instant::now(), Source::Watch);
+    rig.table.aborted(formed.in_flight);
+    let formed = rig.form();
+    let order: Vec<&str> = formed.batch.events.iter().map(|e| &*e.pod_uid.0).collect();
+    assert_eq!(order, ["u", "v"]);
+}
