@@ -12,6 +12,7 @@ mod support;
 mod breakable;
 mod cleanup;
 mod evidence;
+mod garbage;
 mod giving_up;
 mod ids;
 mod kafka_outage;
