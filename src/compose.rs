@@ -413,6 +413,7 @@ fn rules(config: &Config, cluster_id: String) -> Rules {
         stall_graces: config.stall_graces.clone(),
         remember_ended: config.remember_ended.try_into().unwrap_or(jiff::SignedDuration::MAX),
         shard_by: config.shard_by,
+        follow: config.follow,
         user: Arc::clone(&config.rules),
     }
 }

@@ -399,7 +399,7 @@ fn a_pod_is_followed_while_it_runs_and_is_deleted() {
     let ended = json!({ "exitCode": 3, "startedAt": at(5), "finishedAt": at(8) });
     let terminated = json!({ "name": "main", "restartCount": 2, "state": { "terminated": ended } });
     let deleted = with("Running", running.clone(), true);
-    let target = wanted::to_follow(None, &deleted, &rules()).expect("it runs and is deleted");
+    let target = wanted::to_follow(None, &deleted, &rules()).expect("it runs and is deleted").target;
     assert_eq!((&*target.container, target.restart_count), ("main", 2));
     assert_eq!(wanted::to_follow(None, &with("Running", running, false), &rules()), None, "nobody deletes it");
     assert_eq!(wanted::to_follow(None, &with("Failed", terminated.clone(), true), &rules()), None, "it has ended");

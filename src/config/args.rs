@@ -11,7 +11,10 @@ use super::{
     Selector, duration, names,
     stalls::{self, StallGrace},
 };
-use crate::{lifecycle::rules::ShardBy, logs::Report};
+use crate::{
+    lifecycle::rules::{FollowLogs, ShardBy},
+    logs::Report,
+};
 
 /// Where events go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -42,6 +45,24 @@ pub enum ReportKind {
     Framed,
     /// Everything is output
     Raw,
+}
+
+/// `--follow` as clap reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FollowKind {
+    /// Of pods that are being deleted
+    Deleted,
+    /// Of all that run, at most 128, of a node 64
+    Running,
+}
+
+impl From<FollowKind> for FollowLogs {
+    fn from(kind: FollowKind) -> Self {
+        match kind {
+            FollowKind::Deleted => Self::Deleted,
+            FollowKind::Running => Self::Running,
+        }
+    }
 }
 
 /// `--shard-by` as clap reads it.
@@ -113,6 +134,9 @@ pub struct RunArgs {
     /// What pods print; auto: framed if it looks framed, else the last JSON report line, else raw
     #[arg(long, value_name = "FORM", default_value = "auto", help_heading = "Captured output")]
     pub report: ReportKind,
+    /// Which logs are read while their containers run: a node keeps only the last of what one prints
+    #[arg(long, value_name = "WHICH", default_value = "deleted", help_heading = "Captured output")]
+    pub follow: FollowKind,
     /// Bytes kept per stream; head and tail are kept, the cut is marked
     #[arg(long, value_name = "BYTES", default_value = "262144", help_heading = "Captured output",
         value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]

@@ -16,7 +16,7 @@ use crate::{
     leadership::election::Times,
     lifecycle::{
         identity::IdSources,
-        rules::{Rules, ShardBy},
+        rules::{FollowLogs, Rules, ShardBy},
         stall::Graces,
         user_rules::UserRules,
     },
@@ -59,6 +59,8 @@ pub struct Config {
     pub environment: Option<String>,
     /// What pods print.
     pub report: Report,
+    /// Which logs are followed.
+    pub follow: FollowLogs,
     /// Whether Kubernetes Events are told with failures.
     pub kubernetes_events: bool,
     /// Bounds of captures.
@@ -200,6 +202,7 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
         selector,
         namespaces: namespaces(&args, origins, &own_namespace)?,
         report: args.report.into(),
+        follow: args.follow.into(),
         kubernetes_events: args.kubernetes_events,
         limits: Limits {
             log_bytes_max: bytes(args.log_bytes_max),
@@ -343,6 +346,7 @@ impl Config {
             rules_hash = self.rules.hash(),
             ?ids,
             report = ?self.report,
+            follow = ?self.follow,
             kubernetes_events = self.kubernetes_events,
             log_bytes_max = limits.log_bytes_max,
             capture_deadline = duration::format(limits.capture_deadline),

@@ -25,6 +25,8 @@ pub struct Rules {
     pub remember_ended: SignedDuration,
     /// What the pods are shared by, and so what keeps one order.
     pub shard_by: ShardBy,
+    /// Which logs are followed while their containers run.
+    pub follow: FollowLogs,
     /// `--rules`: what the user says of failures.
     pub user: Arc<UserRules>,
 }
@@ -48,4 +50,14 @@ impl ShardBy {
             Self::Execution => "execution",
         }
     }
+}
+
+/// `--follow`: which logs are read while their containers still print.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FollowLogs {
+    /// Of pods that are being deleted: their logs are gone soon after their end.
+    #[default]
+    Deleted,
+    /// Of all that run, as far as the bounds of followers go: what a node rotates away was read before.
+    Running,
 }

@@ -4,7 +4,7 @@ use super::{
     cause,
     container::main_container,
     event::{Outcome, Owner},
-    rules::Rules,
+    rules::{FollowLogs, Rules},
     tracked::Tracked,
 };
 use crate::{
@@ -71,14 +71,27 @@ pub fn when_gone(uid: &PodUid, told: Option<&Tracked>, last: Option<&Pod>) -> Op
     Some(Wanted { target, no_log: Some(reason::POD_GONE), failed: true, job })
 }
 
-/// What is to be followed: the log of a pod that is deleted while it runs is gone 1-3 s after its container ends. A read,
-/// so that it needs no commit; the same pod gives the same answer as often as it is shown.
-pub fn to_follow(told: Option<&Tracked>, pod: &Pod, rules: &Rules) -> Option<Target> {
-    pod.metadata.deletion_timestamp?;
+/// A log to be followed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToFollow {
+    /// Whose.
+    pub target: Target,
+    /// Its pod is being deleted: who only rotates can wait, this one cannot.
+    pub deleting: bool,
+}
+
+/// What is to be followed: the log of a pod that is deleted while it runs is gone 1-3 s after its container ends, and of
+/// what one prints that runs on a node keeps only the last. A read, so that it needs no commit; the same pod gives the same
+/// answer as often as it is shown.
+pub fn to_follow(told: Option<&Tracked>, pod: &Pod, rules: &Rules) -> Option<ToFollow> {
+    let deleting = pod.metadata.deletion_timestamp.is_some();
+    if !deleting && rules.follow == FollowLogs::Deleted {
+        return None;
+    }
     let main = main_container(pod, rules);
     let runs = main.status.is_some_and(|status| status.state.running.is_some());
     let is_over = told.is_some_and(|t| t.end.is_some() || t.verdict.is_some() || t.gone.is_some());
-    (runs && !is_over).then(|| Target {
+    let target = || Target {
         uid: pod.metadata.uid.clone(),
         namespace: pod.metadata.namespace.clone(),
         pod_name: pod.metadata.name.clone(),
@@ -86,5 +99,6 @@ pub fn to_follow(told: Option<&Tracked>, pod: &Pod, rules: &Rules) -> Option<Tar
         container: main.name.into(),
         restart_count: main.restart_count(),
         termination_message: None,
-    })
+    };
+    (runs && !is_over).then(|| ToFollow { target: target(), deleting })
 }

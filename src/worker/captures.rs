@@ -22,9 +22,15 @@ use crate::{
     evidence::{Evidence, Found},
     lifecycle::{
         event::{Captured, LogsStatus},
-        wanted::Wanted,
+        wanted::{ToFollow, Wanted},
     },
-    logs::{Report, Target, capture::Capturer, follow::Follow, reason, streams::LogSource},
+    logs::{
+        Report, Target,
+        capture::Capturer,
+        follow::{FOLLOWS_MAX, FOLLOWS_PER_NODE_MAX, Follow},
+        reason,
+        streams::LogSource,
+    },
     telemetry::metrics::{CaptureStatus, Metrics},
     watch::pod::{ByUid, PodUid},
 };
@@ -78,10 +84,16 @@ impl<S: LogSource> Captures<S> {
         Self { capturer, evidence, report, metrics, deadline, queue, running, per_node, following, follows }
     }
 
-    /// Follows a log from now on; does nothing where this attempt of it is followed.
-    pub(super) fn follow(&mut self, target: Target) {
+    /// Follows a log from now on; does nothing where this attempt of it is followed, or where it can wait and too many are.
+    pub(super) fn follow(&mut self, ToFollow { target, deleting }: ToFollow) {
         let known = self.follows.get(&target.uid).map(|followed| followed.follow.target().restart_count);
         if known.is_some_and(|restart_count| restart_count >= target.restart_count) {
+            return;
+        }
+        let of_node = |followed: &&Followed| followed.follow.target().node_name == target.node_name;
+        let is_full = self.follows.len() >= FOLLOWS_MAX / 2
+            || self.follows.values().filter(of_node).count() >= FOLLOWS_PER_NODE_MAX / 2;
+        if is_full && !deleting {
             return;
         }
         let uid = target.uid.clone();
@@ -329,8 +341,8 @@ mod tests {
     async fn what_was_followed_to_its_end_is_there_for_a_release_and_waits_for_no_turn() {
         let deadline = Duration::from_secs(30);
         let mut captures = captures(deadline);
-        captures.follow(target(0, "hung", "good"));
-        captures.follow(target(1, "hung", "bad"));
+        captures.follow(ToFollow { target: target(0, "hung", "good"), deleting: true });
+        captures.follow(ToFollow { target: target(1, "hung", "bad"), deleting: true });
         assert!(timeout(Duration::from_secs(5), captures.next()).await.is_err(), "nothing is captured yet");
         // One has ended and the other has not.
         let verdict =
@@ -343,12 +355,29 @@ mod tests {
         // The node's turns are all taken.
         captures.ask((10..10 + OUTSTANDING_PER_NODE_MAX + 5).map(|n| wanted(n, "hung", "bad")).collect());
         captures.begin(0);
-        captures.follow(target(2, "hung", "good"));
+        captures.follow(ToFollow { target: target(2, "hung", "good"), deleting: true });
         assert!(timeout(Duration::from_secs(5), captures.next()).await.is_err());
         captures.ask(vec![wanted(2, "hung", "good")]);
         let (uid, captured) = captures.next().await.expect("one is under way").expect("it does not panic");
         assert_eq!((&*uid.0, captured.logs.status), ("2", LogsStatus::Complete));
         // Gone without a verdict: what came until now.
         assert!(captures.ask_gone(&PodUid("1".into()), None) && !captures.ask_gone(&PodUid("2".into()), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn logs_that_can_wait_leave_half_of_the_room_to_those_that_cannot() {
+        let mut captures = captures(Duration::from_secs(30));
+        let mut follow = |n: usize, node: &str, deleting: bool| {
+            captures.follow(ToFollow { target: target(n, node, "bad"), deleting });
+            captures.follows.contains_key(&PodUid(n.to_string().into()))
+        };
+        let running = |n: usize| format!("node-{}", n % 3);
+        let of_one_node = (0..1000).filter(|n| follow(*n, "node", false)).count();
+        assert_eq!(of_one_node, FOLLOWS_PER_NODE_MAX / 2);
+        let of_others = (1000..2000).filter(|n| follow(*n, &running(*n), false)).count();
+        assert_eq!(of_one_node + of_others, FOLLOWS_MAX / 2);
+        assert!(follow(2000, "node", true), "it cannot wait");
+        // One that could not be followed while it ran is when it is deleted.
+        assert!(!follow(2001, "other", false) && follow(2001, "other", true));
     }
 }

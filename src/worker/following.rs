@@ -12,11 +12,11 @@ use crate::{
 };
 
 impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
-    /// A pod that is deleted while it runs is followed at once, whatever Kafka does meanwhile.
+    /// A pod that is deleted while it runs is followed at once, whatever Kafka does meanwhile; others where that is wanted.
     pub(super) fn consider_following(&mut self, pod: &Pod) {
         let told = self.table.tracked(&pod.metadata.uid);
-        if let Some(target) = wanted::to_follow(told, pod, &self.parts.rules) {
-            self.captures.follow(target);
+        if let Some(log) = wanted::to_follow(told, pod, &self.parts.rules) {
+            self.captures.follow(log);
         }
     }
 

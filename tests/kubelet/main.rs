@@ -14,6 +14,7 @@ mod going;
 mod lives;
 mod memory;
 mod output;
+mod rotation;
 mod secrets;
 mod traces;
 
