@@ -165,8 +165,8 @@ fn attempt(pod: &Pod, rules: &Rules) -> u32 {
     main.restart_count().saturating_sub(u32::from(runs_again))
 }
 
-/// A clock may have run down. Only this tells a stall, never an observation: what a watch replays after a take-over may
-/// be long past.
+/// A clock may have run down. INV-16: only this tells a stall, never an observation: what a watch replays after a take-over
+/// may be long past.
 fn tick(uid: &PodUid, told: &Tracked, now: Timestamp, rules: &Rules) -> Decision {
     let Some(clock) = told.clock.as_deref().filter(|_| !told.left) else { return Decision::default() };
     if now < clock.due {

@@ -86,7 +86,7 @@ impl Cleanup {
         }
     }
 
-    /// This stands in the changelog. Before that nothing may be let go: a successor could not tell the end any more.
+    /// This stands in the changelog. INV-15: before that nothing may be let go, a successor could not tell the end any more.
     pub(super) fn committed(&mut self, uid: &PodUid, told: &Tracked, now: Timestamp) {
         if told.gone.is_some() {
             self.held.remove(uid);

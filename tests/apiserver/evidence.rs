@@ -20,11 +20,7 @@ async fn report(bench: &Bench, uid: &str, pod: &str, reason: &str, second: u32) 
     let event = json!({ "metadata": { "generateName": format!("{pod}.") }, "type": "Warning", "reason": reason,
         "message": format!("{reason} of {pod}"), "count": second, "firstTimestamp": at, "lastTimestamp": at,
         "involvedObject": { "apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": pod, "uid": uid } });
-    let request = Request::post(format!("/api/v1/namespaces/{namespace}/events"))
-        .header("content-type", "application/json")
-        .body(serde_json::to_vec(&event)?)?;
-    bench.cluster.client().request::<Value>(request).await.context("write an event")?;
-    Ok(())
+    bench.cluster.post("/api/v1", "events", event).await.map(drop)
 }
 
 #[tokio::test]
@@ -121,8 +117,7 @@ async fn the_job_of_a_pod_that_ended_unseen_knows_that_it_succeeded() -> Result<
     let jobs = format!("/apis/batch/v1/namespaces/{namespace}/jobs");
     let pod = json!({ "restartPolicy": "Never", "containers": [{ "name": "main", "image": "i" }] });
     let job = json!({ "metadata": { "name": "one" }, "spec": { "template": { "spec": pod } } });
-    let request = Request::post(&jobs).header("content-type", "application/json").body(serde_json::to_vec(&job)?)?;
-    let job: Value = client.request(request).await.context("make a Job")?;
+    let job = bench.cluster.post("/apis/batch/v1", "jobs", job).await?;
     let monitor = bench.monitor(&[]).await?;
     let mut history = bench.history()?;
     let mut uids = Vec::new();

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use http::Request;
 use serde_json::{Value, json};
 use testkit::clients::{cluster::execution, until};
 
@@ -83,11 +82,8 @@ async fn job(w: &Watched, name: &str, script: &str, spec: Value) -> Result<Strin
     let mut job = json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": name }, "spec": spec });
     job["spec"]["backoffLimit"] = 0.into();
     job["spec"]["template"] = json!({ "metadata": template["metadata"], "spec": template["spec"] });
-    let (cluster, namespace) = (&w.bench.cluster, w.bench.cluster.namespace());
-    let request = Request::post(format!("/apis/batch/v1/namespaces/{namespace}/jobs"))
-        .header("content-type", "application/json")
-        .body(serde_json::to_vec(&job)?)?;
-    cluster.client().request::<Value>(request).await.context("make a Job")?;
+    let cluster = &w.bench.cluster;
+    cluster.post("/apis/batch/v1", "jobs", job).await?;
     let made = async || {
         let names = cluster.names().await?;
         Ok(names.into_iter().find(|pod| pod.starts_with(&format!("{name}-"))))

@@ -89,6 +89,17 @@ impl Cluster {
         created.metadata.uid.context("the API server gives every pod a UID")
     }
 
+    /// Creates an object of another kind: the path of its API group and version, its plural, the object.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub async fn post(&self, api: &str, plural: &str, object: Value) -> Result<Value> {
+        let request = Request::post(format!("{api}/namespaces/{}/{plural}", self.namespace))
+            .header("content-type", "application/json")
+            .body(serde_json::to_vec(&object)?)?;
+        self.client.request(request).await.with_context(|| format!("create one of {plural}"))
+    }
+
     /// The pod as JSON, if there is one.
     ///
     /// # Errors

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use k8s_openapi::jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     progress::Progress,
     samples,
-    story::{Act, Sample},
+    story::{Act, Made, Sample},
 };
 use crate::clients::{
     checker::Truth,
@@ -36,7 +36,7 @@ pub(super) struct Execution {
     pub(super) sample: Sample,
     /// `metadata.name`
     pub(super) name: String,
-    /// `metadata.uid`
+    /// `metadata.uid`; empty until it is there.
     pub(super) uid: String,
     /// When it was created, by our clock, which knows more than whole seconds.
     pub(super) created: Timestamp,
@@ -66,8 +66,13 @@ pub(super) async fn run(
         if killed.is_none() && history.records.len() >= EVENTS_BEFORE_THE_KILL {
             killed = Some(installed.crash_leader(stack).await?);
         }
+        let told: Vec<&str> = executions.iter().filter(|e| e.told).map(|e| e.sample.name).collect();
         for execution in &mut executions {
-            look(execution, &installed.watched, history).await?;
+            if execution.uid.is_empty() {
+                make(execution, &installed.watched, &told).await?;
+            } else {
+                look(execution, &installed.watched, history).await?;
+            }
         }
         let waiting = executions.iter().filter(|e| !e.told).map(|e| e.sample.name);
         progress.show(&waiting.collect::<Vec<_>>());
@@ -86,11 +91,46 @@ async fn create(app: &str, cluster: &Cluster) -> Result<Vec<Execution>> {
     let mut executions = Vec::new();
     for sample in samples::all(app) {
         let name = sample.pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let created = Timestamp::now();
-        let uid = cluster.create(sample.pod.clone()).await?;
-        executions.push(Execution { sample, name, uid, created, acted: false, told: false });
+        let mut execution =
+            Execution { sample, name, uid: String::new(), created: Timestamp::now(), acted: false, told: false };
+        if let Made::ByJob(spec) = &execution.sample.made {
+            cluster.post("/apis/batch/v1", "jobs", job(&execution.sample, spec)).await?;
+        }
+        make(&mut execution, cluster, &[]).await?;
+        executions.push(execution);
     }
     Ok(executions)
+}
+
+/// Makes the pod when its time has come, or finds the one that was made for it.
+async fn make(execution: &mut Execution, cluster: &Cluster, told: &[&str]) -> Result<()> {
+    let Execution { sample, name, uid, created, .. } = execution;
+    match sample.made {
+        Made::After(other) if !told.contains(&other) => {}
+        Made::AtOnce | Made::After(_) => {
+            *created = Timestamp::now();
+            *uid = cluster.create(sample.pod.clone()).await?;
+        }
+        Made::ByJob(_) => {
+            let prefix = format!("{}-", sample.name);
+            let Some(found) = cluster.names().await?.into_iter().find(|pod| pod.starts_with(&prefix)) else {
+                return Ok(());
+            };
+            let pod = cluster.pod(&found).await?.unwrap_or_default();
+            *uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+            *name = found;
+        }
+    }
+    Ok(())
+}
+
+fn job(sample: &Sample, spec: &Value) -> Value {
+    let mut template =
+        json!({ "metadata": { "labels": sample.pod["metadata"]["labels"] }, "spec": sample.pod["spec"] });
+    template["spec"]["restartPolicy"] = "Never".into();
+    let mut job = json!({ "metadata": { "name": sample.name }, "spec": spec });
+    (job["spec"]["template"], job["spec"]["backoffLimit"]) = (template, 0.into());
+    job
 }
 
 /// Does what is due, and notes whether the story is told.
@@ -100,11 +140,19 @@ async fn look(execution: &mut Execution, cluster: &Cluster, history: &History) -
     let due = !execution.acted
         && match sample.act {
             Act::Leave => false,
-            Act::DeleteAfter(event) => records.iter().any(|record| record.event_type() == event),
+            Act::DeleteAfter(event) | Act::ProvideAfter(event, _) => {
+                records.iter().any(|record| record.event_type() == event)
+            }
             Act::DeleteWaiting(reasons) => cluster.pod(name).await?.is_some_and(|pod| waits_for(&pod, reasons)),
         };
     if due {
-        cluster.delete(name, None).await?;
+        match sample.act {
+            Act::ProvideAfter(_, name) => {
+                let map = json!({ "metadata": { "name": name }, "data": { "LATE": "at last" } });
+                cluster.post("/api/v1", "configmaps", map).await?;
+            }
+            _ => cluster.delete(name, None).await?,
+        }
         execution.acted = true;
     }
     execution.told = records.len() >= sample.events.len();

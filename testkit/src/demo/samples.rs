@@ -5,13 +5,18 @@
 
 use serde_json::{Value, json};
 
-use super::story::{Act, Field, Sample, Want};
+use super::story::{Act, Field, Made, Sample, Want};
 use crate::clients::cluster::execution;
 
 const COMPLETED: &[&str] = &["pod_scheduled", "execution_running", "execution_completed"];
 const FAILED: &[&str] = &["pod_scheduled", "execution_running", "execution_failed"];
 const TIMED_OUT: &[&str] = &["pod_scheduled", "execution_running", "execution_timeout"];
 const NEVER_RAN: &[&str] = &["pod_scheduled", "execution_failed"];
+/// Pods start within seconds, also on a busy machine.
+const JOB_DEADLINE_S: u32 = 12;
+const TIMED_OUT_AND_GONE: &[&str] = &["pod_scheduled", "execution_running", "execution_timeout", "pod_terminated"];
+const STALLED: &[&str] =
+    &["pod_scheduled", "execution_stalled", "execution_resumed", "execution_running", "execution_completed"];
 const NEVER_RAN_AND_GONE: &[&str] = &["pod_scheduled", "execution_failed", "pod_terminated"];
 const FAILED_AND_GONE: &[&str] = &["pod_scheduled", "execution_running", "execution_failed", "pod_terminated"];
 const COMPLETED_AND_GONE: &[&str] = &["pod_scheduled", "execution_running", "execution_completed", "pod_terminated"];
@@ -35,6 +40,7 @@ pub(super) fn all(app: &str) -> Vec<Sample> {
     samples.extend(never_running(app));
     samples.extend(deleted(app));
     samples.extend(odd(app));
+    samples.extend(explained(app));
     samples
 }
 
@@ -135,6 +141,8 @@ fn never_running(app: &str) -> Vec<Sample> {
         .is("cause", "image")
         .is("attempt_started", false)
         .is("retryable", false)
+        // What `kubectl describe` would have said.
+        .any("kubernetes_events.0.reason", &["Scheduled", "Pulling", "Failed", "BackOff"])
         .none("exit_code")
         .none("started_at")
         .is("logs.status", "unavailable"),
@@ -201,11 +209,59 @@ fn odd(app: &str) -> Vec<Sample> {
     ]
 }
 
+/// What needs more than one look at one pod.
+fn explained(app: &str) -> Vec<Sample> {
+    let late = json!([{ "configMapRef": { "name": "late" } }]);
+    let obedient = "trap 'exit 143' TERM; echo working; while true; do sleep 0.1; done";
+    let mut again = Sample::new(
+        app,
+        "again",
+        "another pod of the execution exit-3, made after its end",
+        "echo once more",
+        COMPLETED,
+    );
+    again.pod["metadata"]["labels"]["execution-id"] = "exit-3".into();
+    vec![
+        Sample::new(
+            app,
+            "stalled",
+            "needs a ConfigMap that is made only after the stall was told",
+            "echo $LATE",
+            STALLED,
+        )
+        .container("envFrom", late)
+        .act(Act::ProvideAfter("execution_stalled", "late"))
+        .field("execution_stalled", "cause", Want::Is(json!("config")))
+        .field("execution_stalled", "message", Want::Contains("late"))
+        .field("execution_resumed", "cause", Want::Is(json!("config")))
+        .is("stdout", "at last\n"),
+        Sample::new(app, "job-deadline", "its Job's activeDeadlineSeconds pass", obedient, TIMED_OUT_AND_GONE)
+            .made(Made::ByJob(json!({ "activeDeadlineSeconds": JOB_DEADLINE_S })))
+            .is("error_type", "timeout")
+            .is("cause", "deadline")
+            .is("timeout_seconds", JOB_DEADLINE_S)
+            .is("owner.kind", "Job")
+            .is("stdout", "working\n"),
+        Sample::new(app, "refused", "asks for a node that its node is not: the kubelet refuses it", "true", NEVER_RAN)
+            .spec("nodeName", json!("node-1"))
+            .spec("nodeSelector", json!({ "no-node": "has-this" }))
+            .is("error_type", "system_error")
+            .is("cause", "admission")
+            .is("attempt_started", false)
+            .none("exit_code"),
+        again.made(Made::After("exit-3")).is("earlier_end.event_type", "execution_failed").is("exit_code", 0).field(
+            "pod_scheduled",
+            "execution_id",
+            Want::Is(json!("exit-3")),
+        ),
+    ]
+}
+
 impl Sample {
     fn new(app: &str, name: &'static str, does: &'static str, script: &str, events: &'static [&'static str]) -> Self {
         // Kubernetes takes $$ and $(NAME) in a command for its own: doubled, a dollar sign reaches the shell.
         let pod = execution(app, name, &script.replace('$', "$$"));
-        Self { name, does, pod, act: Act::Leave, events: events.to_vec(), fields: Vec::new() }
+        Self { name, does, pod, made: Made::AtOnce, act: Act::Leave, events: events.to_vec(), fields: Vec::new() }
     }
 
     /// Sets a key of the pod's spec.
@@ -217,6 +273,11 @@ impl Sample {
     /// Sets a key of the main container.
     fn container(mut self, key: &str, value: Value) -> Self {
         self.pod["spec"]["containers"][0][key] = value;
+        self
+    }
+
+    fn made(mut self, made: Made) -> Self {
+        self.made = made;
         self
     }
 
@@ -268,7 +329,7 @@ mod tests {
     fn samples_have_names_of_their_own_and_are_pods() {
         let samples = all("demo");
         let names: BTreeSet<_> = samples.iter().map(|sample| sample.name).collect();
-        assert!(samples.len() >= 14 && names.len() == samples.len(), "{names:?}");
+        assert!(samples.len() >= 23 && names.len() == samples.len(), "{names:?}");
         for sample in samples {
             let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(sample.pod).unwrap();
             assert_eq!(pod.metadata.labels.unwrap()["app"], "demo", "{}", sample.name);

@@ -60,6 +60,7 @@ pub(super) fn block(style: Style, execution: &Execution, records: &[&Record], wr
     line(&mut text, style, "events", &events.join(", "));
     if let Some(end) = records.iter().find(|record| record.is_end()) {
         verdict(&mut text, style, &end.value);
+        reported(&mut text, style, &end.value);
         output(&mut text, style, &end.value);
         usage(&mut text, style, &end.value["resource_usage"]);
     }
@@ -129,10 +130,21 @@ fn verdict(text: &mut String, style: Style, end: &Value) {
         parts.push("worth a retry".into());
     }
     line(text, style, "verdict", &parts.join(", "));
-    for (label, field) in [("why", "message"), ("hint", "hint")] {
+    for (label, field) in [("why", "message"), ("hint", "hint"), ("rule", "rule")] {
         if !word(field).is_empty() {
             line(text, style, label, &escaped(word(field), LINE_CHARS_MAX * 2));
         }
+    }
+}
+
+/// What Kubernetes reported of the pod.
+fn reported(text: &mut String, style: Style, end: &Value) {
+    let times =
+        |event: &Value| event["count"].as_u64().filter(|n| *n > 1).map(|n| format!(" x{n}")).unwrap_or_default();
+    let reason = |event: &Value| Some(format!("{}{}", event["reason"].as_str()?, times(event)));
+    let reasons: Vec<String> = end["kubernetes_events"].as_array().into_iter().flatten().filter_map(reason).collect();
+    if !reasons.is_empty() {
+        line(text, style, "reported", &escaped(&reasons.join(", "), LINE_CHARS_MAX * 2));
     }
 }
 

@@ -15,12 +15,25 @@ pub(super) struct Sample {
     pub(super) does: &'static str,
     /// The Pod object, without namespace.
     pub(super) pod: Value,
+    /// How it comes to be.
+    pub(super) made: Made,
     /// What is done to it from outside.
     pub(super) act: Act,
     /// Event types, in order.
     pub(super) events: Vec<&'static str>,
     /// What the events must hold.
     pub(super) fields: Vec<Field>,
+}
+
+/// How a pod comes to be.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Made {
+    /// At once, by us.
+    AtOnce,
+    /// By a Job with this spec beside its template, which bears the sample's name.
+    ByJob(Value),
+    /// Once the story of this sample is told.
+    After(&'static str),
 }
 
 /// What is done to a pod from outside, once.
@@ -32,6 +45,8 @@ pub(super) enum Act {
     DeleteAfter(&'static str),
     /// It is deleted once the kubelet says that its container waits for one of these reasons.
     DeleteWaiting(&'static [&'static str]),
+    /// This ConfigMap is made once this event was read.
+    ProvideAfter(&'static str, &'static str),
 }
 
 /// One field of one event.
@@ -127,7 +142,15 @@ mod tests {
     fn sample(want: Want) -> Sample {
         let field = Field { event: "execution_failed", path: "containers.0.exit_code", want };
         let events = vec!["pod_scheduled", "execution_failed"];
-        Sample { name: "s", does: "d", pod: json!({}), act: Act::Leave, events, fields: vec![field] }
+        Sample {
+            name: "s",
+            does: "d",
+            pod: json!({}),
+            made: Made::AtOnce,
+            act: Act::Leave,
+            events,
+            fields: vec![field],
+        }
     }
 
     #[test]
