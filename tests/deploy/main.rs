@@ -6,6 +6,7 @@
 
 mod alerts;
 mod chart;
+mod finalizer;
 mod release;
 mod same;
 mod sbom;

@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use super::{cluster::Cluster, history::History, until};
 use crate::stack::Endpoints;
-pub use overlay::{KAFKA_SECRETS, Plan, Rights, relative, restricted_namespace};
+pub use overlay::{FINALIZER, KAFKA_SECRETS, Plan, Rights, relative, restricted_namespace};
 pub use replica::Replica;
 
 /// Longest wait for anything: on a machine at its limit.

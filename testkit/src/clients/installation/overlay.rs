@@ -13,6 +13,11 @@ use crate::stack::Endpoints;
 /// Where the keys of [`Plan::kafka_secret`] are files.
 pub const KAFKA_SECRETS: &str = "/etc/pod-monitor-kafka";
 
+/// The finalizer of [`Plan::finalizer`], as components/finalizer names it.
+pub const FINALIZER: &str = "pod-monitor/captured";
+/// Where the file of [`Plan::rules`] is.
+const RULES: &str = "/etc/pod-monitor/rules.yaml";
+
 /// What the Roles of an installation grant.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rights {
@@ -37,6 +42,11 @@ pub struct Plan {
     pub replicas: Option<usize>,
     /// A Secret of its namespace, mounted for Kafka as deploy/README.md says. It must be there first.
     pub kafka_secret: Option<String>,
+    /// Pods get [`FINALIZER`] as they are created, and are let go once their end is told: components/finalizer and
+    /// components/rights-finalizer.
+    pub finalizer: bool,
+    /// What the file of rules says, beside config.yaml in the ConfigMap.
+    pub rules: Option<Value>,
     /// Keys of config.yaml beside those that every installation needs.
     pub settings: Value,
 }
@@ -44,7 +54,15 @@ pub struct Plan {
 impl Plan {
     /// As shipped.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), rights: Rights::All, replicas: None, kafka_secret: None, settings: json!({}) }
+        Self {
+            name: name.to_owned(),
+            rights: Rights::All,
+            replicas: None,
+            kafka_secret: None,
+            finalizer: false,
+            rules: None,
+            settings: json!({}),
+        }
     }
 
     /// The watched namespace.
@@ -59,6 +77,12 @@ impl Plan {
             "create-topics": true, "lease-name": name, "log-format": "json",
             "events-topic": format!("{name}.events"), "changelog-topic": format!("{name}.changelog"),
         });
+        if self.finalizer {
+            config["finalizer"] = FINALIZER.into();
+        }
+        if self.rules.is_some() {
+            config["rules"] = RULES.into();
+        }
         for (key, value) in self.settings.as_object().into_iter().flatten() {
             config[key] = value.clone();
         }
@@ -90,8 +114,25 @@ impl Plan {
                 { "op": "add", "path": "/spec/template/spec/containers/0/volumeMounts/-", "value": mount },
             ]).to_string() }));
         }
+        if self.finalizer {
+            patches.extend(self.policy());
+        }
         patches.extend(self.replicas.map(|count| patch("Deployment", "/spec/replicas", &json!(count))));
         patches
+    }
+
+    /// Patches of the policy that puts the finalizer on: for this installation's pods and no others.
+    fn policy(&self) -> [Value; 3] {
+        let rename = replace("/metadata/name", &json!(format!("pod-monitor-finalizer-{}", self.name)));
+        let labels = json!({ "matchLabels": { "app": self.name } });
+        let namespaces = "/spec/matchResources/namespaceSelector/matchExpressions/0/values";
+        [
+            json!({
+                "target": { "kind": "MutatingAdmissionPolicy.*" }, "options": { "allowNameChange": true }, "patch": rename,
+            }),
+            patch("MutatingAdmissionPolicyBinding", "/spec/matchResources/objectSelector", &labels),
+            patch("MutatingAdmissionPolicyBinding", namespaces, &json!([self.watched()])),
+        ]
     }
 }
 
@@ -103,12 +144,22 @@ pub(super) fn write(dir: &Path, deploy: &Path, plan: &Plan, endpoints: &Endpoint
     write("namespace.yaml", restricted_namespace(&plan.name))?;
     write("kustomization.yaml", json!({ "resources": ["namespace.yaml", "monitor", "watched"] }))?;
     write("monitor/config.yaml", plan.config(endpoints))?;
+    let mut files = vec!["config.yaml"];
+    if let Some(rules) = &plan.rules {
+        write("monitor/rules.yaml", rules.clone())?;
+        files.push("rules.yaml");
+    }
+    let components = |part: &str, names: &[&str]| {
+        let names = names.iter().filter(|_| plan.finalizer);
+        names.map(|name| relative(&dir.join(part), &deploy.join("components").join(name))).collect::<Result<Vec<_>>>()
+    };
     write(
         "monitor/kustomization.yaml",
         json!({
             "namespace": plan.name,
             "resources": [relative(&dir.join("monitor"), &deploy.join("base"))?],
-            "configMapGenerator": [{ "name": "pod-monitor", "behavior": "replace", "files": ["config.yaml"] }],
+            "configMapGenerator": [{ "name": "pod-monitor", "behavior": "replace", "files": files }],
+            "components": components("monitor", &["finalizer"])?,
             "patches": plan.patches(),
         }),
     )?;
@@ -121,6 +172,7 @@ pub(super) fn write(dir: &Path, deploy: &Path, plan: &Plan, endpoints: &Endpoint
         json!({
             "namespace": plan.watched(),
             "resources": [relative(&dir.join("watched"), &deploy.join("watched"))?],
+            "components": components("watched", &["rights-finalizer"])?,
             "patches": patches,
         }),
     )?;
