@@ -82,8 +82,50 @@ fn schema_is_what_stands_in_docs() {
         assert_eq!((output.status.code(), utf8(&output.stderr)), (Some(0), ""), "{name}");
         kept(name, utf8(&output.stdout));
     }
-    let both = program(&here).args(["schema", "--asyncapi", "--causes"]).output().unwrap();
-    assert!(refused(&both, "both").contains("cannot be used with"));
+}
+
+#[test]
+fn schema_takes_its_flags_from_the_environment_as_well() {
+    let here = directory("schema-variables");
+    let program = |flags: &[&str], variables: &[(&str, &str)]| {
+        program(&here).arg("schema").args(flags).envs(variables.iter().copied()).output().unwrap()
+    };
+    let asyncapi = program(&["--asyncapi"], &[]);
+    assert_eq!(utf8(&program(&[], &[("POD_MONITOR_ASYNCAPI", "true")]).stdout), utf8(&asyncapi.stdout));
+    assert_eq!(program(&["--asyncapi=false"], &[("POD_MONITOR_ASYNCAPI", "true")]).stdout, program(&[], &[]).stdout);
+    assert!(utf8(&program(&[], &[("POD_MONITOR_CAUSES", "true")]).stdout).starts_with("# "));
+    let both = refused(&program(&["--asyncapi", "--causes"], &[]), "both");
+    assert_eq!(both, "error: --asyncapi and --causes are two documents: ask for one\n");
+    let both = refused(&program(&["--asyncapi"], &[("POD_MONITOR_CAUSES", "true")]), "flag and variable");
+    assert!(both.contains("--asyncapi and POD_MONITOR_CAUSES are two"), "{both}");
+    let wrong = refused(&program(&[], &[("POD_MONITOR_CAUSES", "maybe")]), "wrong");
+    assert!(wrong.starts_with("error: POD_MONITOR_CAUSES: "), "{wrong}");
+}
+
+#[test]
+fn the_help_of_every_command_names_the_variable_of_each_flag() {
+    let here = directory("variables");
+    let overview = program(&here).arg("--help").output().unwrap();
+    let listed = utf8(&overview.stdout).split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let commands = listed.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let commands: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(commands.contains(&"schema") && commands.len() >= 4, "{commands:?}");
+    let mut seen = 0;
+    for command in commands.into_iter().filter(|command| *command != "help") {
+        let output = program(&here).args([command, "--help"]).output().unwrap();
+        let unwrapped = utf8(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+        for (indented, flag) in utf8(&output.stdout).lines().filter_map(|line| line.split_once("--")) {
+            let name = flag.split(|c: char| !(c.is_ascii_lowercase() || c == '-')).next().unwrap();
+            // Flags stand in the first columns, alone or behind their short form.
+            if indented.len() > 6 || !indented.starts_with("  ") || name == "help" {
+                continue;
+            }
+            let variable = format!("[env: POD_MONITOR_{}]", name.replace('-', "_").to_uppercase());
+            assert!(unwrapped.contains(&variable), "{command} --{name}: no {variable} in its help");
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "only {seen} flags found: the search is broken");
 }
 
 #[test]

@@ -85,14 +85,12 @@ pub fn parse(
     surroundings: &Surroundings,
 ) -> Result<Command, config::Error> {
     // The variables stand in the help, but are read by config, which knows their place among the layers.
-    let command = ["run", "verify", "explain"]
-        .iter()
-        .fold(Cli::command(), |command, name| command.mut_subcommand(name, layers::with_variables));
+    let command = Cli::command().mut_subcommands(layers::with_variables);
     let matches = command.try_get_matches_from(arguments).map_err(layers::refused)?;
     match matches.subcommand() {
         Some(("run", given)) => Ok(Command::Run(Box::new(config::load(given, variables, surroundings)?))),
         Some(("verify", given)) => Ok(Command::Verify(verify::parse(given, variables)?)),
-        Some(("schema", given)) => Ok(Command::Schema(schema::parse(given)?)),
+        Some(("schema", given)) => Ok(Command::Schema(schema::parse(given, variables)?)),
         Some(("explain", given)) => Ok(Command::Explain(Box::new(explain::parse(given, variables)?))),
         other => unreachable!("clap lets only known sub-commands through, not {other:?}"),
     }

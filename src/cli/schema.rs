@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, process::ExitCode};
 
-use clap::{Args, FromArgMatches as _};
+use clap::{ArgAction, Args};
 
 use super::EXIT_FAILED;
 use crate::{config, lifecycle::cause_docs, schema};
@@ -18,22 +18,27 @@ Examples:
   What each cause of a failure means and what to do about it, as a table:
     pod-monitor schema --causes
 
-Exit codes: 0 printed, 1 could not print.";
+Exit codes: 0 printed, 1 could not print, 2 configuration.";
 
 /// Flags of `schema`.
 #[derive(Debug, Args)]
 pub struct SchemaArgs {
     /// The AsyncAPI document in place of the JSON Schema
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false",
+        default_missing_value = "true", hide_possible_values = true, hide_default_value = true)]
     asyncapi: bool,
     /// The table of causes, in Markdown, in place of the JSON Schema
-    #[arg(long, conflicts_with = "asyncapi")]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false",
+        default_missing_value = "true", hide_possible_values = true, hide_default_value = true)]
     causes: bool,
 }
 
-/// Reads the flags.
-pub(super) fn parse(given: &clap::ArgMatches) -> Result<SchemaArgs, config::Error> {
-    SchemaArgs::from_arg_matches(given).map_err(config::layers::refused)
+/// Reads the flags and their variables.
+pub(super) fn parse(given: &clap::ArgMatches, variables: config::Variables<'_>) -> Result<SchemaArgs, config::Error> {
+    config::load_own(given, variables, |args: &SchemaArgs, at| {
+        let both = args.asyncapi && args.causes;
+        both.then(|| format!("{} and {} are two documents: ask for one", at("asyncapi"), at("causes")))
+    })
 }
 
 /// Prints.

@@ -146,6 +146,20 @@ pub fn load_explain(given: &clap::ArgMatches, variables: Variables<'_>) -> Resul
     Ok((args, rules))
 }
 
+/// The settings of a command that has only its own flags, from all layers. `wrong`: what does not go together, if
+/// anything; it is given the settings, and what names a key with its place.
+pub fn load_own<A: clap::Args>(
+    given: &clap::ArgMatches,
+    variables: Variables<'_>,
+    wrong: impl FnOnce(&A, &dyn Fn(&str) -> String) -> Option<String>,
+) -> Result<A, Error> {
+    let (args, origins) = layers::resolve::<A>(given, variables)?;
+    match wrong(&args, &|key| effective::at(&origins, key)) {
+        None => Ok(args),
+        Some(why) => Err(Error::Conflict { why }),
+    }
+}
+
 /// A key with its place: `--key`, `POD_MONITOR_KEY` or `file:line: key`.
 struct At<'a> {
     origin: &'a Origin,
