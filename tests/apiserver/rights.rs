@@ -1,5 +1,7 @@
 //! A ServiceAccount with too few rights: what the monitor says, and that it goes on once they are granted.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
     authentication::v1::TokenRequest,
@@ -10,9 +12,13 @@ use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
+use testkit::clients::{monitor::Monitor, until};
 
 use crate::support::{Bench, LIMIT, expect, faultless, proxy::kubeconfig_with_token, ready, truth, unready};
+
+/// What was refused for want of a right is tried again after half a minute.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// A ServiceAccount with a role that grants nothing yet; gives the path of its kubeconfig.
 async fn account(bench: &Bench) -> Result<String> {
@@ -127,6 +133,74 @@ async fn each_right_on_leases_is_needed_and_named_until_it_is_granted() -> Resul
     bench.end("a", 0).await?;
     let whole = ["pod_scheduled", "execution_running", "execution_completed"];
     expect(&mut history, &uid, &whole).await?;
+    monitor.stop(LIMIT).await?;
+    bench.close().await
+}
+
+/// A monitor with these flags, that may read pods and their logs; it leads.
+async fn reader(bench: &Bench, flags: &[&str]) -> Result<Monitor> {
+    bench.empty_node()?;
+    let kubeconfig = account(bench).await?;
+    grant(bench, &["get", "list", "watch"], &["pods", "pods/log"]).await?;
+    let launch = bench.launch.clone().with(&["--cluster-id", "c-1"]).with(flags).variable("KUBECONFIG", &kubeconfig);
+    let mut monitor = launch.start()?;
+    monitor.leading(LIMIT).await?;
+    Ok(monitor)
+}
+
+/// Waits until this deed has been refused, and says so in the log and in the metrics.
+async fn refused(bench: &Bench, monitor: &Monitor, deed: &str, verb: &str) -> Result<()> {
+    let line = bench.log_line("not done yet, trying again").await?;
+    let error = line["error"].as_str().unwrap_or_default();
+    ensure!(line["level"] == "WARN" && line["deed"] == deed, "{line}");
+    ensure!(error.contains(&format!("cannot {verb} resource \"pods\"")), "{line}");
+    ensure!(cleanups(monitor, deed, "failed")? >= 1.0, "it is counted");
+    ensure!(monitor.get("/readyz")?.0 == 200, "it tells events all the same");
+    Ok(())
+}
+
+fn cleanups(monitor: &Monitor, deed: &str, result: &str) -> Result<f64> {
+    monitor.metric(&format!(r#"pod_monitor_cleanups_total{{deed="{deed}",result="{result}"}}"#))
+}
+
+#[tokio::test]
+async fn without_patch_the_end_is_told_and_the_finalizer_stays_until_it_is_granted() -> Result<()> {
+    let bench = Bench::new("patch-right").await?;
+    let monitor = reader(&bench, &["--finalizer", "pod-monitor/captured"]).await?;
+    let mut history = bench.history()?;
+    let uid = bench.running_there("a").await?;
+    bench.cluster.patch("exec-a", json!({ "metadata": { "finalizers": ["pod-monitor/captured"] } })).await?;
+    bench.end("a", 0).await?;
+    let whole = ["pod_scheduled", "execution_running", "execution_completed", "pod_terminated"];
+    expect(&mut history, &uid, &whole[..3]).await?;
+    refused(&bench, &monitor, "release", "patch").await?;
+    bench.delete("a").await?;
+    ensure!(bench.cluster.pod("exec-a").await?.is_some(), "its finalizer holds it");
+    grant(&bench, &["get", "list", "watch", "patch"], &["pods", "pods/log"]).await?;
+    bench.cluster.wait_gone("exec-a", AGAIN).await?;
+    expect(&mut history, &uid, &whole).await?;
+    ensure!(cleanups(&monitor, "release", "done")? == 1.0, "once");
+    faultless(&history, &[truth(&uid, &whole)])?;
+    monitor.stop(LIMIT).await?;
+    bench.close().await
+}
+
+#[tokio::test]
+async fn without_delete_the_end_is_told_and_the_pod_stays_until_it_is_granted() -> Result<()> {
+    let bench = Bench::new("delete-right").await?;
+    let monitor = reader(&bench, &["--delete-finished", "1s"]).await?;
+    let mut history = bench.history()?;
+    let uid = bench.running_there("a").await?;
+    bench.end("a", 0).await?;
+    let whole = ["pod_scheduled", "execution_running", "execution_completed"];
+    expect(&mut history, &uid, &whole).await?;
+    refused(&bench, &monitor, "delete", "delete").await?;
+    let asked = |pod: Option<Value>| pod.is_none_or(|pod| pod["metadata"]["deletionTimestamp"].is_string());
+    ensure!(!asked(bench.cluster.pod("exec-a").await?), "nobody else deletes it");
+    grant(&bench, &["get", "list", "watch", "delete"], &["pods", "pods/log"]).await?;
+    let look = async || Ok(asked(bench.cluster.pod("exec-a").await?).then_some(()));
+    until(AGAIN, "its deletion is asked for", look).await?;
+    faultless(&history, &[truth(&uid, &whole)])?;
     monitor.stop(LIMIT).await?;
     bench.close().await
 }

@@ -59,6 +59,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get]
 {{- end -}}
 
 {{/* Ports of the brokers, as a JSON list. */}}
