@@ -1,6 +1,6 @@
 //! The chart without a cluster: what it refuses, and what it makes of its values.
 
-use std::{path::PathBuf, process::Command};
+use std::{collections::BTreeSet, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -20,6 +20,13 @@ pub(crate) const OPERATOR: [&str; 4] = [
     "--set=monitoring.podMonitor.enabled=true",
     "--set=monitoring.prometheusRule.enabled=true",
     "--set=monitoring.dashboard.enabled=true",
+];
+
+/// The policy that puts the finalizer on pods.
+pub(crate) const POLICY: [&str; 3] = [
+    "--api-versions=admissionregistration.k8s.io/v1/MutatingAdmissionPolicy",
+    "--set=finalizerPolicy.enabled=true",
+    "--set=config.finalizer=pod-monitor/captured",
 ];
 
 /// Runs helm; its standard output and standard error. Fails when it does, with both.
@@ -65,7 +72,13 @@ fn names(arguments: &[&str]) -> Vec<String> {
 #[test]
 fn the_chart_is_linted_without_a_remark() {
     let ha = format!("--values={}", chart().join("values-ha.yaml").display());
-    let forms: [&[&str]; 4] = [&[], &[&ha], &["--set=config.all-namespaces=true"], &["--set=kafkaSecret.name=kafka"]];
+    let forms: [&[&str]; 5] = [
+        &[],
+        &[&ha],
+        &["--set=config.all-namespaces=true"],
+        &["--set=kafkaSecret.name=kafka"],
+        &["--set-json=rules=[{\"name\":\"a\",\"match\":\"any\",\"hint\":\"h\"}]"],
+    ];
     for values in forms {
         let mut command = helm::command().unwrap();
         command.args(["lint", "--strict", "--quiet"]).arg(chart()).args(REQUIRED).args(values);
@@ -76,7 +89,7 @@ fn the_chart_is_linted_without_a_remark() {
 
 #[test]
 fn wrong_values_are_refused_by_their_names() {
-    let cases: [(&[&str], &[&str]); 11] = [
+    let cases: [(&[&str], &[&str]); 16] = [
         (
             &[REQUIRED[0], REQUIRED[1], "--set=kafkaSecret.propertiesKey=a/b"],
             &["/kafkaSecret/propertiesKey", "pattern"],
@@ -96,6 +109,20 @@ fn wrong_values_are_refused_by_their_names() {
         (
             &[REQUIRED[0], REQUIRED[1], "--set=monitoring.podMonitor.enabled=true"],
             &["monitoring.podMonitor.enabled", "no monitoring.coreos.com/v1", "Prometheus Operator"],
+        ),
+        (
+            &[REQUIRED[0], REQUIRED[1], POLICY[1], POLICY[2]],
+            &["finalizerPolicy.enabled", "no MutatingAdmissionPolicy", "Kubernetes 1.36"],
+        ),
+        (&[REQUIRED[0], REQUIRED[1], POLICY[0], POLICY[1]], &["finalizerPolicy.enabled", "set config.finalizer"]),
+        (
+            &["--set=config.selector=rank>3", REQUIRED[1], POLICY[0], POLICY[1], POLICY[2]],
+            &["finalizerPolicy.enabled", "cannot compare numbers", "'rank>3'"],
+        ),
+        (&[REQUIRED[0], REQUIRED[1], "--set=rules[0].name=a"], &["/rules/0", "missing property 'match'"]),
+        (
+            &[REQUIRED[0], REQUIRED[1], "--set=config.rules=/a", "--set-string=rules=b"],
+            &["config.rules and rules", "set one of them"],
         ),
     ];
     for (values, words) in cases {
@@ -157,6 +184,128 @@ fn roles_follow_the_watched_namespaces() {
     let none =
         names(&["--set=rbac.create=false", "--set=serviceAccount.create=false", "--set=serviceAccount.name=theirs"]);
     assert!(!none.iter().any(|name| name.contains("Role") || name.contains("ServiceAccount")), "{none:?}");
+}
+
+#[test]
+fn the_policy_selects_the_pods_that_the_monitor_selects() {
+    let bound = |selector: &str, more: &[&str]| {
+        let selector = format!("--set-json=config.selector={}", json!(selector));
+        let all = objects(&template(&[&[&selector, REQUIRED[1]][..], &POLICY, more].concat()).unwrap());
+        let found = all.into_iter().find(|object| object["kind"] == "MutatingAdmissionPolicyBinding");
+        found.expect("a binding")["spec"]["matchResources"].clone()
+    };
+    let part = |key: &str, operator: &str, values: &[&str]| {
+        let mut part = json!({ "key": key, "operator": operator });
+        if !values.is_empty() {
+            part["values"] = json!(values);
+        }
+        part
+    };
+    let labels = |labels: Value| json!({ "matchLabels": labels });
+    let expressions = |parts: &[Value]| json!({ "matchExpressions": parts });
+    let cases = [
+        ("app=executor", labels(json!({ "app": "executor" }))),
+        ("a.b/app == executor ,tier=", labels(json!({ "a.b/app": "executor", "tier": "" }))),
+        ("here, !gone", expressions(&[part("here", "Exists", &[]), part("gone", "DoesNotExist", &[])])),
+        ("a in (x, y),b notin(z)", expressions(&[part("a", "In", &["x", "y"]), part("b", "NotIn", &["z"])])),
+        ("in in (in)", expressions(&[part("in", "In", &["in"])])),
+        ("a != b", expressions(&[part("a", "NotIn", &["b"])])),
+        // One label cannot be both: no pod, rather than those with the latter.
+        ("a=b,a=c", json!({ "matchLabels": { "a": "b" }, "matchExpressions": [part("a", "In", &["c"])] })),
+    ];
+    for (selector, expected) in cases {
+        assert_eq!(bound(selector, &[])["objectSelector"], expected, "{selector}");
+    }
+    let named = &bound("a", &["--set=config.namespace={one,two}"])["namespaceSelector"]["matchExpressions"];
+    assert_eq!(*named, json!([part("kubernetes.io/metadata.name", "In", &["one", "two"])]));
+    assert_eq!(bound("a", &["--set=config.all-namespaces=true"])["namespaceSelector"], Value::Null, "all of them");
+    // The version that the cluster has, the newer where it has both.
+    for (served, version) in [(&["v1beta1"][..], "v1beta1"), (&["v1", "v1beta1"], "v1")] {
+        let served: Vec<String> = served
+            .iter()
+            .map(|version| format!("--api-versions=admissionregistration.k8s.io/{version}/MutatingAdmissionPolicy"))
+            .collect();
+        let values = REQUIRED.into_iter().chain(POLICY.into_iter().skip(1)).chain(served.iter().map(String::as_str));
+        let all = objects(&template(&values.collect::<Vec<_>>()).unwrap());
+        let policies = all.iter().filter(|object| object["kind"].as_str().unwrap().starts_with("MutatingAdmission"));
+        let versions: Vec<&Value> = policies.map(|policy| &policy["apiVersion"]).collect();
+        assert_eq!(versions, [&json!(format!("admissionregistration.k8s.io/{version}")); 2]);
+    }
+}
+
+#[test]
+fn rules_lie_beside_the_settings_and_a_change_of_them_is_a_roll_out() {
+    let page = std::fs::read_to_string(chart().join("../../../docs/rules.md")).unwrap();
+    let file = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let path = std::env::temp_dir().join(format!("pod-monitor-rules-{}.yaml", std::process::id()));
+    std::fs::write(&path, file).unwrap();
+    let rendered = |values: &[&str]| {
+        let all = objects(&template(&[&REQUIRED[..], values].concat()).unwrap());
+        let of = |kind: &str| all.iter().find(|object| object["kind"] == kind).unwrap().clone();
+        let pod = &of("Deployment")["spec"]["template"];
+        let sum = pod["metadata"]["annotations"]["checksum/config"].as_str().unwrap().to_owned();
+        assert_eq!(pod["spec"]["containers"][0]["volumeMounts"][0]["mountPath"], "/etc/pod-monitor");
+        (of("ConfigMap")["data"].clone(), sum)
+    };
+    let parsed = |text: &Value| serde_saphyr::from_str::<Value>(text.as_str().unwrap_or_default()).unwrap();
+    // The file itself as values, and its text as one.
+    let (listed, first) = rendered(&[&format!("--values={}", path.display())]);
+    let (text, second) = rendered(&[&format!("--set-file=rules={}", path.display())]);
+    for data in [&listed, &text] {
+        assert_eq!(parsed(&data["rules.yaml"]), serde_saphyr::from_str::<Value>(file).unwrap());
+        assert_eq!(parsed(&data["config.yaml"])["rules"], "/etc/pod-monitor/rules.yaml");
+    }
+    std::fs::write(&path, file.replace("104", "105").replace("[42, 100-110]", "[42]")).unwrap();
+    let (_, third) = rendered(&[&format!("--set-file=rules={}", path.display())]);
+    std::fs::remove_file(path).unwrap();
+    assert!(first != third && second != third, "a change of the rules changes the pods");
+    let (none, _) = rendered(&[]);
+    assert!(none["rules.yaml"].is_null() && parsed(&none["config.yaml"])["rules"].is_null(), "{none}");
+}
+
+/// A value for each key of `config`; which keys there are, tests/monitoring.rs compares with the flags.
+fn every_setting(rules: &str) -> Value {
+    let mut all = json!({
+        "selector": "app=executor,tier in (a,b)", "namespace": ["executions"], "all-namespaces": false,
+        "container": "main", "stall-grace": ["image=1m", "gated=off"], "finalizer": "pod-monitor/captured",
+        "rules": rules, "execution-label": "execution-id", "execution-annotation": "example.com/execution",
+        "execution-name-prefix": "exec-", "user-label": "user-id", "cluster-id": "c-1", "environment": "production",
+        "report": "framed", "log-bytes-max": 16_777_216, "captures-max": 64, "captures-per-node-max": 16, "sink": "kafka",
+        "kafka": "one:9092,two:9092", "kafka-config": { "linger.ms": 5, "sasl.password": "@/secret" },
+        "kafka-config-file": "/secret", "events-topic": "events.{event_type}", "changelog-topic": "changelog",
+        "create-topics": true, "shards": 1, "lease-name": "mine", "log-format": "json", "log-level": "info,kube=debug",
+    });
+    let durations = ["reconcile-interval", "settle-grace", "finalizer-deadline", "delete-finished", "remember-ended"];
+    let leases = ["capture-deadline", "lease-duration", "renew-deadline", "retry-period"];
+    for key in durations.into_iter().chain(leases) {
+        all[key] = "90s".into();
+    }
+    all
+}
+
+#[test]
+fn every_setting_that_the_schema_takes_reaches_the_monitor_as_one_that_it_takes() {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("every-setting");
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = |name: &str| dir.join(name).display().to_string();
+    let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).unwrap();
+    write("rules.yaml", "rules: [{name: a, match: any, hint: h}]");
+    let settings = every_setting(&path("rules.yaml"));
+    let schema: Value =
+        serde_json::from_str(&std::fs::read_to_string(chart().join("values.schema.json")).unwrap()).unwrap();
+    let keys = |object: &Value| object.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(keys(&settings), keys(&schema["properties"]["config"]["properties"]));
+    // From a file, as users have it.
+    write("values.yaml", &json!({ "config": settings }).to_string());
+    let all = objects(&template(&[&format!("--values={}", path("values.yaml"))]).unwrap());
+    let made = all.iter().find(|object| object["kind"] == "ConfigMap").unwrap();
+    write("config.yaml", made["data"]["config.yaml"].as_str().unwrap());
+    write("pod.yaml", "{kind: Pod, metadata: {name: exec-1, namespace: runs, uid: u}}");
+    // It reads the file of `run`, and every line of it.
+    let mut explain = Command::new(env!("CARGO_BIN_EXE_pod-monitor"));
+    explain.env_clear().args(["explain", "-f", &path("pod.yaml"), "--config", &path("config.yaml")]);
+    let output = explain.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -8,19 +8,20 @@ mod alerts;
 mod chart;
 mod finalizer;
 mod release;
+mod rules;
 mod same;
 mod sbom;
 mod secrets;
 mod support;
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use serde_json::json;
 use testkit::clients::{
     checker::{Truth, judge},
     cluster::execution,
     history::Record,
-    installation::{LIMIT, Rights},
+    installation::{LIMIT, Rights, relative},
 };
 
 use support::{ended, install, kubectl, not_ready, stack};
@@ -134,4 +135,41 @@ fn the_example_overlay_is_complete() {
     for text in ["namespace: executions", "selector: app=executor", "kafka: kafka.kafka.svc:9092"] {
         assert!(rendered.contains(text), "{text} in\n{rendered}");
     }
+}
+
+/// The file with everything below `# components:` said, not commented, and the bases where they are.
+fn said(text: &str, from: &Path) -> String {
+    let bases = relative(from, &support::kustomize()).unwrap().display().to_string();
+    let (mut lines, mut below) = (Vec::new(), false);
+    for line in text.lines() {
+        below = line.starts_with('#') && (below || line == "# components:");
+        lines.push(if below { line.trim_start_matches('#').strip_prefix(' ').unwrap_or_default() } else { line });
+    }
+    lines.iter().map(|line| format!("{}\n", line.replace("../../../", "../../").replace("../..", &bases))).collect()
+}
+
+#[test]
+fn what_the_example_has_as_comments_works_when_it_is_said() {
+    let (example, copy) = (support::kustomize().join("overlays/example"), Path::new(env!("CARGO_TARGET_TMPDIR")));
+    let copy = copy.join("example-said");
+    for part in ["", "monitor", "watched"] {
+        let (from, to) = (example.join(part), copy.join(part));
+        fs::create_dir_all(&to).unwrap();
+        for file in fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+            let text = said(&fs::read_to_string(&file).unwrap(), &to);
+            fs::write(to.join(file.file_name().unwrap()), text).unwrap();
+        }
+    }
+    let (rendered, _) = kubectl(stack().endpoints(), &["kustomize", &copy.display().to_string()]).unwrap();
+    let all = chart::objects(&rendered);
+    let of =
+        |name: &str| all.iter().find(|o| chart::name_of(o) == name).unwrap_or_else(|| panic!("{name}: {rendered}"));
+    let policy = "pod-monitor-finalizer-pod-monitor";
+    of(&format!("MutatingAdmissionPolicy /{policy}"));
+    let bound = &of(&format!("MutatingAdmissionPolicyBinding /{policy}"))["spec"];
+    assert_eq!(bound["policyName"], policy, "renamed with it");
+    assert_eq!(bound["matchResources"]["objectSelector"], json!({ "matchLabels": { "app": "executor" } }));
+    of("PodMonitor pod-monitor/pod-monitor");
+    let verbs = &of("Role executions/pod-monitor")["rules"][0]["verbs"];
+    assert_eq!(*verbs, json!(["get", "list", "watch", "patch", "delete"]));
 }

@@ -9,14 +9,14 @@ use testkit::{
         checker::{Truth, judge},
         cluster::{Cluster, execution},
         history::{History, Record},
-        installation::{LIMIT, restricted_namespace},
+        installation::{FINALIZER, LIMIT, restricted_namespace},
         until,
     },
     stack::{crds, helm},
 };
 
 use crate::{
-    chart::{OPERATOR, REQUIRED, chart, run, template},
+    chart::{OPERATOR, POLICY, REQUIRED, chart, run, template},
     support::{kubectl, stack},
 };
 
@@ -24,7 +24,8 @@ use crate::{
 const DURING_MAX: usize = 30;
 /// Every kind of object that the chart makes, and what the Deployment makes of it.
 const KINDS: &str = "deployment,replicaset,pod,service,configmap,serviceaccount,role,rolebinding,clusterrole,\
-    clusterrolebinding,networkpolicy,poddisruptionbudget,podmonitor,prometheusrule";
+    clusterrolebinding,networkpolicy,poddisruptionbudget,podmonitor,prometheusrule,mutatingadmissionpolicy,\
+    mutatingadmissionpolicybinding";
 
 /// A release in a namespace of its own that enforces Pod Security `restricted`; taken away when dropped.
 struct Release {
@@ -56,7 +57,10 @@ impl Release {
                 "selector": format!("app={name}"), "namespace": [watched.namespace()], "kafka": endpoints.kafka,
                 "create-topics": true,
                 "events-topic": format!("{name}.events"), "changelog-topic": format!("{name}.changelog"),
+                "finalizer": FINALIZER,
             },
+            "finalizerPolicy": { "enabled": true },
+            "rules": [{ "name": "no-disk", "match": { "exit-codes": "70-79" }, "cause": "no_disk", "category": "disk" }],
             "monitoring": {
                 "podMonitor": { "enabled": true }, "prometheusRule": { "enabled": true }, "dashboard": { "enabled": true },
             },
@@ -104,6 +108,22 @@ impl Release {
         let pod = execution(&self.name, id, "echo begun; sleep 2; echo ended");
         let uid = self.watched.create(pod).await.unwrap();
         Truth { uid, expected: vec!["pod_scheduled", "execution_running", "execution_completed"] }
+    }
+
+    /// An execution that fails as one of the user's rules says; it has the finalizer that the policy put there.
+    async fn fail(&self) -> Truth {
+        let uid = self.watched.create(execution(&self.name, "fails", "exit 73")).await.unwrap();
+        let pod = self.watched.pod("exec-fails").await.unwrap().expect("it is there until it is told");
+        assert_eq!(pod["metadata"]["finalizers"], json!([FINALIZER]));
+        Truth { uid, expected: vec!["pod_scheduled", "execution_running", "execution_failed"] }
+    }
+
+    /// Waits until no execution carries a finalizer any more.
+    async fn let_go(&self) {
+        let finalizers = "jsonpath={.items[*].metadata.finalizers}";
+        let get = ["get", "pods", "--namespace", self.watched.namespace(), "--output", finalizers];
+        let look = async || Ok(kubectl(stack().endpoints(), &get)?.0.is_empty().then_some(()));
+        until(LIMIT, "all executions are let go", look).await.unwrap();
     }
 
     fn story(&self) -> String {
@@ -174,7 +194,7 @@ async fn a_release_works_and_is_tested_upgraded_and_removed_without_losing_an_ev
     };
     until(LIMIT, "three new pods in place of the old ones", look).await.unwrap();
     assert_eq!(release.kubectl(&["get", "configmap", &release.object(), "--output", "yaml"]).matches("77s").count(), 1);
-    truths.push(release.execute("after").await);
+    truths.extend([release.execute("after").await, release.fail().await]);
 
     let mut history = History::open(&stack().endpoints().kafka, &[&format!("{}.events", release.name)]).unwrap();
     let ends =
@@ -182,7 +202,10 @@ async fn a_release_works_and_is_tested_upgraded_and_removed_without_losing_an_ev
     history.until(LIMIT, "all executions have ended", ends).await.unwrap();
     history.read(std::time::Duration::from_millis(300)).unwrap();
     assert_eq!(judge(&truths, &history.records), []);
+    let failed = history.records.iter().find(|record| record.event_type() == "execution_failed").unwrap();
+    assert_eq!((failed.text("rule"), failed.text("cause")), ("no-disk", "no_disk"), "{}", failed.value);
 
+    release.let_go().await;
     release.helm("uninstall", &["--wait", "--timeout", "60s"]);
     let instance = format!("app.kubernetes.io/instance={}", release.name);
     let list = ["get", KINDS, "--all-namespaces", "--selector", &instance, "--output", "name"];
@@ -225,11 +248,16 @@ fn every_form_of_the_chart_is_taken_by_the_api_server_without_a_warning() {
     let egress = format!("--set-json=networkPolicy.extraEgress={extra}");
     let other = format!("--set=config.namespace={{{name}}}");
     let monitored = [&OPERATOR[..], &[&other, "--set=networkPolicy.kafkaTo[0].ipBlock.cidr=10.0.0.0/8"]].concat();
-    let forms: [&[&str]; 4] = [
+    let policy = [&POLICY[..], &["--set=config.selector=a in (b\\,c)\\,!d\\,e!=f"]].concat();
+    let rules = json!([{ "name": "disk", "match": { "exit-codes": [73] }, "cause": "no_disk" }]);
+    let rules = format!("--set-json=rules={rules}");
+    let forms: [&[&str]; 6] = [
         &[&ha, "--set=imagePullSecrets[0].name=pull", "--set=priorityClassName=system-node-critical"],
         &["--set=config.all-namespaces=true", "--set=serviceAccount.annotations.a=b", "--set=podLabels.team=x"],
         &["--set=kafkaSecret.name=kafka", "--set=env[0].name=OTEL_SERVICE_NAME", "--set=env[0].value=x", &egress],
         &monitored,
+        &policy,
+        &[&rules, "--set=config.delete-finished=1h"],
     ];
     for (number, form) in forms.into_iter().enumerate() {
         let rendered = template(&[&REQUIRED[..], form].concat()).unwrap();

@@ -42,7 +42,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and .Values.kafkaSecret.name .Values.kafkaSecret.propertiesKey -}}
 {{- $_ := set $config "kafka-config-file" (printf "/etc/pod-monitor-kafka/%s" .Values.kafkaSecret.propertiesKey) -}}
 {{- end -}}
+{{- if .Values.rules -}}
+{{- if hasKey $config "rules" }}{{ fail "config.rules and rules: set one of them, a file on a volume of yours or the rules themselves" }}{{ end -}}
+{{- $_ := set $config "rules" "/etc/pod-monitor/rules.yaml" -}}
+{{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{/* The file of rules: its text as it was given, or made of the list. */}}
+{{- define "pod-monitor.rules" -}}
+{{- if kindIs "string" .Values.rules }}{{ .Values.rules }}{{ else }}{{ dict "rules" .Values.rules | toYaml }}{{ end -}}
 {{- end -}}
 
 {{/* The namespaces that it watches, as a JSON list; empty for all. */}}
@@ -65,6 +74,54 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get]
+{{- end -}}
+
+{{/* The monitor's selector as a LabelSelector, which knows no numbers. */}}
+{{- define "pod-monitor.labelSelector" -}}
+{{- $labels := dict -}}
+{{- $rest := list -}}
+{{- range regexFindAll "[^,(]+(\\([^)]*\\))?" .Values.config.selector -1 -}}
+{{- $part := trim . -}}
+{{- $key := regexFind "[^!=<>\\s(]+" $part -}}
+{{- $values := list -}}
+{{- range splitList "," (regexFind "\\(.*\\)" $part | trimAll "()") }}{{ $values = append $values (trim .) }}{{ end -}}
+{{- if regexMatch "[<>]" $part -}}
+{{- fail (printf "finalizerPolicy.enabled: a policy cannot compare numbers as config.selector does in '%s': leave it off, and let whoever creates the pods write the finalizer" $part) -}}
+{{- else if regexMatch "\\snotin\\s*\\(" $part -}}
+{{- $rest = append $rest (dict "key" $key "operator" "NotIn" "values" $values) -}}
+{{- else if regexMatch "\\sin\\s*\\(" $part -}}
+{{- $rest = append $rest (dict "key" $key "operator" "In" "values" $values) -}}
+{{- else if hasPrefix "!" $part -}}
+{{- $rest = append $rest (dict "key" $key "operator" "DoesNotExist") -}}
+{{- else if contains "=" $part -}}
+{{- $value := regexReplaceAll "^.*=" $part "" | trim -}}
+{{- if contains "!=" $part -}}
+{{- $rest = append $rest (dict "key" $key "operator" "NotIn" "values" (list $value)) -}}
+{{- else if hasKey $labels $key -}}
+{{- $rest = append $rest (dict "key" $key "operator" "In" "values" (list $value)) -}}
+{{- else -}}
+{{- $_ := set $labels $key $value -}}
+{{- end -}}
+{{- else -}}
+{{- $rest = append $rest (dict "key" $key "operator" "Exists") -}}
+{{- end -}}
+{{- end -}}
+{{- $selector := dict -}}
+{{- with $labels }}{{ $_ := set $selector "matchLabels" . }}{{ end -}}
+{{- with $rest }}{{ $_ := set $selector "matchExpressions" . }}{{ end -}}
+{{- toYaml $selector -}}
+{{- end -}}
+
+{{/* The version in which this cluster has MutatingAdmissionPolicy. */}}
+{{- define "pod-monitor.policyVersion" -}}
+{{- $found := "" -}}
+{{- range list "v1beta1" "v1" -}}
+{{- if $.Capabilities.APIVersions.Has (printf "admissionregistration.k8s.io/%s/MutatingAdmissionPolicy" .) }}{{ $found = . }}{{ end -}}
+{{- end -}}
+{{- if not $found -}}
+{{- fail "finalizerPolicy.enabled: this cluster has no MutatingAdmissionPolicy: that is Kubernetes 1.36, or 1.34 with its v1beta1 turned on (helm template: add --api-versions admissionregistration.k8s.io/v1/MutatingAdmissionPolicy); leave it off, and let whoever creates the pods write the finalizer" -}}
+{{- end -}}
+{{- printf "admissionregistration.k8s.io/%s" $found -}}
 {{- end -}}
 
 {{/* Ports of the brokers, as a JSON list. */}}

@@ -114,9 +114,6 @@ impl Plan {
                 { "op": "add", "path": "/spec/template/spec/containers/0/volumeMounts/-", "value": mount },
             ]).to_string() }));
         }
-        if self.finalizer {
-            patches.extend(self.policy());
-        }
         patches.extend(self.replicas.map(|count| patch("Deployment", "/spec/replicas", &json!(count))));
         patches
     }
@@ -142,24 +139,30 @@ pub(super) fn write(dir: &Path, deploy: &Path, plan: &Plan, endpoints: &Endpoint
     fs::create_dir_all(dir.join("watched"))?;
     let write = |file: &str, value: Value| fs::write(dir.join(file), value.to_string());
     write("namespace.yaml", restricted_namespace(&plan.name))?;
-    write("kustomization.yaml", json!({ "resources": ["namespace.yaml", "monitor", "watched"] }))?;
     write("monitor/config.yaml", plan.config(endpoints))?;
     let mut files = vec!["config.yaml"];
     if let Some(rules) = &plan.rules {
         write("monitor/rules.yaml", rules.clone())?;
         files.push("rules.yaml");
     }
-    let components = |part: &str, names: &[&str]| {
-        let names = names.iter().filter(|_| plan.finalizer);
-        names.map(|name| relative(&dir.join(part), &deploy.join("components").join(name))).collect::<Result<Vec<_>>>()
+    let component = |part: &str, name: &str| {
+        let wanted = plan.finalizer.then(|| relative(&dir.join(part), &deploy.join("components").join(name)));
+        wanted.transpose().map(Vec::from_iter)
     };
+    write(
+        "kustomization.yaml",
+        json!({
+            "resources": ["namespace.yaml", "monitor", "watched"],
+            "components": component("", "finalizer")?,
+            "patches": if plan.finalizer { plan.policy().to_vec() } else { Vec::new() },
+        }),
+    )?;
     write(
         "monitor/kustomization.yaml",
         json!({
             "namespace": plan.name,
             "resources": [relative(&dir.join("monitor"), &deploy.join("base"))?],
             "configMapGenerator": [{ "name": "pod-monitor", "behavior": "replace", "files": files }],
-            "components": components("monitor", &["finalizer"])?,
             "patches": plan.patches(),
         }),
     )?;
@@ -172,7 +175,7 @@ pub(super) fn write(dir: &Path, deploy: &Path, plan: &Plan, endpoints: &Endpoint
         json!({
             "namespace": plan.watched(),
             "resources": [relative(&dir.join("watched"), &deploy.join("watched"))?],
-            "components": components("watched", &["rights-finalizer"])?,
+            "components": component("watched", "rights-finalizer")?,
             "patches": patches,
         }),
     )?;
