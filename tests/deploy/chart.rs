@@ -181,6 +181,20 @@ fn roles_follow_the_watched_namespaces() {
     assert!(!two.contains(&"Role pod-monitor/pod-monitor".to_owned()), "{two:?}");
     let all = names(&["--set=config.all-namespaces=true", "--set=config.cluster-id=c"]);
     assert!(all.contains(&"ClusterRole /pod-monitor-pod-monitor".to_owned()) && !all.contains(&cluster_id), "{all:?}");
+    let granted = |arguments: &[&str]| {
+        let all = objects(&template(&[&REQUIRED[..], arguments].concat()).unwrap());
+        let role = all.into_iter().find(|object| name_of(object) == "Role pod-monitor/pod-monitor").unwrap();
+        role["rules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|rule| rule["resources"].as_array().unwrap().clone())
+            .collect()
+    };
+    let asked: Vec<Value> = granted(&[]);
+    assert_eq!(asked, [json!("pods"), json!("pods/log"), json!("events"), json!("jobs")]);
+    let events_off: Vec<Value> = granted(&["--set=config.kubernetes-events=false"]);
+    assert_eq!(events_off, [json!("pods"), json!("pods/log"), json!("jobs")], "what is not asked for is not granted");
     let none =
         names(&["--set=rbac.create=false", "--set=serviceAccount.create=false", "--set=serviceAccount.name=theirs"]);
     assert!(!none.iter().any(|name| name.contains("Role") || name.contains("ServiceAccount")), "{none:?}");
@@ -270,7 +284,7 @@ fn every_setting(rules: &str) -> Value {
         "container": "main", "stall-grace": ["image=1m", "gated=off"], "finalizer": "pod-monitor/captured",
         "rules": rules, "execution-label": "execution-id", "execution-annotation": "example.com/execution",
         "execution-name-prefix": "exec-", "user-label": "user-id", "cluster-id": "c-1", "environment": "production",
-        "report": "framed", "log-bytes-max": 16_777_216, "captures-max": 64, "captures-per-node-max": 16, "sink": "kafka",
+        "report": "framed", "kubernetes-events": false, "log-bytes-max": 16_777_216, "captures-max": 64, "captures-per-node-max": 16, "sink": "kafka",
         "kafka": "one:9092,two:9092", "kafka-config": { "linger.ms": 5, "sasl.password": "@/secret" },
         "kafka-config-file": "/secret", "events-topic": "events.{event_type}", "changelog-topic": "changelog",
         "create-topics": true, "shards": 1, "lease-name": "mine", "log-format": "json", "log-level": "info,kube=debug",

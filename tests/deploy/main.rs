@@ -6,6 +6,7 @@
 
 mod alerts;
 mod chart;
+mod explained;
 mod finalizer;
 mod release;
 mod rules;

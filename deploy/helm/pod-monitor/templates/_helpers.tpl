@@ -68,9 +68,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
+{{- if ne (toString (index .Values.config "kubernetes-events")) "false" }}
 - apiGroups: [""]
   resources: [events]
   verbs: [list]
+{{- end }}
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get]
