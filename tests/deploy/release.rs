@@ -51,6 +51,8 @@ impl Release {
         let host = format!("{}_POD_MONITOR_SERVICE_HOST", name.to_uppercase().replace('-', "_"));
         let ask = format!("printf 'GET /readyz?verbose HTTP/1.0\\r\\n\\r\\n' | nc -w 10 \"${host}\" 8080");
         let ask = format!("{ask} | awk 'NR == 1 && !/ 200 / {{ bad = 1 }} {{ print }} END {{ exit bad || NR == 0 }}'");
+        // The node's proxy learns of the Service in its own time: refused for so long is no answer.
+        let ask = format!("i=0; until {ask}; do i=$((i+1)); [ $i -lt 30 ] || exit 1; sleep 0.5; done");
         let all = json!({
             "image": { "tag": "dev" },
             "config": {
