@@ -1,6 +1,6 @@
 //! The chart without a cluster: what it refuses, and what it makes of its values.
 
-use std::{collections::BTreeSet, path::PathBuf, process::Command};
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -277,22 +277,32 @@ fn rules_lie_beside_the_settings_and_a_change_of_them_is_a_roll_out() {
     assert!(none["rules.yaml"].is_null() && parsed(&none["config.yaml"])["rules"].is_null(), "{none}");
 }
 
-/// A value for each key of `config`; which keys there are, tests/monitoring.rs compares with the flags.
+/// A value for each key of `config`; which keys there are, tests/monitoring.rs compares with the flags. Choices, switches
+/// and durations are made of the schema, so that only others need a line here.
 fn every_setting(rules: &str) -> Value {
+    let schema: Value =
+        serde_json::from_str(&std::fs::read_to_string(chart().join("values.schema.json")).unwrap()).unwrap();
     let mut all = json!({
-        "selector": "app=executor,tier in (a,b)", "namespace": ["executions"], "all-namespaces": false,
-        "container": "main", "stall-grace": ["image=1m", "gated=off"], "finalizer": "pod-monitor/captured",
-        "rules": rules, "execution-label": "execution-id", "execution-annotation": "example.com/execution",
+        "selector": "app=executor,tier in (a,b)", "namespace": ["executions"], "container": "main",
+        "stall-grace": ["image=1m", "gated=off"], "finalizer": "pod-monitor/captured", "rules": rules,
+        "execution-label": "execution-id", "execution-annotation": "example.com/execution",
         "execution-name-prefix": "exec-", "user-label": "user-id", "cluster-id": "c-1", "environment": "production",
-        "report": "framed", "kubernetes-events": false, "log-bytes-max": 16_777_216, "captures-max": 64, "captures-per-node-max": 16, "sink": "kafka",
+        "log-bytes-max": 16_777_216, "captures-max": 64, "captures-per-node-max": 16, "sink": "kafka",
         "kafka": "one:9092,two:9092", "kafka-config": { "linger.ms": 5, "sasl.password": "@/secret" },
         "kafka-config-file": "/secret", "events-topic": "events.{event_type}", "changelog-topic": "changelog",
-        "create-topics": true, "shards": 1, "lease-name": "mine", "log-format": "json", "log-level": "info,kube=debug",
+        "shards": 1, "lease-name": "mine", "log-level": "info,kube=debug",
     });
-    let durations = ["reconcile-interval", "settle-grace", "finalizer-deadline", "delete-finished", "remember-ended"];
-    let leases = ["capture-deadline", "lease-duration", "renew-deadline", "retry-period"];
-    for key in durations.into_iter().chain(leases) {
-        all[key] = "90s".into();
+    for (key, known) in schema["properties"]["config"]["properties"].as_object().unwrap() {
+        if all.get(key).is_some() {
+            continue;
+        }
+        let duration = known["pattern"].as_str().is_some_and(|pattern| pattern.contains("ms|s|m|h"));
+        all[key] = match known["enum"].as_array() {
+            Some(choices) => choices.last().expect("a choice").clone(),
+            None if known["type"] == "boolean" => json!(false),
+            None if duration => json!("90s"),
+            None => panic!("config.{key} is new: give it a value here"),
+        };
     }
     all
 }
@@ -305,10 +315,6 @@ fn every_setting_that_the_schema_takes_reaches_the_monitor_as_one_that_it_takes(
     let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).unwrap();
     write("rules.yaml", "rules: [{name: a, match: any, hint: h}]");
     let settings = every_setting(&path("rules.yaml"));
-    let schema: Value =
-        serde_json::from_str(&std::fs::read_to_string(chart().join("values.schema.json")).unwrap()).unwrap();
-    let keys = |object: &Value| object.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
-    assert_eq!(keys(&settings), keys(&schema["properties"]["config"]["properties"]));
     // From a file, as users have it.
     write("values.yaml", &json!({ "config": settings }).to_string());
     let all = objects(&template(&[&format!("--values={}", path("values.yaml"))]).unwrap());
