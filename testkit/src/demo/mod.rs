@@ -19,7 +19,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     clients::{
@@ -64,11 +64,19 @@ impl Demo {
         }
     }
 
+    /// As users do it who hold their pods, name their own failures, and hear of stalls soon.
+    fn plan(&self) -> Plan {
+        let rule = json!({ "name": "no-licence", "match": { "exit-codes": 43 }, "cause": "no_licence", "category": "licence",
+            "hint": "the licence server had no seat left", "retryable": true });
+        let settings = json!({ "stall-grace": ["config=2s"] });
+        Plan { finalizer: true, rules: Some(json!({ "rules": [rule] })), settings, ..Plan::new(&self.app) }
+    }
+
     async fn tell(&self, endpoints: &Endpoints) -> Result<bool> {
         let began = Instant::now();
         eprintln!("installing three replicas of the monitor ...");
         let stack = Stack::from_env()?;
-        let installed = Installation::install(endpoints, &self.deploy, &Plan::new(&self.app)).await?;
+        let installed = Installation::install(endpoints, &self.deploy, &self.plan()).await?;
         installed.ready().await?;
         let mut history = installed.history()?;
         let (told, killed) = drive::run(&installed, &stack, &mut history).await?;

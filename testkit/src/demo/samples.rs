@@ -249,6 +249,19 @@ fn explained(app: &str) -> Vec<Sample> {
             .is("cause", "admission")
             .is("attempt_started", false)
             .none("exit_code"),
+        Sample::new(
+            app,
+            "licence",
+            "fails in a way that a rule of the user names",
+            "echo no seat >&2; exit 43",
+            FAILED,
+        )
+        .is("cause", "no_licence")
+        .is("category", "licence")
+        .is("rule", "no-licence")
+        .is("error_type", "script_error")
+        .is("retryable", true)
+        .is("exit_code", 43),
         again.made(Made::After("exit-3")).is("earlier_end.event_type", "execution_failed").is("exit_code", 0).field(
             "pod_scheduled",
             "execution_id",
@@ -329,7 +342,7 @@ mod tests {
     fn samples_have_names_of_their_own_and_are_pods() {
         let samples = all("demo");
         let names: BTreeSet<_> = samples.iter().map(|sample| sample.name).collect();
-        assert!(samples.len() >= 23 && names.len() == samples.len(), "{names:?}");
+        assert!(samples.len() >= 24 && names.len() == samples.len(), "{names:?}");
         for sample in samples {
             let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(sample.pod).unwrap();
             assert_eq!(pod.metadata.labels.unwrap()["app"], "demo", "{}", sample.name);
