@@ -48,7 +48,9 @@ pub(super) fn check(tracked: &Tracked) -> Rule {
         (t.stalls.len() <= STALLS_MAX, "more stalls than are told"),
         (t.end.is_none() || t.verdict.is_none(), "a verdict beside an end"),
     ])?;
-    t.verdict.as_deref().map_or(Ok(()), check_verdict)?;
+    for verdict in [&t.verdict, &t.seen_end] {
+        verdict.as_deref().map_or(Ok(()), check_verdict)?;
+    }
     t.ruling.as_deref().map_or(Ok(()), check_ruling)
 }
 
@@ -150,6 +152,7 @@ mod tests {
             ("verdict", verdict(json!({ "termination_message": "m".repeat(100_000) }))),
             ("verdict", failure(json!({ "hint": "" }))),
             ("verdict", failure(json!({ "ruled": { "rule": "" } }))),
+            ("seen_end", failure(json!({ "hint": "" }))),
             ("ruling", json!({ "rules_hash": "h", "candidates": [candidate] })),
         ] {
             assert!(broken(field, value.clone()).is_err(), "{field}: {value}");
