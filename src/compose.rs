@@ -37,7 +37,7 @@ use crate::{
         error::{Class, OpenError},
         identity::{FORMAT, Identity},
         journal::KafkaJournals,
-        record::Service,
+        record::{REST_BYTES_MAX, Service},
         settings::{self, Settings},
         stdout::Stdout,
         topics::{self, Topics},
@@ -50,9 +50,6 @@ use crate::{
     },
     worker::{self, Parts},
 };
-
-/// What a record holds besides captured output, at most: ids, messages, containers, 64 KiB with room to spare.
-const RECORD_REST_BYTES: usize = 64 << 10;
 
 /// How long a stop may take altogether: the transaction under way (10 s), the release, HTTP (2 s), with room to spare,
 /// and below the 30 s after which Kubernetes kills.
@@ -392,7 +389,7 @@ fn settings(kafka: &Kafka, identity: Identity, service: Service) -> Result<Setti
 
 /// Captured output must fit the record that the broker takes, beside everything else in it.
 fn limits(limits: Limits, topics: &Topics) -> Limits {
-    let room = topics.record_bytes_max.saturating_sub(RECORD_REST_BYTES);
+    let room = topics.record_bytes_max.saturating_sub(REST_BYTES_MAX);
     Limits { encoded_bytes_max: limits.encoded_bytes_max.min(room), ..limits }
 }
 

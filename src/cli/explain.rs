@@ -395,7 +395,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_input_panics_it(text in "(?s).{0,200}", key in "[a-z]{1,10}", json in prop::bool::ANY) {
-            let texts = [text.clone(), format!("kind: Pod\nmetadata: {{uid: u, {key}: {text}}}\nstatus: {text}\n")];
+            let texts = [text.clone(), format!("kind: Pod\nmetadata: {{uid: u, name: p, namespace: runs, {key}: {text}}}\nstatus: {text}\n")];
             for text in texts {
                 if let Ok(pods) = pods(&text) {
                     let output = if json { OutputKind::Json } else { OutputKind::Text };
@@ -414,11 +414,11 @@ mod tests {
 
     #[test]
     fn lists_documents_and_single_pods_are_taken_and_other_kinds_named() {
-        let one = "{kind: Pod, metadata: {uid: u}}";
+        let one = "{kind: Pod, metadata: {uid: u, name: p, namespace: runs}}";
         for (text, expected) in [
             (one.to_owned(), 1),
             (format!("kind: List\nitems:\n- {one}\n- {one}\n"), 2),
-            (format!("kind: PodList\nitems: [{{metadata: {{uid: u}}}}, {one}]\n"), 2),
+            (format!("kind: PodList\nitems: [{{metadata: {{uid: v, name: q, namespace: runs}}}}, {one}]\n"), 2),
             (format!("---\n{one}\n---\n{one}\n"), 2),
         ] {
             assert_eq!(pods(&text).unwrap().len(), expected, "{text}");

@@ -6,9 +6,15 @@ use super::{
     event::{ContainerEnd, ContainerSummary},
     rules::Rules,
 };
+use crate::logs::limits::encoded_len;
 use crate::watch::pod::{Condition, Container, ContainerState, ContainerStatus, Pod, RestartRule, Terminated};
 
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// Room for all containers of a pod in one event and in its changelog record, in bytes of JSON: some two hundred.
+pub const CONTAINERS_BYTES_MAX: usize = 16 << 10;
+/// What one takes besides its texts: names of fields and numbers.
+const CONTAINER_REST_BYTES: usize = 80;
 
 /// The container whose end is the execution's end.
 #[derive(Debug, Clone, Copy)]
@@ -137,7 +143,7 @@ pub fn never_ran(t: &Terminated) -> bool {
     matches!(t.reason.as_deref(), Some("StartError" | "ContainerCannotRun" | "CreateContainerError"))
 }
 
-/// The ordinary containers, for `execution_running`.
+/// The ordinary containers, for `execution_running`, as far as there is room.
 pub fn summaries(pod: &Pod) -> Vec<ContainerSummary> {
     let state = |s: &ContainerState| match s {
         ContainerState { terminated: Some(_), .. } => "terminated",
@@ -150,10 +156,18 @@ pub fn summaries(pod: &Pod) -> Vec<ContainerSummary> {
         restart_count: c.restart_count,
         state: state(&c.state),
     };
-    pod.status.container_statuses.iter().map(summary).collect()
+    within(pod.status.container_statuses.iter().map(summary), |told| encoded_len(&told.name))
 }
 
-/// Every container that ended, init containers first.
+/// As many as fit. Nobody has more containers than that; who does would hold up everybody's events.
+fn within<T>(all: impl Iterator<Item = T>, text_bytes: impl Fn(&T) -> usize) -> Vec<T> {
+    let mut left = CONTAINERS_BYTES_MAX;
+    let mut fits =
+        |told: &T| left.checked_sub(text_bytes(told) + CONTAINER_REST_BYTES).inspect(|rest| left = *rest).is_some();
+    all.take_while(|told| fits(told)).collect()
+}
+
+/// Every container that ended, init containers first, as far as there is room.
 pub fn ends(pod: &Pod) -> Vec<ContainerEnd> {
     let all = pod.status.init_container_statuses.iter().chain(&pod.status.container_statuses);
     let end = |c: &ContainerStatus| {
@@ -165,7 +179,8 @@ pub fn ends(pod: &Pod) -> Vec<ContainerEnd> {
             restart_count: c.restart_count,
         })
     };
-    all.filter_map(end).collect()
+    let text_bytes = |told: &ContainerEnd| encoded_len(&told.name) + told.reason.as_deref().map_or(0, encoded_len);
+    within(all.filter_map(end), text_bytes)
 }
 
 /// Whether a container's end is a failure.
@@ -188,4 +203,26 @@ pub fn failed_init(pod: &Pod) -> Option<(&ContainerStatus, &Terminated)> {
 
 fn ended_or_before(c: &ContainerStatus) -> Option<&Terminated> {
     c.state.terminated.as_ref().or_else(|| c.last_state.terminated.as_ref().filter(|_| c.state.waiting.is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::pod::Waiting;
+
+    #[test]
+    fn of_more_containers_than_there_is_room_for_the_first_are_told() {
+        let ended = Terminated { exit_code: 3, reason: Some("Error".into()), ..Terminated::default() };
+        let state = ContainerState { terminated: Some(ended), waiting: None::<Waiting>, running: None };
+        let status = |n| ContainerStatus { name: format!("c-{n}").into(), state: state.clone(), ..Default::default() };
+        let mut pod = Pod::default();
+        pod.status.container_statuses = (0..50).map(status).collect();
+        assert_eq!((ends(&pod).len(), summaries(&pod).len()), (50, 50), "more than anybody has");
+        pod.status.container_statuses = (0..100_000).map(status).collect();
+        for bytes in [serde_json::to_vec(&ends(&pod)), serde_json::to_vec(&summaries(&pod))] {
+            let bytes = bytes.expect("they can be written").len();
+            assert!((CONTAINERS_BYTES_MAX / 2..=CONTAINERS_BYTES_MAX).contains(&bytes), "{bytes}");
+        }
+        assert_eq!(&*ends(&pod)[0].name, "c-0");
+    }
 }

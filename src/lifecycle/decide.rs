@@ -168,7 +168,9 @@ fn attempt(pod: &Pod, rules: &Rules) -> u32 {
 /// A clock may have run down. INV-16: only this tells a stall, never an observation: what a watch replays after a take-over
 /// may be long past.
 fn tick(uid: &PodUid, told: &Tracked, now: Timestamp, rules: &Rules) -> Decision {
-    let Some(clock) = told.clock.as_deref().filter(|_| !told.left) else { return Decision::default() };
+    // No writer leaves a clock beside an end; a record that has both is damaged, and an end is final all the same.
+    let over = told.left || told.end.is_some() || told.verdict.is_some();
+    let Some(clock) = told.clock.as_deref().filter(|_| !over) else { return Decision::default() };
     if now < clock.due {
         return Decision { tick_at: Some(clock.due), ..Decision::default() };
     }

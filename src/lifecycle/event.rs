@@ -370,7 +370,7 @@ pub struct Failure {
     /// Fine cause.
     pub cause: Cause,
     /// What Kubernetes said, for people; bounded to [`MESSAGE_CHARS_MAX`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "message")]
     pub message: Option<Box<str>>,
     /// What to do about it, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -409,6 +409,12 @@ pub struct Ruled {
 
 /// Longest `message` that is told, in characters.
 pub const MESSAGE_CHARS_MAX: usize = 1024;
+
+/// A message as it is remembered. Earlier releases wrote empty ones, which no event may have.
+pub(super) fn message<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Box<str>>, D::Error> {
+    let text = Option::<std::borrow::Cow<'de, str>>::deserialize(d)?;
+    Ok(text.filter(|text| !text.is_empty()).map(|text| bounded(&text)))
+}
 
 /// A message as it is told: cut to [`MESSAGE_CHARS_MAX`].
 pub fn bounded(message: &str) -> Box<str> {

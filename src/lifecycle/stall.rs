@@ -81,7 +81,7 @@ pub struct Clock {
     /// When that is told.
     pub due: Timestamp,
     /// What Kubernetes said when the clock began.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::event::message")]
     pub message: Option<Box<str>>,
 }
 

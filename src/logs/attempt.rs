@@ -63,6 +63,11 @@ impl Attempt {
         is_kubelet_failure(&self.beginning)
     }
 
+    /// The same, with what is still to be pushed: the first bytes alone may be too few to tell.
+    pub(super) fn is_kubelet_failure_with(&self, rest: &[u8]) -> bool {
+        is_kubelet_failure(&[&self.beginning, rest].concat())
+    }
+
     /// Whether this ends where the log does, as far as its last line tells.
     pub(super) fn ends_with(&self, line: &Self) -> bool {
         let line = &line.main_end;

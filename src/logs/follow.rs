@@ -157,7 +157,7 @@ impl Follow {
             state.held[0].clear();
             return true;
         }
-        if current.is_kubelet_failure() {
+        if current.is_kubelet_failure_with(&state.held[0]) {
             // A longer one, of which not all is held: as long as it is one it is never settled for output.
             state.release(0, &self.limits);
         }

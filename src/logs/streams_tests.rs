@@ -68,7 +68,7 @@ async fn api_server(tasks: &mut JoinSet<()>) -> (KubeLogs, Arc<Mutex<Vec<String>
                 "/api/v1/namespaces/ns/pods/here/log" => (StatusCode::OK, "line\n").into_response(),
                 "/api/v1/namespaces/ns/pods/here" => {
                     let statuses = r#"[{"name":"other","restartCount":9},{"name":"main","restartCount":2}]"#;
-                    format!(r#"{{"metadata":{{"uid":"u-1"}},"status":{{"containerStatuses":{statuses}}}}}"#)
+                    format!(r#"{{"metadata":{{"uid":"u-1","name":"p","namespace":"ns"}},"status":{{"containerStatuses":{statuses}}}}}"#)
                         .into_response()
                 }
                 "/api/v1/namespaces/ns/pods/cut/log" => {

@@ -15,7 +15,11 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Position, identity::Identity};
+use super::{
+    Position,
+    identity::Identity,
+    sound::{check, check_uid},
+};
 use crate::{
     lifecycle::tracked::{FORMAT, Tracked},
     watch::pod::PodUid,
@@ -149,21 +153,6 @@ fn tracked(value: &[u8]) -> Result<Box<Tracked>, Reason> {
 #[derive(Deserialize)]
 struct FormatOnly {
     oldest_reader: u16,
-}
-
-fn check_uid(uid: &PodUid) -> Result<(), &'static str> {
-    if uid.0.is_empty() { Err("uid is empty") } else { Ok(()) }
-}
-
-/// What holds for every record of a pod, before it is written and after it is read.
-fn check(tracked: &Tracked) -> Result<(), &'static str> {
-    match tracked {
-        t if t.format == 0 => Err("format is 0"),
-        t if t.oldest_reader > t.format => Err("oldest_reader is later than format"),
-        t if t.execution_id.is_empty() => Err("execution_id is empty"),
-        t if t.pod_name.is_empty() || t.namespace.is_empty() => Err("the pod has no name or namespace"),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

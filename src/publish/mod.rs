@@ -21,6 +21,7 @@ mod rights;
 mod rotation;
 pub mod settings;
 mod shelf;
+mod sound;
 pub mod stdout;
 pub mod topics;
 pub mod trace;

@@ -20,6 +20,9 @@ pub const EVENT_VERSION: &str = "1.0";
 /// the fixed headers and the batch frame, rounded up.
 pub const OVERHEAD_BYTES_MAX: usize = 4096;
 
+/// What a record holds besides captured output, at most, in bytes: ids, messages, containers.
+pub const REST_BYTES_MAX: usize = 64 << 10;
+
 /// Who tells: `metadata` of every event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {

@@ -108,9 +108,18 @@ pub struct Restored {
 }
 
 impl Restored {
+    /// What these records say, read one after the other.
+    pub fn of(records: impl IntoIterator<Item = Entry>) -> Self {
+        let mut state = State::default();
+        for record in records {
+            state.apply(record);
+        }
+        state.finish()
+    }
+
     /// The term that the next holder writes into its positions.
     pub fn next_term(&self) -> u64 {
-        self.position.as_ref().map_or(0, |position| position.term) + 1
+        self.position.as_ref().map_or(0, |position| position.term).saturating_add(1)
     }
 }
 

@@ -214,7 +214,7 @@ impl Kind for PodScheduled {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ExecutionRunning")]
 pub struct ExecutionRunning<'a> {
-    /// All ordinary containers at that moment.
+    /// All ordinary containers at that moment; of more than some hundred, the first.
     container_statuses: &'a [ContainerSummary],
 }
 
@@ -299,7 +299,7 @@ struct End<'a> {
     /// When the main container finished, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     finished_at: Option<Timestamp>,
-    /// All containers that ended, init containers first.
+    /// All containers that ended, init containers first; of more than some hundred, the first.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     containers: &'a [ContainerEnd],
     /// The last Kubernetes Events about the pod, oldest first.

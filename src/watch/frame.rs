@@ -54,7 +54,7 @@ struct Status {
 pub fn read_frame(line: &str) -> Frame {
     // The common case in one pass: a well-formed pod.
     if let Ok(Typed { kind, object }) = serde_json::from_str::<Typed<'_>>(line)
-        && !object.metadata.uid.0.is_empty()
+        && object.odd().is_none()
     {
         match kind {
             "ADDED" | "MODIFIED" => return Frame::Applied(Decoded::Whole(object)),

@@ -11,9 +11,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize};
 
 mod few;
+mod salvage;
+mod text;
+
+pub use salvage::{Decoded, Odd, decode};
+pub use text::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
 
 /// A pod's `metadata.uid`: the identity that everything is keyed by (names come back, UIDs do not).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -58,15 +63,27 @@ pub struct Pod {
     pub incomplete: bool,
 }
 
+impl Pod {
+    /// What makes it one that cannot be told of as it is, though every field can be read.
+    pub(super) fn odd(&self) -> Option<&'static str> {
+        let statuses = [&self.status.container_statuses, &self.status.init_container_statuses];
+        let nameless = statuses.into_iter().flatten().any(|status| !status.is_named());
+        self.metadata.lacks().or_else(|| nameless.then_some("a container's status has no name"))
+    }
+}
+
 /// `metadata` of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Metadata {
     /// `metadata.uid`
+    #[serde(deserialize_with = "text::uid")]
     pub uid: PodUid,
     /// `metadata.name`
+    #[serde(deserialize_with = "text::name")]
     pub name: Box<str>,
     /// `metadata.namespace`
+    #[serde(deserialize_with = "text::name")]
     pub namespace: Box<str>,
     /// `metadata.resourceVersion`; 0 where absent.
     #[serde(deserialize_with = "version")]
@@ -98,10 +115,13 @@ pub struct Metadata {
 #[serde(default)]
 pub struct Owner {
     /// `kind`: `Job` for instance.
+    #[serde(deserialize_with = "text::name")]
     pub kind: Box<str>,
     /// `name`
+    #[serde(deserialize_with = "text::name")]
     pub name: Box<str>,
     /// `uid`
+    #[serde(deserialize_with = "text::name")]
     pub uid: Box<str>,
     /// `controller`: whether this owner makes and deletes the pod.
     #[serde(deserialize_with = "nullable")]
@@ -117,7 +137,18 @@ impl Metadata {
 
     /// The owner that makes and deletes the pod, where one does.
     pub fn controller(&self) -> Option<&Owner> {
-        self.owner_references.iter().find(|owner| owner.controller)
+        let is_known = |owner: &&Owner| ![&owner.kind, &owner.name, &owner.uid].into_iter().any(|text| text.is_empty());
+        self.owner_references.iter().find(|owner| owner.controller).filter(is_known)
+    }
+
+    /// What every object has that an API server keeps, and without which nothing can be told of one.
+    fn lacks(&self) -> Option<&'static str> {
+        match self {
+            m if m.uid.0.is_empty() => Some("metadata.uid is absent"),
+            m if m.name.is_empty() => Some("metadata.name is absent"),
+            m if m.namespace.is_empty() => Some("metadata.namespace is absent"),
+            _ => None,
+        }
     }
 
     /// Whether a DELETED event with this last state proves that the object is gone. Without these signs the pod may
@@ -133,6 +164,7 @@ impl Metadata {
 #[serde(default, rename_all = "camelCase")]
 pub struct Spec {
     /// `spec.nodeName`
+    #[serde(deserialize_with = "text::name_or_none")]
     pub node_name: Option<Box<str>>,
     /// `spec.activeDeadlineSeconds`
     pub active_deadline_seconds: Option<i64>,
@@ -164,6 +196,7 @@ pub struct Gate {
 #[serde(default, rename_all = "camelCase")]
 pub struct Container {
     /// `name`
+    #[serde(deserialize_with = "text::name")]
     pub name: Box<str>,
     /// `restartPolicy`: `Always` on an init container makes it a native sidecar; on an ordinary one it overrules the
     /// pod's.
@@ -239,8 +272,10 @@ pub struct Status {
     #[serde(deserialize_with = "nullable")]
     pub phase: Phase,
     /// `status.reason`
+    #[serde(deserialize_with = "text::reason")]
     pub reason: Option<Box<str>>,
     /// `status.message`
+    #[serde(deserialize_with = "text::message")]
     pub message: Option<Box<str>>,
     /// `status.startTime`
     #[serde(deserialize_with = "time")]
@@ -269,8 +304,10 @@ pub struct Condition {
     /// `status`: `True`, `False` or `Unknown`.
     pub status: Box<str>,
     /// `reason`
+    #[serde(deserialize_with = "text::reason")]
     pub reason: Option<Box<str>>,
     /// `message`
+    #[serde(deserialize_with = "text::message")]
     pub message: Option<Box<str>>,
     /// `lastTransitionTime`
     #[serde(deserialize_with = "time")]
@@ -282,6 +319,7 @@ pub struct Condition {
 #[serde(default, rename_all = "camelCase")]
 pub struct ContainerStatus {
     /// `name`
+    #[serde(deserialize_with = "text::name")]
     pub name: Box<str>,
     /// `ready`
     pub ready: bool,
@@ -296,6 +334,12 @@ pub struct ContainerStatus {
     /// `lastState`
     #[serde(deserialize_with = "nullable")]
     pub last_state: ContainerState,
+}
+
+impl ContainerStatus {
+    fn is_named(&self) -> bool {
+        !self.name.is_empty()
+    }
 }
 
 /// State of a container: at most one of the three is set.
@@ -315,8 +359,10 @@ pub struct ContainerState {
 #[serde(default, rename_all = "camelCase")]
 pub struct Waiting {
     /// `reason`
+    #[serde(deserialize_with = "text::reason")]
     pub reason: Option<Box<str>>,
     /// `message`
+    #[serde(deserialize_with = "text::message")]
     pub message: Option<Box<str>>,
 }
 
@@ -338,8 +384,10 @@ pub struct Terminated {
     /// `signal`
     pub signal: Option<i32>,
     /// `reason`
+    #[serde(deserialize_with = "text::reason")]
     pub reason: Option<Box<str>>,
     /// `message`: what the container wrote to its termination log, at most 4096 bytes.
+    #[serde(deserialize_with = "text::message")]
     pub message: Option<Box<str>>,
     /// `startedAt`; `None` where the container never started (the kubelet writes the Unix epoch then).
     #[serde(deserialize_with = "time")]
@@ -371,112 +419,4 @@ fn version<'de, D: Deserializer<'de>>(d: D) -> Result<ResourceVersion, D::Error>
 fn time<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Timestamp>, D::Error> {
     let text = Option::<std::borrow::Cow<'de, str>>::deserialize(d)?.unwrap_or_default();
     Ok(text.parse::<Timestamp>().ok().filter(|t| t.as_second() > 0))
-}
-
-/// What [`decode`] made of one object.
-#[derive(Debug, PartialEq)]
-pub enum Decoded {
-    /// Read whole.
-    Whole(Pod),
-    /// Read as far as possible; `lost` names the parts that were not readable.
-    Partly {
-        /// What could be read; metadata is whole.
-        pod: Pod,
-        /// The parts left at their default: `spec`, `status`, `status.containerStatuses`, ...
-        lost: Vec<&'static str>,
-    },
-    /// Not even the metadata could be read, so that nothing can be told.
-    Unreadable {
-        /// Namespace and name if they could be found, for the log line.
-        name: Option<String>,
-        /// What serde said.
-        error: String,
-    },
-}
-
-/// What is to be counted and logged of an object that could not be read whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Odd {
-    /// `namespace/name` where known.
-    pub name: Option<String>,
-    /// Which parts are lost, or why nothing could be read.
-    pub lost: String,
-}
-
-impl Decoded {
-    /// What can be told of it, and what is lost.
-    pub fn split(self) -> (Option<Box<Pod>>, Option<Odd>) {
-        match self {
-            Self::Whole(pod) => (Some(Box::new(pod)), None),
-            Self::Partly { pod, lost } => {
-                let name = Some(format!("{}/{}", pod.metadata.namespace, pod.metadata.name));
-                (Some(Box::new(pod)), Some(Odd { name, lost: lost.join(", ") }))
-            }
-            Self::Unreadable { name, error } => (None, Some(Odd { name, lost: error })),
-        }
-    }
-}
-
-/// Decodes one Pod object. Total: any bytes give an answer.
-pub fn decode(json: &str) -> Decoded {
-    let error = match serde_json::from_str::<Pod>(json) {
-        Ok(pod) if !pod.metadata.uid.0.is_empty() => return Decoded::Whole(pod),
-        Ok(_) => "metadata.uid is absent".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    match serde_json::from_str::<serde_json::Value>(json) {
-        Ok(serde_json::Value::Object(fields)) => salvage(fields, error),
-        // An array, a text, a number: no object at all.
-        _ => Decoded::Unreadable { name: None, error },
-    }
-}
-
-fn salvage(mut fields: serde_json::Map<String, serde_json::Value>, error: String) -> Decoded {
-    let mut take = |key: &str| fields.remove(key).unwrap_or_default();
-    let metadata = take("metadata");
-    let name = metadata["name"].as_str().map(|n| format!("{}/{n}", metadata["namespace"].as_str().unwrap_or("?")));
-    let Some(metadata) = part::<Metadata>(metadata).filter(|m| !m.uid.0.is_empty()) else {
-        return Decoded::Unreadable { name, error };
-    };
-    let mut lost = Vec::new();
-    let spec = part::<Option<Spec>>(take("spec")).unwrap_or_else(|| {
-        lost.push("spec");
-        None
-    });
-    let status = salvage_status(take("status"), &mut lost);
-    Decoded::Partly { pod: Pod { metadata, spec: spec.unwrap_or_default(), status, incomplete: true }, lost }
-}
-
-fn salvage_status(mut status: serde_json::Value, lost: &mut Vec<&'static str>) -> Status {
-    let lists = [
-        ("containerStatuses", "status.containerStatuses"),
-        ("initContainerStatuses", "status.initContainerStatuses"),
-        ("conditions", "status.conditions"),
-    ];
-    let mut taken = lists.map(|(key, _)| status.get_mut(key).map(serde_json::Value::take).unwrap_or_default());
-    let read: Option<Status> = part(status).unwrap_or_else(|| {
-        lost.push("status");
-        None
-    });
-    let mut read = read.unwrap_or_default();
-    read.container_statuses = each(taken[0].take(), lists[0].1, lost);
-    read.init_container_statuses = each(taken[1].take(), lists[1].1, lost);
-    read.conditions = each(taken[2].take(), lists[2].1, lost);
-    read
-}
-
-fn part<T: DeserializeOwned>(value: serde_json::Value) -> Option<T> {
-    serde_json::from_value(value).ok()
-}
-
-fn each<T: DeserializeOwned>(list: serde_json::Value, what: &'static str, lost: &mut Vec<&'static str>) -> Vec<T> {
-    let serde_json::Value::Array(items) = list else {
-        return Vec::new();
-    };
-    let count = items.len();
-    let read: Vec<T> = items.into_iter().filter_map(part).collect();
-    if read.len() < count {
-        lost.push(what);
-    }
-    read
 }

@@ -10,7 +10,7 @@ use crate::suites;
 /// Names the checkout that built here last.
 const MARKER: &str = ".pod-monitor-checkout";
 /// Where our packages have their sources.
-const SOURCES: [&str; 6] = ["src", "tests", "benches", "testkit", "chaos", "xtask"];
+const SOURCES: [&str; 7] = ["src", "tests", "benches", "testkit", "chaos", "fuzz", "xtask"];
 
 /// Makes cargo compile our own packages anew if another checkout built here last; dependencies stay as they are.
 pub(crate) fn target_dir() -> Result<()> {

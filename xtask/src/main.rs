@@ -7,8 +7,10 @@ mod bench;
 mod chaos;
 mod chart;
 mod claim;
+mod coverage;
 mod demo;
 mod deny;
+mod fuzz;
 mod image;
 mod libtest;
 mod record;
@@ -54,6 +56,8 @@ enum Command {
     Chaos(chaos::Chaos),
     /// Run more seeds of the simulation than the suite does: docs/simulation.md.
     Sim(sim::Sim),
+    /// Feed inputs that nobody would write to what reads them: docs/fuzzing.md.
+    Fuzz(fuzz::Fuzz),
     /// Measure speed: the numbers of docs/benchmarks.md.
     Bench(bench::Bench),
     /// Write testkit/stack-modules anew after a change in testkit's versions.rs. Needs the Go module proxy.
@@ -61,6 +65,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = coverage::stand_in() {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -82,6 +90,7 @@ fn run(command: Command) -> Result<()> {
         Command::Chart => chart::write(),
         Command::Test(test) => test.run(),
         Command::Sim(sim) => sim.run(),
+        Command::Fuzz(fuzz) => fuzz.run(),
         Command::Bench(bench) => bench.run(),
         Command::Chaos(chaos) => chaos.run(),
         Command::PinStack => testkit::stack::modules::regenerate(&suites::workspace().join("testkit/stack-modules")),

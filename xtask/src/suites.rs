@@ -16,6 +16,8 @@ pub(crate) enum Suite {
     Clippy,
     Deny,
     Core,
+    /// Each fuzz target for a short time, from its seeds.
+    Fuzz,
     /// Whole replicas under virtual time: needs no server.
     Sim,
     Stack,
@@ -24,11 +26,12 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Fmt,
         Self::Clippy,
         Self::Deny,
         Self::Core,
+        Self::Fuzz,
         Self::Sim,
         Self::Stack,
         Self::Target("apiserver"),
@@ -45,6 +48,7 @@ impl Suite {
             Self::Clippy => "clippy",
             Self::Deny => "deny",
             Self::Core => "core",
+            Self::Fuzz => "fuzz",
             Self::Sim => "sim",
             Self::Stack => "stack",
             Self::Target(name) => name,
@@ -57,6 +61,8 @@ impl Suite {
             Self::Fmt => 5,
             Self::Deny => 10,
             Self::Clippy | Self::Core | Self::Stack => 90,
+            // Half a minute of it is fuzzing, the rest compiling pod-monitor with coverage.
+            Self::Fuzz => 180,
             Self::Target("system") => 300,
             Self::Sim => 240,
             // A hundred killed leaders, and every other fault once.
@@ -122,7 +128,13 @@ impl Suite {
                     ["laws", "recorded", "checklist", "tidy", "cli", "run", "monitoring"]
                         .map(|name| cargo_test(&["--test", name])),
                 );
+                commands.push(cargo_test(&["--test", "replay"]));
                 commands
+            }
+            Self::Fuzz => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["fuzz", "--for", "10s", "--fresh", "--seed", "1"]);
+                vec![command]
             }
             Self::Sim => vec![cargo_test(&["--test", "sim"])],
             // Stacks side by side already fill the machine: one test at a time.

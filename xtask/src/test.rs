@@ -17,7 +17,7 @@ use crate::suites::{self, Options, Suite};
 
 /// Run the test suites, those against real servers on a stack booted for the run.
 ///
-/// Order: fmt, clippy, deny, core, sim, stack, apiserver, broker, kubelet, deploy, system, chaos. The last six run against
+/// Order: fmt, clippy, deny, core, fuzz, sim, stack, apiserver, broker, kubelet, deploy, system, chaos. The last six run against
 /// one local stack, booted for them and ended with them; needs root. Ends with `N passed, N failed`.
 /// Without CARGO_TARGET_DIR, builds in the user's cache, so that a fresh clone reuses what was compiled.
 #[derive(Args)]

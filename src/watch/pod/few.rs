@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn owners_gates_rules_and_debuggers_are_read() {
         let pod = read(
-            r#"{"metadata":{"uid":"u","ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"n","uid":"a"},
+            r#"{"metadata":{"uid":"u","name":"p","namespace":"n","ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"n","uid":"a"},
                 {"apiVersion":"batch/v1","kind":"Job","name":"j","uid":"b","controller":true}]},
             "spec":{"terminationGracePeriodSeconds":7,"schedulingGates":[{"name":"quota"}],"containers":[{"name":"main",
                 "restartPolicy":"Never","restartPolicyRules":[{"action":"Restart","exitCodes":{"operator":"In","values":[42]}}]}]},
@@ -115,7 +115,7 @@ mod tests {
     fn odd_lists_cost_nothing_and_long_ones_are_cut() {
         for odd in ["null", "7", "-7", "1.5", "true", "\"x\"", "{\"a\":[1]}", "[]", "[1,null,\"x\"]"] {
             let pod = read(&format!(
-                r#"{{"metadata":{{"uid":"u","ownerReferences":{odd}}},"spec":{{"schedulingGates":{odd}}},
+                r#"{{"metadata":{{"uid":"u","name":"p","namespace":"n","ownerReferences":{odd}}},"spec":{{"schedulingGates":{odd}}},
                 "status":{{"ephemeralContainerStatuses":{odd}}}}}"#
             ));
             assert!(pod.metadata.owner_references.is_empty() && pod.spec.scheduling_gates.is_empty(), "{odd}");
@@ -123,7 +123,7 @@ mod tests {
         }
         let gates = vec![r#"{"name":"g"}"#; KEPT_MAX + 9].join(",");
         let pod = read(&format!(
-            r#"{{"metadata":{{"uid":"u"}},"spec":{{"schedulingGates":["odd",{gates}],"nodeName":"n"}}}}"#
+            r#"{{"metadata":{{"uid":"u","name":"p","namespace":"n"}},"spec":{{"schedulingGates":["odd",{gates}],"nodeName":"n"}}}}"#
         ));
         assert_eq!((pod.spec.scheduling_gates.len(), pod.spec.node_name.as_deref()), (KEPT_MAX, Some("n")));
     }
