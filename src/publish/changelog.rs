@@ -71,7 +71,7 @@ pub struct Unreadable {
 impl Unreadable {
     /// Whose record it is, if it is one of a pod.
     pub fn pod(&self) -> Option<PodUid> {
-        self.key.strip_prefix("pod/").map(|uid| PodUid(uid.into()))
+        pod_of_key(&self.key)
     }
 }
 
@@ -98,6 +98,11 @@ pub enum Reason {
 /// Key of a pod's record.
 pub fn pod_key(uid: &PodUid) -> String {
     [POD, &uid.0].concat()
+}
+
+/// Whose record it is, if it is one of a pod.
+pub fn pod_of_key(key: &str) -> Option<PodUid> {
+    key.strip_prefix(POD).map(|uid| PodUid(uid.into()))
 }
 
 /// Appends the JSON of one pod's record, or says which rule it breaks.

@@ -70,9 +70,11 @@ pub enum CommitError {
         /// Which event; `None` if it is the changelog record.
         event_id: Option<Uuid>,
     },
-    /// A record breaks a rule that readers rely on: a bug. Nothing of the batch was sent.
+    /// A record breaks a rule that readers rely on: a bug. Nothing of the batch was sent; the journal can be used on.
     #[error("record {key} must not be written: {reason}")]
     Refused {
+        /// Whose record or event; `None`: of no pod.
+        pod_uid: Option<PodUid>,
         /// Key of the changelog record, or id of the event.
         key: String,
         /// Which rule.

@@ -42,8 +42,11 @@ impl Journal for KafkaJournal {
     async fn commit(&mut self, batch: Batch) -> Result<(), CommitError> {
         let mut meta = Vec::new();
         if let Some(identity) = &self.identity {
-            let value = serde_json::to_vec(identity)
-                .map_err(|error| CommitError::Refused { key: changelog::IDENTITY.into(), reason: error.to_string() })?;
+            let value = serde_json::to_vec(identity).map_err(|error| CommitError::Refused {
+                pod_uid: None,
+                key: changelog::IDENTITY.into(),
+                reason: error.to_string(),
+            })?;
             meta.push((changelog::IDENTITY, value));
         }
         let shard = self.line.shard();

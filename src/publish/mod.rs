@@ -44,6 +44,15 @@ pub struct Batch {
     pub position: Option<Position>,
 }
 
+impl Batch {
+    /// The pod of a changelog record, by its key, or of an event, by its id.
+    pub fn pod_of(&self, key: &str) -> Option<PodUid> {
+        let of_event =
+            || self.events.iter().find(|event| event.event_id.to_string() == key).map(|event| &event.pod_uid);
+        changelog::pod_of_key(key).or_else(|| of_event().cloned())
+    }
+}
+
 /// How far the watch streams have been worked through.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Position {

@@ -428,8 +428,11 @@ impl Fenced {
     pub async fn barrier(mut self, tail: Tail) -> Result<Barrier, CommitError> {
         let barrier = changelog::Barrier { nonce: self.nonce.clone(), holder: self.holder.clone() };
         let restored = tail.end_at(barrier.clone());
-        let value = serde_json::to_vec(&barrier)
-            .map_err(|error| CommitError::Refused { key: changelog::BARRIER.into(), reason: error.to_string() })?;
+        let value = serde_json::to_vec(&barrier).map_err(|error| CommitError::Refused {
+            pod_uid: None,
+            key: changelog::BARRIER.into(),
+            reason: error.to_string(),
+        })?;
         self.line.commit(Batch::default(), vec![(changelog::BARRIER, value)]).await?;
         if self.line.is_spent() {
             // INV-10: a journal on it could not commit anything.

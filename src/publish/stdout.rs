@@ -11,6 +11,7 @@ use std::{
 use super::{Batch, error::CommitError, error::OpenError, record, record::Service, restore::Restored};
 use crate::{
     leadership::tenure::{ShardId, Tenure},
+    lifecycle::event::Event,
     ports::{Journal, Journals, Readiness},
 };
 
@@ -64,11 +65,14 @@ impl<W: Write + Send + 'static> Journal for Stdout<W> {
     }
 }
 
+fn refused(event: &Event, reason: String) -> CommitError {
+    CommitError::Refused { pod_uid: Some(event.pod_uid.clone()), key: event.event_id.to_string(), reason }
+}
+
 fn write<W: Write>(out: &Mutex<W>, service: &Service, batch: &Batch) -> Result<(), CommitError> {
     let mut lines = Vec::with_capacity(batch.events.len() * 1024);
     for event in &batch.events {
-        record::write_value(&mut lines, event, service)
-            .map_err(|e| CommitError::Refused { key: event.event_id.to_string(), reason: e.to_string() })?;
+        record::write_value(&mut lines, event, service).map_err(|e| refused(event, e.to_string()))?;
         lines.push(b'\n');
     }
     let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);

@@ -384,7 +384,9 @@ impl Publisher<'_> {
                     None => CommitError::Aborted { shard: self.shard, source: failure.text().into() },
                 }
             }
-            Failure::Rule { key, reason } => CommitError::Refused { key: key.clone(), reason: reason.clone() },
+            Failure::Rule { key, reason } => {
+                CommitError::Refused { pod_uid: batch.pod_of(key), key: key.clone(), reason: reason.clone() }
+            }
             _ => {
                 let source = format!("{}{}", failure.text(), to_mend(self.grant(batch, failure))).into();
                 CommitError::Aborted { shard: self.shard, source }

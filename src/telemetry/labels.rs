@@ -145,6 +145,8 @@ label_values! {
         Spec = "spec",
         /// Its status.
         Status = "status",
+        /// What would be told of it breaks a rule: nothing more is.
+        Record = "record",
     }
     /// Which id a pod does not carry.
     MissingId {

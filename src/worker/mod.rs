@@ -57,7 +57,7 @@ use crate::{
         error::{Class, CommitError, OpenError},
         restore::Restored,
     },
-    telemetry::metrics::{FenceResult, Role, Verdict},
+    telemetry::metrics::{FenceResult, PodPart, Role, Verdict},
     watch::{
         pod::{ByUid, PodUid},
         stream::{NOTICES_MAX, Notice},
@@ -373,6 +373,13 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                     // Without its output it is still too large: trying again cannot help.
                     return Err(Error::Commit(error));
                 }
+                return Ok(());
+            }
+            (CommitError::Refused { pod_uid: Some(pod_uid), .. }, _) => {
+                // A bug of ours, and no reason to tell nothing of all others.
+                tracing::error!(%pod_uid, error = %chain(&error), "what is to be told of this pod breaks a rule: nothing more is told of it");
+                self.parts.metrics.pod_unreadable(PodPart::Record);
+                self.table.set_aside(pod_uid);
                 return Ok(());
             }
             (_, Class::Fatal) => return Err(Error::Commit(error)),

@@ -242,7 +242,7 @@ impl<J: Journals + 'static> Publishing<J> {
                 self.renew();
             }
             // The journal says by its next answer whether it is still good.
-            Err(CommitError::TooLarge { .. }) => {
+            Err(CommitError::TooLarge { .. } | CommitError::Refused { .. }) => {
                 self.waits_since = None;
                 self.state = Some(State::Idle(journal));
             }

@@ -212,6 +212,13 @@ impl Table {
         wanted.filter_map(|(uid, s)| wanted::outstanding(uid, s.tracked.as_ref()?)).collect()
     }
 
+    /// Nothing more is told of this pod, until everything is looked at anew.
+    pub fn set_aside(&mut self, uid: &PodUid) {
+        self.captures_held -= usize::from(self.slots.get(uid).is_some_and(|slot| slot.captured.is_some()));
+        self.remove(uid);
+        self.unreadable.insert(uid.clone());
+    }
+
     fn stream_of(&self, namespace: &str) -> Option<usize> {
         self.streams.iter().position(|s| s.name.is_empty() || s.name == namespace)
     }

@@ -139,3 +139,21 @@ fn an_unclean_producer_that_is_used_on_is_found() {
 fn a_stale_list_that_says_it_is_new_is_found() {
     is_found(Plant::StaleList, &["doubled", "lost", "torn", "sequence", "untrue", "unseen"]);
 }
+
+#[test]
+fn a_pod_of_which_nothing_can_be_written_holds_up_no_other() {
+    for (seed, weather) in (0..40).zip([Weather::Calm, Weather::Rough].into_iter().cycle()) {
+        let outcome = run::seed(seed, weather, Some(Plant::UnsoundPod), true);
+        // Its name may be given again: to another pod of which nothing can be written.
+        let is_planted = |wrong: &String| {
+            let uid = wrong.strip_prefix("lost: ").and_then(|wrong| wrong.split(" of ").nth(1));
+            let name = uid.map(|uid| format!("{} {uid}", world::journal::UNSOUND));
+            name.is_some_and(|name| outcome.lines.iter().any(|line| line.contains(&name)))
+        };
+        // In rough weather it may live and go while nobody looks, and then nobody misses it.
+        if !outcome.wrongs.iter().all(is_planted) || (weather == Weather::Calm && outcome.wrongs.is_empty()) {
+            show(seed, &outcome);
+            panic!("seed {seed}: it alone is not told: {:?}", outcome.wrongs);
+        }
+    }
+}

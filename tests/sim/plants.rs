@@ -15,4 +15,6 @@ pub enum Plant {
     UncleanProducer,
     /// A LIST shows how it was some time ago, and says that it is now.
     StaleList,
+    /// Of one pod nothing can be written: what would be told of it breaks a rule.
+    UnsoundPod,
 }

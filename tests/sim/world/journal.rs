@@ -15,6 +15,7 @@ use pod_monitor::{
         record::{self, Service},
         restore::{self, Restored},
     },
+    watch::pod::PodUid,
 };
 use tokio::{
     sync::oneshot,
@@ -236,6 +237,13 @@ impl Journal for Told {
     }
 }
 
+/// The pod of which nothing can be written ([`Plant::UnsoundPod`]).
+pub const UNSOUND: &str = "exec-3";
+
+fn refused(pod_uid: &PodUid, key: String, reason: String) -> CommitError {
+    CommitError::Refused { pod_uid: Some(pod_uid.clone()), key, reason }
+}
+
 impl Told {
     /// Events, then what remembers them: each part is one request.
     fn encode(&self, batch: &Batch) -> Result<Vec<Vec<Item>>, CommitError> {
@@ -246,7 +254,10 @@ impl Told {
         for event in &batch.events {
             let mut value = Vec::new();
             record::write_value(&mut value, event, &service)
-                .map_err(|e| CommitError::Refused { key: event.event_id.to_string(), reason: e.to_string() })?;
+                .map_err(|e| refused(&event.pod_uid, event.event_id.to_string(), e.to_string()))?;
+            if world.planted(Plant::UnsoundPod) && &*event.pod_name == UNSOUND {
+                return Err(refused(&event.pod_uid, event.event_id.to_string(), "as planted".into()));
+            }
             if value.len() > limit {
                 let (pod_uid, event_id) = (event.pod_uid.clone(), Some(event.event_id));
                 return Err(CommitError::TooLarge { pod_uid, event_id });
@@ -264,7 +275,7 @@ impl Told {
             let mut value = Vec::new();
             if let Some(tracked) = tracked {
                 changelog::write_tracked(&mut value, uid, tracked)
-                    .map_err(|e| CommitError::Refused { reason: e.reason.to_string(), key: e.key })?;
+                    .map_err(|e| refused(uid, e.key, e.reason.to_string()))?;
             }
             let value = tracked.as_ref().map(|_| String::from_utf8(value).expect("JSON is UTF-8"));
             records.push(Item::Record(changelog::pod_key(uid), value));
