@@ -100,6 +100,10 @@ impl Watching {
                 biased;
                 () = sleep_until(self.ends) => return Next::End,
                 () = sleep_until(self.bookmark) => {
+                    // It says that all up to here was sent: what came in this very moment goes first.
+                    if self.wire.world.etcd().kind(self.which).after(self.sent).is_some() {
+                        continue;
+                    }
                     self.bookmark = self.ends + BOOKMARK_BEFORE_END;
                     return Next::Line(self.bookmarked());
                 }
