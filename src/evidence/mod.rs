@@ -21,12 +21,12 @@ use http::Request;
 use kube::Client;
 use tokio::{
     sync::Semaphore,
-    time::{Instant, timeout},
+    time::{Instant, timeout_at},
 };
 
 use self::budget::Budget;
 use crate::{
-    lifecycle::{cause::OwnerEnd, event::KubernetesEvent, wanted::Wanted},
+    lifecycle::{cause::OwnerSays, event::KubernetesEvent, wanted::Wanted},
     telemetry::metrics::{EvidenceResult, Metrics, Witness},
     watch::url::percent,
 };
@@ -38,8 +38,8 @@ const READS_MAX: usize = 4;
 /// A server that failed, was slow, or refused is left alone for so long.
 const PAUSE_FAILED: Duration = Duration::from_secs(5);
 const PAUSE_REFUSED: Duration = Duration::from_secs(60);
-/// Events of one pod that are looked through: the newest of them are told.
-const EVENTS_READ_MAX: usize = 200;
+/// Events of one pod that are looked through; repeated ones are one. The newest of them are told.
+const EVENTS_READ_MAX: usize = 500;
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -47,7 +47,7 @@ pub struct Found {
     /// The last Kubernetes Events about the pod, oldest first.
     pub events: Vec<KubernetesEvent>,
     /// What its Job says.
-    pub owner_end: Option<OwnerEnd>,
+    pub owner_says: Option<OwnerSays>,
 }
 
 /// Asks for it. Clones share their bounds and what they learnt of the server.
@@ -66,7 +66,8 @@ struct Line {
     what: Witness,
     permits: Semaphore,
     paused_until: Mutex<Option<Instant>>,
-    budget: Mutex<Budget>,
+    /// `None`: it costs the server next to nothing.
+    budget: Option<Mutex<Budget>>,
 }
 
 impl std::fmt::Debug for Evidence {
@@ -104,8 +105,8 @@ impl Evidence {
 
 impl Asker {
     async fn of(&self, wanted: &Wanted) -> Found {
-        let (events, owner_end) = tokio::join!(self.events(wanted), self.owner_end(wanted));
-        Found { events: events.unwrap_or_default(), owner_end }
+        let (events, owner_says) = tokio::join!(self.events(wanted), self.owner_says(wanted));
+        Found { events: events.unwrap_or_default(), owner_says }
     }
 
     async fn events(&self, wanted: &Wanted) -> Option<Vec<KubernetesEvent>> {
@@ -120,24 +121,27 @@ impl Asker {
         read::events(&self.ask(line, &url).await?)
     }
 
-    async fn owner_end(&self, wanted: &Wanted) -> Option<OwnerEnd> {
+    async fn owner_says(&self, wanted: &Wanted) -> Option<OwnerSays> {
         let job = wanted.job.as_deref()?;
         let url =
             format!("/apis/batch/v1/namespaces/{}/jobs/{}", percent(&wanted.target.namespace), percent(&job.name));
-        read::owner_end(&self.ask(&self.jobs, &url).await?, &job.uid)
+        read::owner_says(&self.ask(&self.jobs, &url).await?, &job.uid)
     }
 
     async fn ask(&self, line: &Line, url: &str) -> Option<String> {
-        if line.is_paused() || !line.budget().has_some(Instant::now()) {
+        let until = Instant::now() + PATIENCE;
+        // Who waits for others that ask has not been let down by the server.
+        let permit = timeout_at(until, line.permits.acquire()).await;
+        let permit = permit.ok().map(|permit| permit.expect("the semaphore is never closed"));
+        let Some(_permit) = permit.filter(|_| !line.is_paused() && line.has_budget()) else {
             self.metrics.evidence(line.what, EvidenceResult::Skipped);
             return None;
-        }
-        let asked = timeout(PATIENCE, async {
-            let _permit = line.permits.acquire().await.expect("the semaphore is never closed");
+        };
+        let asked = timeout_at(until, async {
             let request = Request::get(url).body(Vec::new()).expect("the URL is made of percent-encoded parts");
             let begun = Instant::now();
             let answer = self.client.request_text(request).await;
-            line.budget().spend(begun.elapsed(), Instant::now());
+            line.spend(begun.elapsed());
             answer
         });
         let result = match asked.await {
@@ -157,12 +161,22 @@ impl Asker {
 
 impl Line {
     fn new(what: Witness) -> Self {
-        let budget = Mutex::new(Budget::full(Instant::now()));
+        let budget = (what == Witness::Events).then(|| Mutex::new(Budget::full(Instant::now())));
         Self { what, permits: Semaphore::new(READS_MAX), paused_until: Mutex::new(None), budget }
     }
 
-    fn budget(&self) -> MutexGuard<'_, Budget> {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    fn budget(&self) -> Option<MutexGuard<'_, Budget>> {
+        self.budget.as_ref().map(|budget| budget.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn has_budget(&self) -> bool {
+        self.budget().is_none_or(|mut budget| budget.has_some(Instant::now()))
+    }
+
+    fn spend(&self, took: Duration) {
+        if let Some(mut budget) = self.budget() {
+            budget.spend(took, Instant::now());
+        }
     }
 
     fn is_paused(&self) -> bool {
@@ -226,7 +240,7 @@ mod tests {
             restart_count: 0,
             termination_message: None,
         };
-        Wanted { target, no_log: None, failed: true, job: None }
+        Wanted { target, no_log: None, is_init: false, failed: true, job: None }
     }
 
     /// A server that answers the first question never, and all others with an empty list; it counts them.

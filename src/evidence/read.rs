@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::lifecycle::{
-    cause::OwnerEnd,
+    cause::{OwnerEnd, OwnerSays},
     event::{KUBERNETES_EVENT_MESSAGE_CHARS_MAX, KUBERNETES_EVENTS_MAX, KubernetesEvent},
 };
 
@@ -89,7 +89,9 @@ struct Metadata {
 struct Spec {
     active_deadline_seconds: Option<i64>,
     completions: Option<i64>,
+    parallelism: Option<i64>,
     suspend: bool,
+    pod_failure_policy: Option<serde_json::Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -101,35 +103,44 @@ struct Status {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct Condition {
     #[serde(rename = "type")]
     kind: Box<str>,
     status: Box<str>,
     reason: Box<str>,
+    last_transition_time: Option<Timestamp>,
+}
+
+impl Job {
+    /// Whether it can have had one pod only. Pods that a failure policy ignores, or that a suspension took away, are not
+    /// counted; one that was deleted is.
+    fn had_one_pod(&self) -> bool {
+        let Self { spec, status, .. } = self;
+        let one = spec.completions == Some(1) && spec.parallelism.unwrap_or(1) == 1;
+        let counted = (status.succeeded, status.failed) == (1, 0) && spec.pod_failure_policy.is_none();
+        one && counted && !spec.suspend && !status.conditions.iter().any(|c| &*c.kind == "Suspended")
+    }
 }
 
 /// What a Job says of the end of its pods. `uid`: that of the owner; a Job of the same name says nothing.
-pub fn owner_end(text: &str, uid: &str) -> Option<OwnerEnd> {
+pub fn owner_says(text: &str, uid: &str) -> Option<OwnerSays> {
     let job: Job = serde_json::from_str(text).ok()?;
     if *job.metadata.uid != *uid {
         return None;
     }
-    let holds = |condition: &&Condition| &*condition.status == "True";
     let deadline = job.spec.active_deadline_seconds;
-    let ends = job.status.conditions.iter().filter(holds);
-    let mut known: Vec<OwnerEnd> = ends.filter_map(|c| OwnerEnd::by_condition(&c.kind, &c.reason, deadline)).collect();
+    let says = |c: &Condition| {
+        let complete = (&*c.kind == "Complete" && job.had_one_pod()).then_some(OwnerEnd::Complete);
+        let end = OwnerEnd::by_condition(&c.kind, &c.reason, deadline).or(complete)?;
+        Some(OwnerSays { end, since: c.last_transition_time })
+    };
+    let holds = job.status.conditions.iter().filter(|c| &*c.status == "True");
+    // An end for good says more than a pause; its first sign is the nearest to what it did.
+    let rank = |says: &OwnerSays| (says.end == OwnerEnd::Suspended, says.since);
+    let known = holds.filter_map(says).min_by_key(rank);
     // A condition is written only after the pods were deleted; the wish is there before.
-    if known.is_empty() && job.spec.suspend {
-        known.push(OwnerEnd::Suspended);
-    }
-    let complete = job.status.conditions.iter().filter(holds).any(|c| &*c.kind == "Complete");
-    let single = job.spec.completions == Some(1) && (job.status.succeeded, job.status.failed) == (1, 0);
-    if complete && single {
-        known.push(OwnerEnd::Complete);
-    }
-    // An end for good says more than a pause.
-    known.into_iter().min_by_key(|end| matches!(end, OwnerEnd::Suspended))
+    known.or_else(|| job.spec.suspend.then_some(OwnerSays { end: OwnerEnd::Suspended, since: None }))
 }
 
 #[cfg(test)]
@@ -184,35 +195,58 @@ mod tests {
         assert!(events("<html>").is_none() && events(r#"{"items":7}"#).is_none());
     }
 
-    fn job(conditions: serde_json::Value, status: (i64, i64)) -> String {
+    fn job(conditions: serde_json::Value, status: (i64, i64), spec: &serde_json::Value) -> String {
         let status = json!({ "conditions": conditions, "succeeded": status.0, "failed": status.1 });
-        let spec = json!({ "activeDeadlineSeconds": 5, "completions": 1, "suspend": false });
-        json!({ "metadata": { "uid": "u" }, "spec": spec, "status": status }).to_string()
+        let mut whole = json!({ "activeDeadlineSeconds": 5, "completions": 1, "parallelism": 1, "suspend": false });
+        for (key, value) in spec.as_object().into_iter().flatten() {
+            whole[key] = value.clone();
+        }
+        json!({ "metadata": { "uid": "u" }, "spec": whole, "status": status }).to_string()
     }
 
     #[test]
     fn a_job_says_how_it_ended() {
         let when = |kind: &str, reason: &str| json!([{ "type": kind, "status": "True", "reason": reason }]);
         let deadline = Some(OwnerEnd::DeadlineExceeded { seconds: Some(5) });
+        let (complete, none) = (when("Complete", "CompletionsReached"), json!({}));
+        let resumed = json!([{ "type": "Complete", "status": "True", "reason": "CompletionsReached" },
+            { "type": "Suspended", "status": "False", "reason": "JobResumed" }]);
         let cases = [
-            (when("Failed", "DeadlineExceeded"), (0, 1), deadline),
-            (when("FailureTarget", "DeadlineExceeded"), (0, 0), deadline),
-            (when("Failed", "BackoffLimitExceeded"), (0, 1), Some(OwnerEnd::Failed)),
-            (when("Suspended", "JobSuspended"), (0, 0), Some(OwnerEnd::Suspended)),
-            (when("Complete", "CompletionsReached"), (1, 0), Some(OwnerEnd::Complete)),
+            (when("Failed", "DeadlineExceeded"), (0, 1), none.clone(), deadline),
+            (when("FailureTarget", "DeadlineExceeded"), (0, 0), none.clone(), deadline),
+            (when("Failed", "BackoffLimitExceeded"), (0, 1), none.clone(), Some(OwnerEnd::Failed)),
+            (when("Suspended", "JobSuspended"), (0, 0), none.clone(), Some(OwnerEnd::Suspended)),
+            (json!([]), (0, 0), json!({ "suspend": true }), Some(OwnerEnd::Suspended)),
+            (complete.clone(), (1, 0), none.clone(), Some(OwnerEnd::Complete)),
             // One of its pods succeeded: perhaps not this one.
-            (when("Complete", "CompletionsReached"), (1, 1), None),
-            (json!([{ "type": "Failed", "status": "False", "reason": "DeadlineExceeded" }]), (0, 0), None),
-            (json!([]), (0, 0), None),
+            (complete.clone(), (1, 1), none.clone(), None),
+            (complete.clone(), (1, 0), json!({ "podFailurePolicy": { "rules": [] } }), None),
+            (complete.clone(), (1, 0), json!({ "parallelism": 2 }), None),
+            (complete, (1, 0), json!({ "completions": 2 }), None),
+            (resumed, (1, 0), none.clone(), None),
+            (
+                json!([{ "type": "Failed", "status": "False", "reason": "DeadlineExceeded" }]),
+                (0, 0),
+                none.clone(),
+                None,
+            ),
+            (json!([]), (0, 0), none.clone(), None),
         ];
-        for (conditions, counts, expected) in cases {
-            assert_eq!(owner_end(&job(conditions.clone(), counts), "u"), expected, "{conditions}");
+        for (conditions, counts, spec, expected) in cases {
+            let said = owner_says(&job(conditions.clone(), counts, &spec), "u");
+            assert_eq!(said.map(|says| says.end), expected, "{conditions} {spec}");
         }
-        assert_eq!(
-            owner_end(&job(when("Failed", "DeadlineExceeded"), (0, 1)), "another"),
-            None,
-            "another Job of that name"
-        );
-        assert_eq!(owner_end("[]", "u"), None);
+        let failed = job(when("Failed", "DeadlineExceeded"), (0, 1), &none);
+        assert_eq!(owner_says(&failed, "another"), None, "another Job of that name");
+        assert_eq!(owner_says("[]", "u"), None);
+    }
+
+    #[test]
+    fn the_first_sign_of_an_end_is_when_it_came() {
+        let at = |second: &str| format!("2026-11-25T12:00:{second}Z");
+        let failed = |kind: &str, second: &str| json!({ "type": kind, "status": "True", "reason": "DeadlineExceeded", "lastTransitionTime": at(second) });
+        let both = json!([failed("Failed", "09"), failed("FailureTarget", "03")]);
+        let said = owner_says(&job(both, (0, 1), &json!({})), "u").expect("it says something");
+        assert_eq!(said.since, at("03").parse().ok());
     }
 }

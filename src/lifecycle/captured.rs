@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::cause::OwnerEnd;
+use super::cause::OwnerSays;
 
 /// What was captured of a container's output. A field without a value is absent, never invented.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -22,7 +22,7 @@ pub struct Captured {
     /// The last Kubernetes Events about the pod, oldest first; at most [`KUBERNETES_EVENTS_MAX`].
     pub kubernetes_events: Vec<KubernetesEvent>,
     /// What the pod's owner says of its end. Not told by itself: the verdict takes it up.
-    pub owner_end: Option<OwnerEnd>,
+    pub owner_says: Option<OwnerSays>,
 }
 
 impl Captured {
@@ -64,6 +64,10 @@ pub struct KubernetesEvent {
 pub struct Logs {
     /// How complete the streams are.
     pub status: LogsStatus,
+    /// Whose output it is, where it is not the main container's: the init container that failed.
+    #[schemars(length(min = 1))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Box<str>>,
     /// Why they are not complete: a short stable word.
     #[schemars(length(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::watch::pod::{Phase, Pod, Terminated};
 
-pub use owner::{OwnerEnd, explain_by_owner, may_know_better};
+pub use owner::{OwnerEnd, OwnerSays, explain_by_owner, may_know_better};
 pub use reasons::{Patience, waiting, waiting_cause};
 
 /// As `now`: nothing newer will ever come of this pod.
@@ -100,6 +100,9 @@ fn failed(pod: &Pod, main: Main<'_>, rules: &Rules) -> Box<Verdict> {
     }
     // A pod that never started has no process whose exit could be told; an exit without times is a start all the same.
     let attempt_started = verdict.started_at.is_some() || verdict.exit_code.is_some() || main.told_running().is_some();
+    if found.cause == Cause::Init {
+        verdict.failed_init = container::failed_init(pod).map(|(c, _)| (c.name.clone(), c.restart_count));
+    }
     verdict.failure = Some(found.into_failure(attempt_started, pod));
     Box::new(verdict)
 }
@@ -116,6 +119,7 @@ fn base(pod: &Pod, main: Main<'_>, t: Option<&Terminated>) -> Verdict {
         containers: container::ends(pod),
         container: main.name.into(),
         restart_count: main.restart_count(),
+        failed_init: None,
         termination_message: t.and_then(|t| t.message.clone()),
     }
 }
@@ -225,6 +229,7 @@ pub fn vanished(seen: LastSeen, at: Timestamp) -> Box<Verdict> {
         containers: Vec::new(),
         container: Box::default(),
         restart_count: 0,
+        failed_init: None,
         termination_message: None,
     })
 }

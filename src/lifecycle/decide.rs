@@ -9,13 +9,14 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    cause::{self, Judged, LastSeen},
+    cause::{self, Judged, LastSeen, OwnerEnd, OwnerSays},
     container::{self, main_container},
     event::{self, Body, Captured, EarlierEnd, Ended, Event, Outcome, Owner, Verdict},
     identity::{self, OddId, Slot},
     rules::Rules,
     stall::{self, Clock, Stalled},
     tracked::{End, FORMAT, STALLS_MAX, Told, Tracked},
+    user_rules::Ruling,
     wanted::{self, Wanted},
 };
 use crate::{
@@ -206,6 +207,7 @@ fn first_seen(pod: &Pod, earlier: Option<&EarlierEnd>, rules: &Rules, odd: &mut 
         seen_end: None,
         verdict: None,
         ruling: None,
+        owner_rulings: Vec::new(),
         end: None,
         gone: None,
         left: false,
@@ -255,7 +257,10 @@ fn gone(
     } else if teller.tracked.end.is_none() && !teller.tracked.left {
         let deleting = teller.tracked.deletion_timestamp.is_some();
         let seen = teller.last_seen(teller.tracked.told.running, deleting);
-        let verdict = teller.tracked.seen_end.take().unwrap_or_else(|| cause::vanished(seen, at));
+        let mut verdict = teller.tracked.seen_end.take().unwrap_or_else(|| cause::vanished(seen, at));
+        if let Some(says) = output.owner_says {
+            cause::explain_by_owner(&mut verdict, says);
+        }
         teller.tracked.ruling = rules.user.ruling(&verdict, None);
         teller.end(*verdict, output);
     }
@@ -419,13 +424,32 @@ impl Teller<'_> {
         }
         // INV-3: verdict before capture. Whoever finishes the job tells this verdict.
         self.tracked.ruling = self.rules.user.ruling(&verdict, Some(pod));
+        self.tracked.owner_rulings = self.owner_rulings(&verdict, pod);
         self.tracked.verdict = Some(verdict);
         wanted::outstanding(self.uid, &self.tracked)
     }
 
+    /// What the rules of the user make of each verdict that the owner may turn this one into: the pod is here now.
+    fn owner_rulings(&self, verdict: &Verdict, pod: &Pod) -> Vec<(OwnerEnd, Box<Ruling>)> {
+        let asks = self.tracked.owner.as_ref().is_some_and(|owner| cause::may_know_better(owner, verdict));
+        let ends = [OwnerEnd::DeadlineExceeded { seconds: None }, OwnerEnd::Failed, OwnerEnd::Suspended];
+        let ruling = |end: OwnerEnd| {
+            let mut verdict = verdict.clone();
+            cause::explain_by_owner(&mut verdict, OwnerSays { end, since: None });
+            Some((end, self.rules.user.ruling(&verdict, Some(pod))?))
+        };
+        ends.into_iter().filter(|_| asks).filter_map(ruling).collect()
+    }
+
     fn end(&mut self, mut verdict: Verdict, mut captured: Captured) {
-        if let Some(owner) = captured.owner_end {
-            cause::explain_by_owner(&mut verdict, owner);
+        captured.logs.container = verdict.failed_init.as_ref().map(|(name, _)| name.clone());
+        let rulings = std::mem::take(&mut self.tracked.owner_rulings);
+        if let Some(says) = captured.owner_says
+            && cause::explain_by_owner(&mut verdict, says)
+        {
+            let same = |(end, _): &(OwnerEnd, _)| std::mem::discriminant(end) == std::mem::discriminant(&says.end);
+            self.tracked.ruling =
+                rulings.into_iter().find(same).map(|(_, ruling)| ruling).or(self.tracked.ruling.take());
         }
         match (self.tracked.ruling.take(), &mut verdict.failure) {
             (Some(ruling), Some(failure)) => ruling.settle(failure, &captured.kubernetes_events),

@@ -449,6 +449,9 @@ pub struct Verdict {
     /// The main container's restart count at its end.
     #[serde(default)]
     pub restart_count: u32,
+    /// The init container that failed, and how often it was restarted: its output says why, the main one never ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_init: Option<(Box<str>, u32)>,
     /// The main container's termination message: where framed reports put their numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub termination_message: Option<Box<str>>,

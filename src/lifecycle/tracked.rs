@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    cause::OwnerEnd,
     event::{Cause, EarlierEnd, EventType, Owner, Verdict},
     stall::{Clock, Stalled},
     user_rules::Ruling,
@@ -73,6 +74,9 @@ pub struct Tracked {
     /// What the rules of the user make of that verdict, with the hash of these rules; `None`: there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ruling: Option<Box<Ruling>>,
+    /// The same, should the pod's owner know better: by what it says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owner_rulings: Vec<(OwnerEnd, Box<Ruling>)>,
     /// The end that was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<End>,

@@ -19,6 +19,8 @@ pub struct Wanted {
     pub target: Target,
     /// Why it has none that could be read, as `logs.reason` tells it; `None`: it is to be read.
     pub no_log: Option<&'static str>,
+    /// It is an init container's: no report of an execution.
+    pub is_init: bool,
     /// It failed: what Kubernetes reported of the pod belongs to its end.
     pub failed: bool,
     /// The Job that may know better how this pod came to its end.
@@ -29,19 +31,24 @@ pub struct Wanted {
 pub fn outstanding(uid: &PodUid, tracked: &Tracked) -> Option<Wanted> {
     let verdict = tracked.verdict.as_deref()?;
     let ran = tracked.told.running || verdict.outcome == Outcome::Completed;
-    let has_log = ran && !verdict.container.is_empty();
+    let (container, restart_count) = match &verdict.failed_init {
+        Some((init, restart_count)) => (init, *restart_count),
+        None => (&verdict.container, verdict.restart_count),
+    };
+    let has_log = (ran || verdict.failed_init.is_some()) && !container.is_empty();
     let target = Target {
         uid: uid.clone(),
         namespace: tracked.namespace.clone(),
         pod_name: tracked.pod_name.clone(),
         node_name: tracked.node_name.clone(),
-        container: verdict.container.clone(),
-        restart_count: verdict.restart_count,
+        container: container.clone(),
+        restart_count,
         termination_message: verdict.termination_message.clone(),
     };
     Some(Wanted {
         target,
         no_log: (!has_log).then_some(reason::CONTAINER_NOT_STARTED),
+        is_init: verdict.failed_init.is_some(),
         failed: verdict.failure.is_some(),
         job: tracked.owner.as_ref().filter(|owner| cause::may_know_better(owner, verdict)).cloned(),
     })
@@ -68,7 +75,7 @@ pub fn when_gone(uid: &PodUid, told: Option<&Tracked>, last: Option<&Pod>) -> Op
         termination_message: None,
     };
     let job = owner.filter(|owner| owner.is_job());
-    Some(Wanted { target, no_log: Some(reason::POD_GONE), failed: true, job })
+    Some(Wanted { target, no_log: Some(reason::POD_GONE), is_init: false, failed: true, job })
 }
 
 /// A log to be followed.

@@ -181,6 +181,7 @@ impl Printed {
             None => LogsStatus::Complete,
         };
         let logs = Logs {
+            container: None,
             status,
             reason: why.map(Into::into),
             stdout_bytes: self.stdout.as_ref().map(Kept::total),

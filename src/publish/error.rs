@@ -69,6 +69,9 @@ pub enum CommitError {
         pod_uid: PodUid,
         /// Which event; `None` if it is the changelog record.
         event_id: Option<Uuid>,
+        /// It is this record for sure, and by the limit that was asked for when we started. Else the broker refused a batch,
+        /// and this is the largest record in it.
+        exact: bool,
     },
     /// A record breaks a rule that readers rely on: a bug. Nothing of the batch was sent; the journal can be used on.
     #[error("record {key} must not be written: {reason}")]

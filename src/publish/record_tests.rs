@@ -41,6 +41,7 @@ fn service() -> Service {
 
 fn verdict(outcome: Outcome, exit_code: Option<i32>) -> Verdict {
     Verdict {
+        failed_init: None,
         outcome,
         exit_code,
         failure: None,
@@ -83,9 +84,15 @@ fn completed() -> Body {
         stderr: Some(String::new()),
         resource_usage: Some(ResourceUsage { peak_memory_kb: Some(9), ..ResourceUsage::default() }),
         claimed_exit_code: Some(0),
-        logs: Logs { status: LogsStatus::Complete, reason: None, stdout_bytes: Some(2), stderr_bytes: Some(0) },
+        logs: Logs {
+            container: None,
+            status: LogsStatus::Complete,
+            reason: None,
+            stdout_bytes: Some(2),
+            stderr_bytes: Some(0),
+        },
         kubernetes_events: vec![],
-        owner_end: None,
+        owner_says: None,
     };
     ended(verdict, captured)
 }

@@ -17,6 +17,9 @@ const TERMINATION_MESSAGE_BYTES_MAX: usize = 6 * MESSAGE_BYTES_MAX + 2;
 /// More events than any pod has: one that stalls as often as is told has 68.
 const SEQUENCE_MAX: u32 = 1 << 20;
 
+/// An owner can say three things that rules are asked about.
+const OWNER_RULINGS_MAX: usize = 3;
+
 type Rule = Result<(), &'static str>;
 
 fn all<const N: usize>(rules: [(bool, &'static str); N]) -> Rule {
@@ -45,11 +48,15 @@ pub(super) fn check(tracked: &Tracked) -> Rule {
         (t.owner.as_deref().is_none_or(is_owner), "owner is none"),
         (t.earlier_end.as_deref().is_none_or(is_earlier_end), "earlier_end is none"),
         (t.sequence <= SEQUENCE_MAX, "sequence is larger than any pod's"),
+        (t.owner_rulings.len() <= OWNER_RULINGS_MAX, "more rulings than an owner's ends"),
         (t.stalls.len() <= STALLS_MAX, "more stalls than are told"),
         (t.end.is_none() || t.verdict.is_none(), "a verdict beside an end"),
     ])?;
     for verdict in [&t.verdict, &t.seen_end] {
         verdict.as_deref().map_or(Ok(()), check_verdict)?;
+    }
+    for (_, ruling) in &t.owner_rulings {
+        check_ruling(ruling)?;
     }
     t.ruling.as_deref().map_or(Ok(()), check_ruling)
 }
@@ -69,6 +76,7 @@ fn check_verdict(verdict: &Verdict) -> Rule {
     let said = verdict.termination_message.as_deref().map_or(0, encoded_len);
     all([
         (verdict.container.is_empty() || is_name(&verdict.container), "container is no name"),
+        (verdict.failed_init.as_ref().is_none_or(|(name, _)| is_name(name)), "failed_init is no name"),
         (verdict.containers.iter().all(|end| is_name(&end.name)), "a container has no name"),
         (containers <= CONTAINERS_BYTES_MAX, "more containers than one event has room for"),
         (said <= TERMINATION_MESSAGE_BYTES_MAX, "termination_message is longer than any"),

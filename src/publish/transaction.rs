@@ -380,7 +380,9 @@ impl Publisher<'_> {
             Failure::Record(number, RDKafkaErrorCode::MessageSizeTooLarge) => {
                 let number = if self.refused_locally(failure) { *number } else { self.largest() };
                 match name(batch, number) {
-                    Some((pod_uid, event_id)) => CommitError::TooLarge { pod_uid, event_id },
+                    Some((pod_uid, event_id)) => {
+                        CommitError::TooLarge { pod_uid, event_id, exact: self.refused_locally(failure) }
+                    }
                     None => CommitError::Aborted { shard: self.shard, source: failure.text().into() },
                 }
             }

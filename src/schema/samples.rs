@@ -107,6 +107,7 @@ fn ended(outcome: Outcome, exit_code: Option<i32>, failure: Option<Failure>) -> 
     };
     let container = ContainerEnd { name: "main".into(), exit_code, reason: None, restart_count: 0 };
     let verdict = Verdict {
+        failed_init: None,
         outcome,
         exit_code,
         failure,
@@ -124,12 +125,13 @@ fn ended(outcome: Outcome, exit_code: Option<i32>, failure: Option<Failure>) -> 
         resource_usage: Some(usage),
         claimed_exit_code: exit_code.map(i64::from),
         logs: Logs {
+            container: None,
             status: LogsStatus::Complete,
             reason: None,
             stdout_bytes: bytes(stdout),
             stderr_bytes: bytes(stderr),
         },
-        owner_end: None,
+        owner_says: None,
         kubernetes_events: if failed { vec![reported] } else { Vec::new() },
     };
     Body::Ended(Box::new(Ended { verdict, captured }))

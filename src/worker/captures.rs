@@ -39,10 +39,20 @@ use crate::{
 const OUTSTANDING_MAX: usize = 128;
 /// Of them, of one node.
 const OUTSTANDING_PER_NODE_MAX: usize = 16;
+/// Ends at the same time of which only what others know is asked, or of which all that could be read was followed.
+const WORDS_MAX: usize = 32;
 /// How far into the queue to look for one of a node that has room.
 const LOOK_AHEAD_MAX: usize = 1024;
 
 type Node = Option<Box<str>>;
+
+/// What is under way.
+enum Kind {
+    /// A log of this node is read.
+    Reading(Node),
+    /// Others are asked.
+    Asking,
+}
 
 /// The captures of one worker.
 pub(super) struct Captures<S> {
@@ -51,9 +61,14 @@ pub(super) struct Captures<S> {
     report: Report,
     metrics: Metrics,
     deadline: Duration,
+    /// Logs to be read.
     queue: VecDeque<(Wanted, Instant)>,
-    running: JoinSet<(PodUid, Node, Captured)>,
+    /// Nothing is to be read of these: no node holds them up.
+    words: VecDeque<(Wanted, Instant)>,
+    running: JoinSet<(PodUid, Kind, Captured)>,
     per_node: HashMap<Node, usize>,
+    reading: usize,
+    asking: usize,
     following: JoinSet<()>,
     /// What is followed, by pod; what its capture has taken stays until that ends.
     follows: ByUid<Followed>,
@@ -79,9 +94,21 @@ impl<S: LogSource> Captures<S> {
         metrics: Metrics,
         deadline: Duration,
     ) -> Self {
-        let (queue, running, per_node) = (VecDeque::new(), JoinSet::new(), HashMap::new());
-        let (following, follows) = (JoinSet::new(), ByUid::default());
-        Self { capturer, evidence, report, metrics, deadline, queue, running, per_node, following, follows }
+        Self {
+            capturer,
+            evidence,
+            report,
+            metrics,
+            deadline,
+            queue: VecDeque::new(),
+            words: VecDeque::new(),
+            running: JoinSet::new(),
+            per_node: HashMap::new(),
+            reading: 0,
+            asking: 0,
+            following: JoinSet::new(),
+            follows: ByUid::default(),
+        }
     }
 
     /// Follows a log from now on; does nothing where this attempt of it is followed, or where it can wait and too many are.
@@ -111,29 +138,32 @@ impl<S: LogSource> Captures<S> {
     }
 
     /// The pod is gone: asks for what was followed of it, and for what others know of how it went, where that is wanted.
-    /// False: there is nobody to ask.
-    pub(super) fn ask_gone(&mut self, uid: &PodUid, wanted: Option<Wanted>) -> bool {
-        let wanted = wanted.filter(|wanted| self.evidence.is_wanted(wanted));
-        let Some(follow) = self.follows.get(uid).map(|followed| Arc::clone(&followed.follow)) else {
-            let asked = wanted.map(|wanted| self.queue.push_back((wanted, Instant::now())));
-            return asked.is_some();
-        };
-        let (capturer, target) = (self.capturer.clone(), follow.target().clone());
-        let capture = async move { capturer.capture_gone(follow.target(), &follow).await };
-        self.spawn(&target, wanted, Some(capture));
-        true
+    /// False: there is nobody to ask. What was followed stays where it is bounded until there is room for it.
+    pub(super) fn ask_gone(&mut self, wanted: Option<Wanted>) -> bool {
+        let of_use = |w: &Wanted| self.follows.contains_key(&w.target.uid) || self.evidence.is_wanted(w);
+        let asked = wanted.filter(of_use).map(|wanted| self.words.push_back((wanted, Instant::now())));
+        asked.is_some()
     }
 
     /// What was followed to the end of its container and waits for its capture: what a successor may not find any more.
-    pub(super) fn take_ended(&mut self, verdict_of: impl Fn(&PodUid) -> Option<Target>) -> Vec<(PodUid, Captured)> {
+    pub(super) fn take_ended(&mut self, wanted_of: impl Fn(&PodUid) -> Option<Wanted>) -> Vec<(Wanted, Captured)> {
         let ended = self.follows.values().filter(|followed| followed.follow.is_ended());
-        let wanted = ended.filter_map(|followed| verdict_of(&followed.follow.target().uid));
-        let of_verdict = |target: Target| {
-            let follow = self.followed(&target)?;
-            let captured = self.capturer.taken(&target, &follow);
-            (captured.logs.status != LogsStatus::Unavailable).then_some((target.uid, captured))
+        let wanted = ended.filter_map(|followed| wanted_of(&followed.follow.target().uid));
+        let of_verdict = |wanted: Wanted| {
+            let follow = self.followed(&wanted.target)?;
+            let captured = self.capturer.taken(&wanted.target, &follow);
+            (captured.logs.status != LogsStatus::Unavailable).then_some((wanted, captured))
         };
         wanted.filter_map(of_verdict).collect()
+    }
+
+    /// The same, with what others know of them: their verdicts rest on it.
+    pub(super) async fn explained(&self, ended: Vec<(Wanted, Captured)>) -> Vec<(PodUid, Captured)> {
+        let explained = ended.into_iter().map(async |(wanted, captured)| {
+            let found = self.evidence.of(&wanted).await;
+            (wanted.target.uid, with(captured, found))
+        });
+        futures::future::join_all(explained).await
     }
 
     /// Asks for these; the deadline counts from now.
@@ -141,29 +171,33 @@ impl<S: LogSource> Captures<S> {
         let now = Instant::now();
         for wanted in wanted {
             match self.followed(&wanted.target) {
-                Some(follow) if wanted.no_log.is_none() => self.start(wanted, now, Some(follow)),
-                _ => self.queue.push_back((wanted, now)),
+                _ if wanted.no_log.is_some() => self.words.push_back((wanted, now)),
+                Some(follow) => self.read(wanted, now, Some(follow)),
+                None => self.queue.push_back((wanted, now)),
             }
         }
     }
 
-    fn start(&mut self, wanted: Wanted, asked_at: Instant, follow: Option<Arc<Follow>>) {
-        let (capturer, report, target) = (self.capturer.clone(), self.report, wanted.target.clone());
-        let of = target.clone();
-        let capture = async move { capturer.capture_asked_at(&of, report, asked_at, follow.as_deref()).await };
-        let capture = wanted.no_log.is_none().then_some(capture);
-        self.spawn(&target, Some(wanted), capture);
+    fn read(&mut self, wanted: Wanted, asked_at: Instant, follow: Option<Arc<Follow>>) {
+        let (capturer, target, node) = (self.capturer.clone(), wanted.target.clone(), wanted.target.node_name.clone());
+        let report = if wanted.is_init { Report::Raw } else { self.report };
+        *self.per_node.entry(node.clone()).or_default() += 1;
+        self.reading += 1;
+        let capture = async move { capturer.capture_asked_at(&target, report, asked_at, follow.as_deref()).await };
+        self.spawn(wanted, Kind::Reading(node), Some(capture));
     }
 
-    /// `capture`: what reads the output, where there is one.
-    fn spawn(
-        &mut self,
-        target: &Target,
-        wanted: Option<Wanted>,
-        capture: Option<impl Future<Output = Captured> + Send + 'static>,
-    ) {
-        let (uid, node) = (target.uid.clone(), target.node_name.clone());
-        *self.per_node.entry(node.clone()).or_default() += 1;
+    /// Asks what others know, and takes what was followed, if anything was.
+    fn ask_others(&mut self, wanted: Wanted) {
+        let follow = self.follows.get(&wanted.target.uid).map(|followed| Arc::clone(&followed.follow));
+        let capturer = self.capturer.clone();
+        let capture = follow.map(|follow| async move { capturer.capture_gone(follow.target(), &follow).await });
+        self.asking += 1;
+        self.spawn(wanted, Kind::Asking, capture);
+    }
+
+    /// `capture`: what gives the output, where there is any.
+    fn spawn(&mut self, wanted: Wanted, kind: Kind, capture: Option<impl Future<Output = Captured> + Send + 'static>) {
         let (metrics, evidence) = (self.metrics.clone(), self.evidence.clone());
         self.running.spawn(async move {
             let capture = async {
@@ -172,29 +206,29 @@ impl<S: LogSource> Captures<S> {
                 metrics.capture_ended(status(captured.logs.status), begun.elapsed());
                 Some(captured)
             };
-            let found = async {
-                match &wanted {
-                    Some(wanted) => evidence.of(wanted).await,
-                    None => Found::default(),
-                }
-            };
-            let (captured, found) = tokio::join!(capture, found);
-            let no_log = wanted.as_ref().and_then(|wanted| wanted.no_log).unwrap_or(reason::POD_GONE);
-            let captured = captured.unwrap_or_else(|| Captured::unavailable(no_log));
-            let Found { events: kubernetes_events, owner_end } = found;
-            (uid, node, Captured { kubernetes_events, owner_end, ..captured })
+            let (captured, found) = tokio::join!(capture, evidence.of(&wanted));
+            let no_log = || Captured::unavailable(wanted.no_log.unwrap_or(reason::POD_GONE));
+            let captured = with(captured.unwrap_or_else(no_log), found);
+            (wanted.target.uid, kind, captured)
         });
     }
 
     /// Begins what there is room for; `held` of those that ended still wait for their commit.
     pub(super) fn begin(&mut self, held: usize) {
-        while self.running.len() + held < OUTSTANDING_MAX {
+        while self.asking < WORDS_MAX {
+            // Bytes that were followed are counted there until there is room for them here.
+            let has_bytes = |(w, _): &(Wanted, Instant)| self.follows.contains_key(&w.target.uid);
+            let is_full = self.reading + held >= OUTSTANDING_MAX;
+            let Some((wanted, _)) = self.words.pop_front_if(|first| !is_full || !has_bytes(first)) else { break };
+            self.ask_others(wanted);
+        }
+        while self.reading + held < OUTSTANDING_MAX {
             let room = |(wanted, _): &(Wanted, Instant)| {
                 self.per_node.get(&wanted.target.node_name).copied().unwrap_or(0) < OUTSTANDING_PER_NODE_MAX
             };
             let Some(at) = self.queue.iter().take(LOOK_AHEAD_MAX).position(room) else { return };
             let Some((wanted, asked_at)) = self.queue.remove(at) else { return };
-            self.start(wanted, asked_at, None);
+            self.read(wanted, asked_at, None);
         }
     }
 
@@ -212,11 +246,17 @@ impl<S: LogSource> Captures<S> {
                 else => return None,
             }
         };
-        Some(ended.map(|(uid, node, captured)| {
-            if let Some(count) = self.per_node.get_mut(&node) {
-                *count -= 1;
-                if *count == 0 {
-                    self.per_node.remove(&node);
+        Some(ended.map(|(uid, kind, captured)| {
+            match kind {
+                Kind::Asking => self.asking -= 1,
+                Kind::Reading(node) => {
+                    self.reading -= 1;
+                    if let Some(count) = self.per_node.get_mut(&node) {
+                        *count -= 1;
+                        if *count == 0 {
+                            self.per_node.remove(&node);
+                        }
+                    }
                 }
             }
             self.follows.remove(&uid);
@@ -224,23 +264,31 @@ impl<S: LogSource> Captures<S> {
         }))
     }
 
-    /// Those that waited until their deadline: no end is held back for longer.
+    /// Those that waited until their deadline: no end is held back for longer. Of who waited for a node others are still
+    /// asked.
     pub(super) fn overdue(&mut self) -> Vec<(PodUid, Captured)> {
-        let mut overdue = Vec::new();
-        // Asked for in this order, so the oldest stand in front.
-        while let Some((wanted, asked)) = self.queue.front() {
-            if asked.elapsed() < self.deadline {
-                break;
+        let (deadline, mut overdue) = (self.deadline, Vec::new());
+        let is_over = |(_, asked): &mut (Wanted, Instant)| asked.elapsed() >= deadline;
+        // Asked for in this order, so the oldest stand in front. What was followed waits for room, and is not lost.
+        let has_bytes = |(w, _): &(Wanted, Instant)| self.follows.contains_key(&w.target.uid);
+        while let Some((wanted, _)) = self.words.pop_front_if(|first| is_over(first) && !has_bytes(first)) {
+            let no_log = wanted.no_log.unwrap_or(reason::POD_GONE);
+            overdue.push((wanted.target.uid, Captured::unavailable(no_log)));
+        }
+        while let Some((wanted, asked)) = self.queue.pop_front_if(is_over) {
+            self.metrics.capture_ended(CaptureStatus::Unavailable, asked.elapsed());
+            if self.evidence.is_wanted(&wanted) {
+                self.words.push_back((Wanted { no_log: Some(reason::DEADLINE), ..wanted }, Instant::now()));
+            } else {
+                overdue.push((wanted.target.uid, Captured::unavailable(reason::DEADLINE)));
             }
-            if wanted.no_log.is_none() {
-                self.metrics.capture_ended(CaptureStatus::Unavailable, asked.elapsed());
-            }
-            let reason = wanted.no_log.unwrap_or(reason::DEADLINE);
-            overdue.push((wanted.target.uid.clone(), Captured::unavailable(reason)));
-            self.queue.pop_front();
         }
         overdue
     }
+}
+
+fn with(captured: Captured, Found { events: kubernetes_events, owner_says }: Found) -> Captured {
+    Captured { kubernetes_events, owner_says, ..captured }
 }
 
 fn status(status: LogsStatus) -> CaptureStatus {
@@ -279,7 +327,7 @@ mod tests {
     }
 
     fn wanted(n: usize, node: &str, pod_name: &str) -> Wanted {
-        Wanted { target: target(n, node, pod_name), no_log: None, failed: true, job: None }
+        Wanted { target: target(n, node, pod_name), no_log: None, is_init: false, failed: true, job: None }
     }
 
     fn target(n: usize, node: &str, pod_name: &str) -> Target {
@@ -346,8 +394,9 @@ mod tests {
         assert!(timeout(Duration::from_secs(5), captures.next()).await.is_err(), "nothing is captured yet");
         // One has ended and the other has not.
         let verdict =
-            |uid: &PodUid| Some(target(uid.0.parse().ok()?, "hung", if &*uid.0 == "0" { "good" } else { "bad" }));
+            |uid: &PodUid| Some(wanted(uid.0.parse().ok()?, "hung", if &*uid.0 == "0" { "good" } else { "bad" }));
         let ended = captures.take_ended(verdict);
+        let ended = captures.explained(ended).await;
         assert_eq!(
             ended.iter().map(|(uid, captured)| (&*uid.0, captured.logs.status)).collect::<Vec<_>>(),
             [("0", LogsStatus::Complete)]
@@ -361,7 +410,21 @@ mod tests {
         let (uid, captured) = captures.next().await.expect("one is under way").expect("it does not panic");
         assert_eq!((&*uid.0, captured.logs.status), ("2", LogsStatus::Complete));
         // Gone without a verdict: what came until now.
-        assert!(captures.ask_gone(&PodUid("1".into()), None) && !captures.ask_gone(&PodUid("2".into()), None));
+        let gone = |n: usize| Some(Wanted { no_log: Some(reason::POD_GONE), ..wanted(n, "hung", "bad") });
+        assert!(captures.ask_gone(gone(1)) && !captures.ask_gone(gone(2)) && !captures.ask_gone(None));
+        // No room for its bytes yet: they stay where they are counted, for as long as it takes.
+        captures.begin(OUTSTANDING_MAX);
+        tokio::time::advance(deadline * 2).await;
+        assert!(captures.follows.contains_key(&PodUid("1".into())));
+        captures.overdue();
+        captures.begin(0);
+        let told = loop {
+            let (uid, captured) = captures.next().await.expect("one is under way").expect("it does not panic");
+            if &*uid.0 == "1" {
+                break captured;
+            }
+        };
+        assert_eq!(told.logs.status, LogsStatus::Unavailable, "nothing had come of it");
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,12 +16,18 @@ use crate::{
     watch::pod::{Pod, PodUid},
 };
 
-/// By execution id. One execution has few pods: its retries.
+/// Pods of one execution that are known here: beyond them nobody is looked for. It has few, its retries; but an id may be
+/// one that all pods bear.
+const PODS_MAX: usize = 64;
+
+/// By execution id.
 #[derive(Debug, Default)]
 pub(super) struct Executions(HashMap<Box<str>, Execution>);
 
 #[derive(Debug, Default)]
 struct Execution {
+    /// Pods of it that were told of and have not ended.
+    live: Vec<PodUid>,
     ended: Vec<Ended>,
     /// Pods of it that wait for the end of another one to be told.
     waiting: Vec<PodUid>,
@@ -46,14 +52,29 @@ impl Executions {
     /// Takes in what is, or is about to be, told of a pod; gives the pods that waited for it. An end that was decided never
     /// changes, so that a transaction which came to nothing leaves no wrong end here.
     pub(super) fn note(&mut self, uid: &PodUid, tracked: &Tracked) -> Vec<PodUid> {
-        let Some(end) = tracked.ended(uid) else { return Vec::new() };
         let execution = self.0.entry(tracked.execution_id.clone()).or_default();
+        let Some(end) = tracked.ended(uid) else {
+            if execution.live.len() < PODS_MAX && !execution.live.contains(uid) {
+                execution.live.push(uid.clone());
+            }
+            return Vec::new();
+        };
+        execution.live.retain(|live| live != uid);
         let told = tracked.end.is_some();
         match execution.ended.iter_mut().find(|known| known.end.pod_uid == *uid) {
             Some(known) => known.told |= told,
             None => execution.ended.push(Ended { end, told }),
         }
+        if execution.ended.len() > PODS_MAX {
+            execution.ended.remove(0);
+        }
         if told { std::mem::take(&mut execution.waiting) } else { Vec::new() }
+    }
+
+    /// Pods of this one's execution that have not ended as far as was told: what is known of them by now comes first.
+    pub(super) fn siblings(&self, pod: &Pod, rules: &Rules) -> Vec<PodUid> {
+        let ids = identity::ids(&pod.metadata, &rules.ids);
+        self.0.get(&ids.execution_id).map(|execution| execution.live.clone()).unwrap_or_default()
     }
 
     /// What was to be told of this pod came to nothing: whoever waits for its end goes on waiting.
@@ -65,12 +86,18 @@ impl Executions {
 
     /// Forgets a pod; gives the pods that waited for it.
     pub(super) fn forget(&mut self, uid: &PodUid, tracked: &Tracked) -> Vec<PodUid> {
-        let Some(execution) = self.0.get_mut(&tracked.execution_id) else { return Vec::new() };
-        execution.ended.retain(|known| known.end.pod_uid != *uid);
-        let waited = std::mem::take(&mut execution.waiting);
-        if execution.ended.is_empty() {
+        let waited = self.0.get_mut(&tracked.execution_id).map(|execution| execution.forget(uid)).unwrap_or_default();
+        if self.0.get(&tracked.execution_id).is_some_and(Execution::is_empty) {
             self.0.remove(&tracked.execution_id);
         }
+        waited
+    }
+
+    /// The same for a pod of which nothing is told, so that nobody knows its execution: looks through all.
+    pub(super) fn forget_untold(&mut self, uid: &PodUid) -> Vec<PodUid> {
+        let knows = |e: &&mut Execution| e.live.contains(uid) || e.ended.iter().any(|known| known.end.pod_uid == *uid);
+        let waited = self.0.values_mut().filter(knows).flat_map(|execution| execution.forget(uid)).collect();
+        self.0.retain(|_, execution| !execution.is_empty());
         waited
     }
 
@@ -87,5 +114,17 @@ impl Executions {
         }
         let earlier = execution.ended.iter().filter(is_earlier).map(|known| &known.end);
         Found::Earlier(earlier.max_by_key(|end| end.timestamp))
+    }
+}
+
+impl Execution {
+    fn forget(&mut self, uid: &PodUid) -> Vec<PodUid> {
+        self.live.retain(|live| live != uid);
+        self.ended.retain(|known| known.end.pod_uid != *uid);
+        std::mem::take(&mut self.waiting)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.live.is_empty() && self.ended.is_empty() && self.waiting.is_empty()
     }
 }

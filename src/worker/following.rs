@@ -24,7 +24,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     pub(super) fn gone(&mut self, stream: usize, uid: &PodUid, last: Option<Box<Pod>>, gone: Gone, arrived: Instant) {
         let wanted = wanted::when_gone(uid, self.table.tracked(uid), last.as_deref());
         self.table.gone(stream, uid, last, gone, arrived);
-        if !self.table.is_capturing(uid) && self.captures.ask_gone(uid, wanted) {
+        if !self.table.is_capturing(uid) && self.captures.ask_gone(wanted) {
             self.table.capturing(uid);
         }
     }
@@ -38,7 +38,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.settle_commit(until).await?;
         // A release waits for no capture. But what was followed to its end is here now, and gone from its node soon.
         let table = &self.table;
-        let ended = self.captures.take_ended(|uid| Some(wanted::outstanding(uid, table.tracked(uid)?)?.target));
+        let ended = self.captures.take_ended(|uid| wanted::outstanding(uid, table.tracked(uid)?));
+        let ended = self.captures.explained(ended).await;
         if !ended.is_empty() && self.publishing.is_idle() && !self.tenure.is_expired(Instant::now()) {
             for (uid, captured) in ended {
                 self.table.captured(&uid, captured);

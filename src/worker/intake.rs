@@ -177,7 +177,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let arrived = Instant::now();
         let periodic = reason == Reason::Periodic;
         let source = if periodic { Source::Comparison } else { Source::List };
-        let pods: Vec<Box<Pod>> = snapshot.pods.into_iter().filter_map(|decoded| self.readable(decoded)).collect();
+        let mut pods: Vec<Box<Pod>> = snapshot.pods.into_iter().filter_map(|decoded| self.readable(decoded)).collect();
+        // As they were made, and not by their names: of two pods of one execution the earlier one comes first.
+        pods.sort_by_key(|pod| pod.metadata.creation_timestamp);
         let uids: HashSet<&PodUid> = pods.iter().map(|pod| &pod.metadata.uid).collect();
         self.feeds[stream].suspects.note(version, reason, &uids, self.table.present(stream));
         let count = pods.len();

@@ -367,21 +367,23 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.parts.metrics.transaction_ended(verdict, ticket.begun.elapsed());
         self.table.aborted(ticket.in_flight);
         match (&error, error.class()) {
-            (CommitError::TooLarge { pod_uid, .. }, _) => {
+            (CommitError::TooLarge { pod_uid, .. }, _) if self.table.shrink(pod_uid) => {
                 tracing::warn!(%pod_uid, error = %chain(&error), "output left out of its event");
-                if !self.table.shrink(pod_uid) {
-                    // Without its output it is still too large: trying again cannot help.
-                    return Err(Error::Commit(error));
-                }
                 return Ok(());
             }
-            (CommitError::Refused { pod_uid: Some(pod_uid), .. }, _) => {
+            (
+                CommitError::TooLarge { pod_uid, exact: true, .. }
+                | CommitError::Refused { pod_uid: Some(pod_uid), .. },
+                _,
+            ) => {
                 // A bug of ours, and no reason to tell nothing of all others.
-                tracing::error!(%pod_uid, error = %chain(&error), "what is to be told of this pod breaks a rule: nothing more is told of it");
+                tracing::error!(%pod_uid, error = %chain(&error), "nothing can be written of this pod: nothing more is told of it");
                 self.parts.metrics.pod_unreadable(PodPart::Record);
                 self.table.set_aside(pod_uid);
                 return Ok(());
             }
+            // The topic takes less than it did when we started: begun anew, what is captured is cut to that.
+            (CommitError::TooLarge { .. }, _) => return Err(Error::Commit(error)),
             (_, Class::Fatal) => return Err(Error::Commit(error)),
             (_, Class::Fenced) => self.fenced(&error),
             (_, Class::Transient) => {

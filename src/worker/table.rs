@@ -207,6 +207,7 @@ impl Table {
             slot.tracked = Some(tracked);
         }
         self.slots.retain(|_, s| s.tracked.is_some() || s.pending.is_some());
+        self.captures_held = self.slots.values().filter(|s| s.captured.is_some()).count();
         self.requeue_all();
         let wanted = self.slots.iter().filter(|(_, s)| !s.capturing && s.captured.is_none());
         wanted.filter_map(|(uid, s)| wanted::outstanding(uid, s.tracked.as_ref()?)).collect()
@@ -214,8 +215,8 @@ impl Table {
 
     /// Nothing more is told of this pod, until everything is looked at anew.
     pub fn set_aside(&mut self, uid: &PodUid) {
-        self.captures_held -= usize::from(self.slots.get(uid).is_some_and(|slot| slot.captured.is_some()));
         self.remove(uid);
+        self.ready.extend(self.executions.forget_untold(uid));
         self.unreadable.insert(uid.clone());
     }
 
@@ -226,6 +227,7 @@ impl Table {
     /// Forgets a pod, and that anything of it holds the position.
     fn remove(&mut self, uid: &PodUid) {
         let removed = self.slots.remove(uid);
+        self.captures_held -= usize::from(removed.as_ref().is_some_and(|slot| slot.captured.is_some()));
         if let Some(tracked) = removed.as_ref().and_then(|s| s.tracked.as_ref()) {
             self.ready.extend(self.executions.forget(uid, tracked));
         }
@@ -245,6 +247,9 @@ impl Table {
                 self.ready.push_back(uid.clone());
             }
         }
+        // As they were made, so that of two pods of one execution the earlier one comes first.
+        let made = |uid: &PodUid| self.slots.get(uid)?.pending.as_ref()?.pod.as_ref()?.metadata.creation_timestamp;
+        self.ready.make_contiguous().sort_by_cached_key(made);
     }
 
     /// Takes in a state of a pod.

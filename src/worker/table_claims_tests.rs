@@ -119,3 +119,59 @@ fn an_end_that_came_to_nothing_is_still_to_be_told_first() {
     let order: Vec<&str> = formed.batch.events.iter().map(|e| &*e.pod_uid.0).collect();
     assert_eq!(order, ["u", "v"]);
 }
+
+#[test]
+fn an_end_that_waits_for_its_turn_comes_before_a_pod_that_was_made_after_it() {
+    for shard_by in [ShardBy::Uid, ShardBy::Execution] {
+        let mut rig = Rig::new();
+        rig.rules.shard_by = shard_by;
+        // Its running is on its way; its end and another pod arrive meanwhile, and that one is queued first.
+        rig.table.observe(0, attempt("u", 10, 0, None), Instant::now(), Source::Watch);
+        let formed = rig.form();
+        rig.table.observe(0, attempt("u", 11, 0, Some(5)), Instant::now(), Source::Watch);
+        rig.table.observe(0, attempt("v", 12, 6, None), Instant::now(), Source::Watch);
+        rig.table.committed(formed.in_flight);
+        let formed = rig.form();
+        let claims: Vec<_> = formed.claims.iter().map(|(_, _, earlier)| &*earlier.pod_uid.0).collect();
+        let found = if shard_by == ShardBy::Uid { vec!["u"] } else { Vec::new() };
+        assert_eq!(claims, found, "{shard_by:?}: who comes after says so, or waits");
+        assert_eq!(types(&formed, "v").is_empty(), shard_by == ShardBy::Execution);
+    }
+}
+
+#[test]
+fn after_a_restore_pods_are_looked_at_in_the_order_in_which_they_were_made() {
+    for _ in 0..20 {
+        let mut rig = Rig::new();
+        rig.table.observe(0, attempt("v", 12, 6, None), Instant::now(), Source::List);
+        rig.table.observe(0, attempt("u", 11, 0, Some(5)), Instant::now(), Source::List);
+        rig.table.restore(ByUid::default(), HashSet::new());
+        assert_eq!(rig.form().claims.len(), 1, "v says that u had ended");
+    }
+}
+
+#[test]
+fn who_is_set_aside_keeps_nobody_waiting() {
+    let mut rig = Rig::new();
+    rig.rules.shard_by = ShardBy::Execution;
+    // Seen with its end for the first time: nothing of it is in the changelog.
+    rig.table.observe(0, attempt("u", 10, 0, Some(5)), Instant::now(), Source::Watch);
+    rig.table.observe(0, attempt("v", 11, 6, None), Instant::now(), Source::Watch);
+    let formed = rig.form();
+    assert!(types(&formed, "v").is_empty());
+    rig.table.aborted(formed.in_flight);
+    rig.table.set_aside(&PodUid("u".into()));
+    assert_eq!(types(&rig.form(), "v"), ["pod_scheduled"]);
+    assert_eq!(rig.table.captures_held(), 0);
+}
+
+#[test]
+fn an_id_that_all_pods_bear_costs_no_more_than_its_bound() {
+    let mut rig = Rig::new();
+    for n in 0..500 {
+        rig.table.observe(0, attempt(&format!("u-{n}"), 10 + n, 0, Some(5)), Instant::now(), Source::Watch);
+    }
+    rig.commit_all();
+    rig.table.observe(0, attempt("v", 1000, 6, None), Instant::now(), Source::Watch);
+    assert_eq!(rig.form().claims.len(), 1);
+}

@@ -124,6 +124,7 @@ pub(crate) fn dies_inside_a_transaction(settings: &Settings, topics: &topics::To
 pub(crate) fn event(number: u32, output_bytes: usize) -> Event {
     let at = "2026-01-02T03:04:05Z".parse().unwrap();
     let verdict = Verdict {
+        failed_init: None,
         outcome: Outcome::Completed,
         exit_code: Some(0),
         failure: None,
@@ -179,6 +180,7 @@ pub(crate) fn tracked(number: u32) -> Tracked {
         seen_end: None,
         verdict: None,
         ruling: None,
+        owner_rulings: Vec::new(),
         end: None,
         gone: None,
         left: false,

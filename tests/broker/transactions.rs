@@ -57,7 +57,7 @@ async fn record_that_is_too_large_is_named_and_nothing_of_its_batch_is_visible()
     let error = journal.commit(large).await.unwrap_err();
     assert_eq!(error.class(), Class::Transient);
     match error {
-        CommitError::TooLarge { pod_uid, event_id } => {
+        CommitError::TooLarge { pod_uid, event_id, .. } => {
             assert_eq!((pod_uid, event_id), (uid(1), Some(event(1, 0).event_id)));
         }
         other => panic!("{other:?}"),

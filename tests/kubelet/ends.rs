@@ -55,8 +55,9 @@ async fn pods_of_several_containers_end_by_their_main_one() -> Result<()> {
         json!({ "name": name, "image": "localhost/busybox:1", "imagePullPolicy": "IfNotPresent",
             "command": ["sh", "-c", script] })
     };
-    let init =
-        w.pod("init", "echo never", |pod| pod["spec"]["initContainers"] = json!([container("prepare", "exit 7")]));
+    let init = w.pod("init", "echo never", |pod| {
+        pod["spec"]["initContainers"] = json!([container("prepare", "echo no disk; exit 7")])
+    });
     let init = init.await?;
     // A native sidecar that does not mind SIGTERM: the pod stays Running for its whole grace.
     let stubborn = "trap '' TERM; while true; do sleep 1; done";
@@ -80,6 +81,8 @@ async fn pods_of_several_containers_end_by_their_main_one() -> Result<()> {
     let end = w.end(&init).await?.value;
     ensure!(end["event_type"] == "execution_failed" && end["cause"] == "init", "{end}");
     ensure!(end["attempt_started"] == false && end.get("exit_code").is_none(), "{end}");
+    // What it printed says why; the main container printed nothing.
+    ensure!(end["stdout"] == "no disk\n" && end["logs"]["container"] == "prepare", "{end}");
     ensure!(end["containers"][0]["name"] == "prepare" && end["containers"][0]["exit_code"] == 7, "{end}");
     expect(&mut w.history, &init, &["pod_scheduled", "execution_failed"]).await?;
 

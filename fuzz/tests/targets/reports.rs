@@ -89,6 +89,7 @@ fn honest(captured: &Captured, output: &[u8], chosen: Chosen) {
 fn tell(captured: Captured) {
     let at = "2026-11-25T10:00:00Z".parse().unwrap();
     let verdict = Verdict {
+        failed_init: None,
         outcome: Outcome::Completed,
         exit_code: Some(3),
         failure: None,

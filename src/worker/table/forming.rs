@@ -31,10 +31,11 @@ impl Table {
     }
 
     fn decide(&mut self, uid: PodUid, now: Timestamp, rules: &Rules, formed: &mut Formed) -> usize {
-        let Some(slot) = self.slots.get_mut(&uid) else { return 0 };
+        let mut bytes = self.siblings_first(&uid, now, rules, formed);
+        let Some(slot) = self.slots.get_mut(&uid) else { return bytes };
         slot.queued = false;
         if !slot.runnable() {
-            return 0;
+            return bytes;
         }
         let new = slot.pending.as_ref().and_then(|p| p.pod.as_deref()).filter(|_| slot.tracked.is_none());
         let earlier = match new.map_or(Found::Earlier(None), |pod| self.executions.look(pod, rules)) {
@@ -42,11 +43,11 @@ impl Table {
             // Its observations coalesce meanwhile, and hold the position.
             Found::ToWait => {
                 slot.queued = true;
-                return 0;
+                return bytes;
             }
         };
         let (pending, captured, tick) = (slot.pending.take(), slot.captured.take(), std::mem::take(&mut slot.tick));
-        let bytes = captured.as_ref().map_or(0, size);
+        bytes += captured.as_ref().map_or(0, size);
         let had_capture = captured.is_some();
         let due = Due { captured: captured.as_ref(), pending: pending.as_ref(), tick, earlier: earlier.as_ref() };
         let decision = chain(&uid, slot.tracked.as_ref(), &due, now, rules);
@@ -68,7 +69,7 @@ impl Table {
             if slot.tracked.is_none() {
                 self.slots.remove(&uid);
             }
-            return 0;
+            return bytes;
         };
         slot.busy = true;
         if let Some(pending) = &pending {
@@ -93,6 +94,20 @@ impl Table {
         formed.batch.events.extend(decision.events);
         formed.batch.records.push((uid.clone(), Some(tracked.clone())));
         formed.in_flight.moves.push(Move { uid, pending, captured, tracked, capture: decision.capture, tick });
+        bytes
+    }
+
+    /// A pod that is told of for the first time may come after the end of another one of its execution, which waits here
+    /// for its turn. No transaction is under way: whoever waits can be decided now.
+    fn siblings_first(&mut self, uid: &PodUid, now: Timestamp, rules: &Rules, formed: &mut Formed) -> usize {
+        let Some(slot) = self.slots.get(uid).filter(|slot| slot.tracked.is_none()) else { return 0 };
+        let Some(pod) = slot.pending.as_ref().and_then(|pending| pending.pod.as_deref()) else { return 0 };
+        let mut bytes = 0;
+        for sibling in self.executions.siblings(pod, rules) {
+            if self.slots.get(&sibling).is_some_and(|slot| slot.queued && slot.tracked.is_some()) {
+                bytes += self.decide(sibling, now, rules, formed);
+            }
+        }
         bytes
     }
 

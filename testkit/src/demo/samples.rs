@@ -126,7 +126,8 @@ fn limits(app: &str) -> Vec<Sample> {
 }
 
 fn never_running(app: &str) -> Vec<Sample> {
-    let init = json!([{ "name": "prepare", "image": "localhost/busybox:1", "command": ["sh", "-c", "exit 5"] }]);
+    let init =
+        json!([{ "name": "prepare", "image": "localhost/busybox:1", "command": ["sh", "-c", "echo no disk; exit 5"] }]);
     vec![
         Sample::new(
             app,
@@ -159,6 +160,8 @@ fn never_running(app: &str) -> Vec<Sample> {
             .is("cause", "init")
             .is("attempt_started", false)
             .none("exit_code")
+            .is("stdout", "no disk\n")
+            .is("logs.container", "prepare")
             .contains("message", "prepare"),
     ]
 }

@@ -260,7 +260,7 @@ impl Told {
             }
             if value.len() > limit {
                 let (pod_uid, event_id) = (event.pod_uid.clone(), Some(event.event_id));
-                return Err(CommitError::TooLarge { pod_uid, event_id });
+                return Err(CommitError::TooLarge { pod_uid, event_id, exact: true });
             }
             let mut text = String::from_utf8(value).expect("JSON is UTF-8");
             if world.planted(Plant::RandomIds) {

@@ -74,11 +74,12 @@ fn what_a_pod_waits_for_is_found_in_its_status() {
 fn a_job_knows_why_its_pods_were_deleted() {
     let deleting =
         json!({ "metadata": { "deletionTimestamp": "2026-11-25T10:00:58Z", "deletionGracePeriodSeconds": 1 } });
-    let judged = |differs: Value, kind: &str, reason: &str| {
+    let judged = |differs: Value, kind: &str, reason: &str, since: Option<&str>| {
         let late = "2026-11-25T12:00:00Z".parse().expect("a time");
         let Judged::Ended(mut verdict) = judge(&pod(differs), late, &rules()) else { panic!("it is over") };
-        if let Some(owner) = OwnerEnd::by_condition(kind, reason, Some(60)) {
-            explain_by_owner(&mut verdict, owner);
+        if let Some(end) = OwnerEnd::by_condition(kind, reason, Some(60)) {
+            let since = since.and_then(|since: &str| since.parse().ok());
+            explain_by_owner(&mut verdict, OwnerSays { end, since });
         }
         let failure = verdict.failure.expect("a failure");
         (verdict.outcome, failure.cause, failure.retryable, failure.timeout_seconds)
@@ -106,6 +107,14 @@ fn a_job_knows_why_its_pods_were_deleted() {
         ("an end of its own", own(), "Failed", "DeadlineExceeded", (Outcome::Failed, Cause::ExitCode, false, None)),
     ];
     for (name, pod, kind, reason, expected) in cases {
-        assert_eq!(judged(pod, kind, reason), expected, "{name}");
+        assert_eq!(judged(pod, kind, reason, None), expected, "{name}");
     }
+    // It was killed, and not by its Job: nobody deleted it.
+    let killed = of_main("Failed", ended(137, "Error"));
+    assert_eq!(judged(killed, "Failed", "BackoffLimitExceeded", None), (Outcome::Failed, Cause::Killed, true, None));
+    // Deleted by somebody long before its Job's deadline: another attempt met that.
+    let late = judged(deleted(), "Failed", "DeadlineExceeded", Some("2026-11-25T10:30:00Z"));
+    assert_eq!(late, (Outcome::Failed, Cause::Deleted, true, None));
+    let soon = judged(deleted(), "Failed", "DeadlineExceeded", Some("2026-11-25T10:01:00Z"));
+    assert_eq!(soon.1, Cause::Deadline);
 }
