@@ -317,11 +317,14 @@ impl Pods {
             Error::Forbidden { said, .. } => Error::Nameless { said },
             other => other,
         });
-        match decode(&text?) {
-            Decoded::Whole(namespace) => Ok(namespace.metadata.uid.to_string()),
-            _ => Err(Error::Unreadable { verb: "get", why: "namespace kube-system has no uid".into() }),
-        }
+        uid_of(&text?).ok_or_else(|| Error::Unreadable { verb: "get", why: "namespace kube-system has no uid".into() })
     }
+}
+
+/// `metadata.uid` of any object.
+fn uid_of(object: &str) -> Option<String> {
+    let object: serde_json::Value = serde_json::from_str(object).ok()?;
+    object["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()).map(str::to_owned)
 }
 
 fn get(url: &str) -> Request<Vec<u8>> {
@@ -376,6 +379,13 @@ mod tests {
         let scope = Scope { namespace: Some("runs".into()), selector: "app in (a,b),!x".into() };
         let url = scope.url(&[("limit", "5")]);
         assert_eq!(url, "/api/v1/namespaces/runs/pods?labelSelector=app%20in%20%28a%2Cb%29%2C%21x&limit=5");
+    }
+
+    #[test]
+    fn the_uid_of_what_is_no_pod_is_read() {
+        let namespace = r#"{"kind":"Namespace","metadata":{"name":"kube-system","uid":"u-1"}}"#;
+        assert_eq!(uid_of(namespace).as_deref(), Some("u-1"));
+        assert!(uid_of("{}").is_none() && uid_of(r#"{"metadata":{"uid":""}}"#).is_none() && uid_of("<html>").is_none());
     }
 
     #[test]
