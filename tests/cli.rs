@@ -239,6 +239,7 @@ const RULES: &[(&str, &str)] = &[
         "rules-never-asked",
         "rules:\n  - {name: a, match: any, hint: h}\n  - name: b\n    match: {exit-codes: 1}\n    hint: h\n",
     ),
+    ("rules-exit-code-0", "rules:\n  - name: a\n    match: {exit-codes: [3, 0]}\n    hint: h\n"),
     ("rules-no-yaml", "rules:\n  - name: 'a\n"),
 ];
 
