@@ -239,6 +239,7 @@ const RULES: &[(&str, &str)] = &[
         "rules-never-asked",
         "rules:\n  - {name: a, match: any, hint: h}\n  - name: b\n    match: {exit-codes: 1}\n    hint: h\n",
     ),
+    ("rules-exit-code-0", "rules:\n  - name: a\n    match: {exit-codes: [3, 0]}\n    hint: h\n"),
     ("rules-no-yaml", "rules:\n  - name: 'a\n"),
 ];
 
@@ -325,6 +326,34 @@ fn explain_tells_clocks_retries_and_where_settings_come_from() {
         said.push_str(&format!("== {name}\n{}", utf8(&output.stdout)));
     }
     golden("explain.txt", &said.replace(env!("CARGO_PKG_VERSION"), "<version>"));
+}
+
+#[test]
+fn explain_says_that_a_job_is_asked_of_a_pod_that_was_deleted() {
+    let here = directory("explain-job");
+    let pod = |kind: &str, deleted: &str| {
+        let code = if deleted.is_empty() { 3 } else { 143 };
+        format!(
+            "kind: Pod\nmetadata: {{name: exec-3, namespace: runs, uid: u3, creationTimestamp: '2026-11-25T10:00:00Z', {deleted}\n\
+             \x20 ownerReferences: [{{kind: {kind}, name: report-3, uid: j3, controller: true}}]}}\n\
+             spec: {{nodeName: n, restartPolicy: Never, containers: [{{name: main}}]}}\n\
+             status:\n\x20 phase: Failed\n\x20 containerStatuses:\n\x20 - name: main\n\x20   state: {{terminated: {{exitCode: {code}, reason: Error,\n\
+             \x20     startedAt: '2026-11-25T10:00:02Z', finishedAt: '2026-11-25T10:01:00Z'}}}}\n"
+        )
+    };
+    let deleted = "deletionTimestamp: '2026-11-25T10:01:20Z', deletionGracePeriodSeconds: 30,";
+    let asked = "job        report-3 is asked first: it may say that its deadline passed, that it failed, or that it was suspended\n";
+    for (kind, deleted, is_asked) in [("Job", deleted, true), ("ReplicaSet", deleted, false), ("Job", "", false)] {
+        fs::write(here.join("pod.yaml"), pod(kind, deleted)).unwrap();
+        let explain = |output: &str| {
+            program(&here).args(["explain", "-f", "pod.yaml", "--output", output]).output().unwrap().stdout
+        };
+        let (text, json) = (explain("text"), explain("json"));
+        let (text, json) = (utf8(&text), utf8(&json));
+        assert_eq!(text.contains("cause deleted"), !deleted.is_empty(), "{text}");
+        assert_eq!(text.contains(asked), is_asked, "{text}");
+        assert_eq!(json.contains(r#""job_asked": "report-3""#), is_asked, "{json}");
+    }
 }
 
 #[test]

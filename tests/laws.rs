@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+#[path = "support/shape.rs"]
+mod shape;
+
 use jiff::{SignedDuration, Timestamp};
 use pod_monitor::{
     lifecycle::{
@@ -137,6 +140,7 @@ struct Monitor {
 impl Monitor {
     fn take(&mut self, decision: Decision) {
         let Decision { events, tracked, capture, .. } = decision;
+        events.iter().for_each(shape::assert_fits);
         self.events.extend(events);
         self.told = tracked.or(self.told.take());
         if self.reread {

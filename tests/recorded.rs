@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+#[path = "support/shape.rs"]
+mod shape;
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 use jiff::{SignedDuration, Timestamp};
@@ -82,6 +85,7 @@ impl Monitor {
         };
         let decision = step(&uid, self.told.as_ref(), input, &rules());
         let Decision { events, tracked, capture, settle_until, .. } = decision;
+        events.iter().for_each(shape::assert_fits);
         self.events.extend(events);
         self.told = tracked.or(self.told.take());
         if self.reread {

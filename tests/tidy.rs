@@ -191,7 +191,6 @@ fn files_that_the_documentation_names_exist() {
     assert!(seen > 20, "only {seen} names found: the search is broken");
 }
 
-/// Numbers of invariants in comments must be explained in docs/invariants.md, and those there must be held somewhere.
 #[test]
 fn what_the_readme_shows_of_the_demo_is_what_it_printed() {
     let text = |file: &str| fs::read_to_string(root().join(file)).unwrap();
@@ -202,6 +201,15 @@ fn what_the_readme_shows_of_the_demo_is_what_it_printed() {
     }
 }
 
+/// What people read first they read in a terminal, too.
+#[test]
+fn lines_of_the_readme_are_short_but_for_tables() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let is_long = |line: &&str| line.chars().count() > 160 && !line.starts_with('|');
+    assert_eq!(readme.lines().find(is_long), None);
+}
+
+/// Numbers of invariants in comments must be explained in docs/invariants.md, and those there must be held somewhere.
 #[test]
 fn invariants_are_numbered_alike_in_code_and_docs() {
     let numbers = |text: &str| -> Vec<u32> {

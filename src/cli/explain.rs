@@ -239,14 +239,15 @@ fn lines(asked: &Explain, pod: &Pod, told: &Explained) -> Vec<Line> {
 }
 
 fn event_line(event: &Event) -> String {
-    let more = match &event.body {
-        Body::Stalled { cause, since, .. } => format!(", {} since {since}", cause.as_str()),
-        _ => String::new(),
+    let (more, message) = match &event.body {
+        Body::Stalled { cause, since, message } => (format!(", {} since {since}", cause.as_str()), message.as_deref()),
+        _ => (String::new(), None),
     };
     let earlier = event.earlier_end.as_ref().filter(|_| event.sequence == 1);
     let earlier = earlier.map(|end| format!(", after pod {} of the execution had ended", end.pod_uid));
+    let said = message.map(|message| format!(": {message}")).unwrap_or_default();
     let (at, what) = (event.timestamp, event.body.event_type());
-    format!("{} {what} at {at}{more}{}", event.sequence, earlier.unwrap_or_default())
+    format!("{} {what} at {at}{more}{}{said}", event.sequence, earlier.unwrap_or_default())
 }
 
 fn ended(told: &Explained, verdict: &Verdict, lines: &mut Vec<Line>) {
@@ -279,6 +280,10 @@ fn ended(told: &Explained, verdict: &Verdict, lines: &mut Vec<Line>) {
         let said = format!("rule {} decides instead where its Kubernetes Event is captured", candidate.rule);
         lines.push(("", said));
     }
+    lines.extend(told.job.as_ref().map(|job| {
+        let may = "it may say that its deadline passed, that it failed, or that it was suspended";
+        ("job", format!("{} is asked first: {may}", job.name))
+    }));
 }
 
 fn waiting(told: &Explained) -> impl Iterator<Item = &Candidate> {
@@ -308,6 +313,8 @@ struct Shown<'a> {
     failure: Option<ShownFailure<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     decided_by: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_asked: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     waiting_rules: Vec<&'a Candidate>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -368,6 +375,7 @@ fn shown<'a>(asked: &'a Explain, pod: &'a Pod, told: &'a Explained) -> Result<Sh
             category: ruled.and_then(|ruled| ruled.category.as_deref()),
         }),
         decided_by: verdict.map(rests_on).filter(|_| ruled.is_none()),
+        job_asked: told.job.as_ref().map(|job| &*job.name),
         waiting_rules: waiting(told).collect(),
         rules_hash: asked.rules.user.hash(),
         stall_clock: told.clock.as_ref(),

@@ -133,11 +133,12 @@ fn matches(node: &Node, what: &str) -> Result<Match, Wrong> {
     }
     let fields = fields(node, what, &MATCH_KEYS)?;
     let at = |key: &str| fields.get(key).map(|node| (*node, format!("{what}.{key}")));
+    let codes = if fields.contains_key("container") { exit_codes } else { failing_exit_codes };
     Ok(Match {
         condition: at("condition").map(|(node, what)| condition(node, &what)).transpose()?,
         causes: at("cause").map(|(node, what)| each(node, &what, known_cause)).transpose()?.unwrap_or_default(),
         reasons: at("reason").map(|(node, what)| each(node, &what, short)).transpose()?.unwrap_or_default(),
-        exit_codes: at("exit-codes").map(|(node, what)| each(node, &what, exit_codes)).transpose()?.unwrap_or_default(),
+        exit_codes: at("exit-codes").map(|(node, what)| each(node, &what, codes)).transpose()?.unwrap_or_default(),
         container: at("container").map(|(node, what)| container(node, &what)).transpose()?,
         termination_message: at("termination-message").map(|(node, what)| pattern(node, &what)).transpose()?,
         message: at("message").map(|(node, what)| pattern(node, &what)).transpose()?,
@@ -203,8 +204,22 @@ fn exit_codes(node: &Node, what: &str) -> Result<ExitCodes, Wrong> {
     match (from.trim().parse(), to.trim().parse()) {
         (Ok(from), Ok(to)) if from <= to => Ok(ExitCodes { from, to }),
         (Ok(from), Ok(to)) => Err(wrong(&format!("is an empty range: write {to}-{from}"))),
-        _ => Err(wrong("is no exit code: write for instance [42, 100-110]")),
+        // As Windows itself shows its large ones.
+        _ => match text.trim().parse::<u32>() {
+            Ok(code) => Err(wrong(&format!("is {} for Kubernetes: write that", code.cast_signed()))),
+            Err(_) => Err(wrong("is no exit code: write for instance [42, 100-110]")),
+        },
     }
+}
+
+/// Of the main container: who ends with 0 has not failed.
+fn failing_exit_codes(node: &Node, what: &str) -> Result<ExitCodes, Wrong> {
+    let codes = exit_codes(node, what)?;
+    if (codes.from, codes.to) == (0, 0) {
+        let why = format!("{what}: 0 of the main container is no failure: leave it out, or name another container");
+        return Err(Wrong::new(node.at, why));
+    }
+    Ok(codes)
 }
 
 fn container(node: &Node, what: &str) -> Result<Box<str>, Wrong> {

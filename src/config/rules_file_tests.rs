@@ -44,6 +44,11 @@ fn each_refusal_names_line_and_mend_and_shows_the_place() {
         (one(&format!("{says}match:\n  exit-codes: []")), 5, "[]", "match.exit-codes: is empty"),
         (one(&format!("{says}match:\n  exit-codes: [1, x]")), 5, "x]", "match.exit-codes[1]: 'x' is no exit code"),
         (one(&format!("{says}match:\n  exit-codes: 9-1")), 5, "9-1", "is an empty range: write 1-9"),
+        (one(&format!("{says}match: {{exit-codes: [3, 0], reason: x}}")), 4, "0]", "exit-codes[1]: 0 of the main container is no failure"),
+        (one(&format!("{says}match:\n  exit-codes: 0-0")), 5, "0-0", "match.exit-codes: 0 of the main container"),
+        (one(&format!("{says}match:\n  exit-codes: 3221225786")), 5, "3221225786", "is -1073741510 for Kubernetes: write that"),
+        (one(&format!("{says}match:\n  exit-codes: [1-3000000000]")), 5, "1-3", "is no exit code: write for instance"),
+        (one(&format!("{says}match:\n  exit-codes: 99999999999")), 5, "999", "is no exit code: write for instance"),
         (one(&format!("{says}match:\n  cause: oom")), 5, "oom", "'oom' is not one of exit_code, signal,"),
         (one(&format!("{says}match:\n  container: A_b")), 5, "A_b", "match.container: "),
         (one(&format!("{says}match:\n  message: '(a'")), 5, "'(a'", "match.message: is no regular expression: unclosed group"),
@@ -68,6 +73,16 @@ fn each_refusal_names_line_and_mend_and_shows_the_place() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn exit_codes_are_those_that_kubernetes_can_show() {
+    for codes in ["1", "255", "300", "2147483647", "-1073741510", "-2147483648--1", "0-5"] {
+        let read = parsed(&one(&format!("hint: h\nmatch:\n  exit-codes: {codes}")));
+        assert!(read.is_ok(), "{codes}: {read:?}");
+    }
+    let other = parsed(&one("hint: h\nmatch: {exit-codes: 0, container: proxy}"));
+    assert!(other.is_ok(), "another container may end well while the main one fails: {other:?}");
 }
 
 #[test]

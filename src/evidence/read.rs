@@ -90,7 +90,7 @@ struct Spec {
     active_deadline_seconds: Option<i64>,
     completions: Option<i64>,
     parallelism: Option<i64>,
-    suspend: bool,
+    suspend: Option<bool>,
     pod_failure_policy: Option<serde_json::Value>,
 }
 
@@ -119,7 +119,7 @@ impl Job {
         let Self { spec, status, .. } = self;
         let one = spec.completions == Some(1) && spec.parallelism.unwrap_or(1) == 1;
         let counted = (status.succeeded, status.failed) == (1, 0) && spec.pod_failure_policy.is_none();
-        one && counted && !spec.suspend && !status.conditions.iter().any(|c| &*c.kind == "Suspended")
+        one && counted && spec.suspend != Some(true) && !status.conditions.iter().any(|c| &*c.kind == "Suspended")
     }
 }
 
@@ -140,7 +140,7 @@ pub fn owner_says(text: &str, uid: &str) -> Option<OwnerSays> {
     let rank = |says: &OwnerSays| (says.end == OwnerEnd::Suspended, says.since);
     let known = holds.filter_map(says).min_by_key(rank);
     // A condition is written only after the pods were deleted; the wish is there before.
-    known.or_else(|| job.spec.suspend.then_some(OwnerSays { end: OwnerEnd::Suspended, since: None }))
+    known.or_else(|| (job.spec.suspend == Some(true)).then_some(OwnerSays { end: OwnerEnd::Suspended, since: None }))
 }
 
 #[cfg(test)]

@@ -1,18 +1,23 @@
-//! What each cause means and what to do about it: the source of docs/causes.md, of the descriptions in the JSON Schema
-//! and of hints. Pure.
+//! What each cause means and what to do about it: the source of docs/causes.md and of the descriptions in the JSON
+//! Schema. Hints of events are worded where the case is found (`cause/failure.rs`), which knows more of it than its
+//! cause. Pure.
 
 use super::event::{Cause, ErrorType};
 
 /// One cause for people.
 struct About {
     what: &'static str,
-    error_type: ErrorType,
-    retryable: bool,
+    /// Class of such a failure, and whether another try may help; `None`: it is only ever told of a stall.
+    end: Option<(ErrorType, bool)>,
     advice: &'static str,
 }
 
 const fn about(what: &'static str, error_type: ErrorType, retryable: bool, advice: &'static str) -> About {
-    About { what, error_type, retryable, advice }
+    About { what, end: Some((error_type, retryable)), advice }
+}
+
+const fn stall(what: &'static str, advice: &'static str) -> About {
+    About { what, end: None, advice }
 }
 
 impl Cause {
@@ -26,14 +31,10 @@ impl Cause {
         self.about().advice
     }
 
-    /// The class that such failures have, where nothing particular says otherwise.
-    pub fn usual_error_type(self) -> ErrorType {
-        self.about().error_type
-    }
-
-    /// Whether trying again as it is may help, where nothing particular says otherwise.
-    pub fn usually_retryable(self) -> bool {
-        self.about().retryable
+    /// The class that such failures have and whether trying again as it is may help, where nothing particular says
+    /// otherwise. `None`: no execution ends by it, it is only ever told of a stall.
+    pub fn usual_end(self) -> Option<(ErrorType, bool)> {
+        self.about().end
     }
 
     #[rustfmt::skip]
@@ -50,10 +51,10 @@ impl Cause {
                 "raise resources.limits.memory, or use less"),
             Self::Evicted => about("The kubelet evicted the pod: its node ran short of something, or the pod exceeded its own limit of ephemeral storage.", SystemError, true,
                 "try again; where the pod exceeded its own limit (`error_type` resource_limit, not retryable), raise that limit or write less"),
-            Self::Disrupted => about("Preemption, a drain, a taint or a node's shutdown ended the pod.", SystemError, true,
-                "try again"),
-            Self::Deadline => about("`activeDeadlineSeconds` of the pod passed.", Timeout, false,
-                "raise activeDeadlineSeconds, or make the execution quicker"),
+            Self::Disrupted => about("Preemption, a drain, a taint, a node's shutdown or the suspension of its Job ended the pod.", SystemError, true,
+                "try again; a suspended Job does so by itself when it is resumed"),
+            Self::Deadline => about("`activeDeadlineSeconds` of the pod or of its Job passed. As a stall: that of the pod passed, and its node has not ended it.", Timeout, false,
+                "raise activeDeadlineSeconds, or make the execution quicker; as a stall: look at the node"),
             Self::Image => about("The image could not be had.", SystemError, false,
                 "check the image name, its tag and the pull secret"),
             Self::Config => about("The container could not be created or started as configured.", SystemError, false,
@@ -64,19 +65,19 @@ impl Cause {
                 "try again; if it comes back, compare the pod's requests and affinity with what the node has"),
             Self::Unschedulable => about("No node fitted.", SystemError, true,
                 "check requests, node selectors, taints and free capacity"),
-            Self::Gated => about("The pod is held back by its scheduling gates.", SystemError, true,
+            Self::Gated => stall("The pod is held back by its scheduling gates.",
                 "look at the controller that should remove spec.schedulingGates"),
-            Self::Starting => about("The node prepared the pod and got no further.", SystemError, true,
+            Self::Starting => stall("The node prepares the pod and gets no further.",
                 "look at the node: volumes, network and container runtime (kubectl describe pod)"),
-            Self::Terminating => about("The deletion of the pod was due, and it is still there.", SystemError, true,
+            Self::Terminating => stall("The deletion of the pod was due, and it is still there.",
                 "look for finalizers on the pod, and whether its node still answers"),
-            Self::NodeLost => about("The node went away.", SystemError, true,
+            Self::NodeLost => about("The node went away. As a stall: it does not answer.", SystemError, true,
                 "try again; the node needs looking after"),
             Self::Deleted => about("Somebody deleted the pod.", SystemError, true,
                 "try again, if nobody meant to stop it"),
             Self::Lost => about("The pod vanished, and nobody saw its end.", SystemError, true,
                 "try again, if running it twice does no harm: it may have completed"),
-            Self::Unknown => about("Nothing says why.", SystemError, true,
+            Self::Unknown => about("Nothing says why. As a stall: a container waits for a reason that this release does not know; `message` has it.", SystemError, true,
                 "read the output and `message`; the kubelet's log on the node may say more"),
         }
     }
@@ -99,8 +100,9 @@ const HEAD: &str = "\
 
 What `cause` of `execution_failed`, `execution_timeout`, `execution_stalled` and `execution_resumed` means. The list grows
 with time, and rules of the user may name causes of their own: a program treats a name that it does not know like
-`unknown`. `error_type` is coarse and stable. Both columns in the middle say what is usual: the event itself says what
-holds (an eviction for the pod's own limit is a `resource_limit` and not retryable, for instance).
+`unknown`. `error_type` is coarse and stable. Both columns in the middle say what is usual of an end: the event
+itself says what holds (an eviction for the pod's own limit is a `resource_limit` and not retryable, for instance). A dash:
+no execution ends by it, it is only ever the cause of a stall.
 
 Printed by `pod-monitor schema --causes`, from the same source as the schema.
 
@@ -111,9 +113,13 @@ Printed by `pod-monitor schema --causes`, from the same source as the schema.
 /// docs/causes.md.
 pub fn page() -> String {
     let row = |cause: Cause| {
-        let About { what, error_type, retryable, advice } = cause.about();
-        let retryable = if retryable { "yes" } else { "no" };
-        format!("| `{}` | {what} | `{}` | {retryable} | {advice} |\n", cause.as_str(), error_type.as_str())
+        let About { what, end, advice } = cause.about();
+        let (error_type, retryable) = match end {
+            Some((error_type, true)) => (format!("`{}`", error_type.as_str()), "yes"),
+            Some((error_type, false)) => (format!("`{}`", error_type.as_str()), "no"),
+            None => ("-".to_owned(), "-"),
+        };
+        format!("| `{}` | {what} | {error_type} | {retryable} | {advice} |\n", cause.as_str())
     };
     std::iter::once(HEAD.to_owned()).chain(Cause::ALL.map(row)).collect()
 }
@@ -130,6 +136,7 @@ mod tests {
         event::Failure,
         identity::IdSources,
         rules::Rules,
+        stall::Graces,
     };
 
     fn of(status: Value, reason: &str) -> Failure {
@@ -182,7 +189,7 @@ mod tests {
         ];
         let mut seen = std::collections::BTreeSet::new();
         for Failure { cause, error_type, retryable, .. } in cases {
-            assert_eq!((error_type, retryable), (cause.usual_error_type(), cause.usually_retryable()), "{cause:?}");
+            assert_eq!(Some((error_type, retryable)), cause.usual_end(), "{cause:?}");
             seen.insert(cause);
         }
         assert_eq!(seen.len(), 15, "each case is a cause of its own: {seen:?}");
@@ -195,6 +202,18 @@ mod tests {
             assert!(!cause.advice().is_empty() && !cause.advice().ends_with('.'), "{cause:?}: {}", cause.advice());
             assert!(![cause.what(), cause.advice()].concat().contains(['|', '\n']), "{cause:?} breaks the table");
         }
-        assert_eq!(page().matches("\n| `").count(), Cause::ALL.len());
+        let page = page();
+        let row =
+            |cause: Cause| page.lines().find(|line| line.starts_with(&format!("| `{}` |", cause.as_str()))).unwrap();
+        for cause in [Cause::Gated, Cause::Starting, Cause::Terminating] {
+            assert!(Graces::standard().of(cause).is_some() && row(cause).contains("| - | - |"), "{}", row(cause));
+        }
+        for cause in [Cause::Deadline, Cause::Unknown, Cause::NodeLost] {
+            assert!(Graces::standard().of(cause).is_some() && row(cause).contains("As a stall: "), "{}", row(cause));
+        }
+        let ends = Cause::ALL.into_iter().filter(|cause| cause.usual_end().is_some()).count();
+        assert_eq!(ends, Cause::ALL.len() - 3);
+        assert!(row(Cause::Deadline).contains("Job") && row(Cause::Disrupted).contains("Job"));
+        assert_eq!(page.matches("\n| `").count(), Cause::ALL.len());
     }
 }

@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
+    cause,
     container::main_container,
     decide::{Input, step},
-    event::{Body, Captured, Cause, EarlierEnd, Event, Failure, Outcome, Verdict},
+    event::{Body, Captured, Cause, EarlierEnd, Event, Failure, Outcome, Owner, Verdict},
     identity::{self, Source},
     rules::Rules,
     stall::Clock,
@@ -31,6 +32,8 @@ pub struct Explained {
     pub events: Vec<Event>,
     /// How it ended, as it would be told; `None`: it has not.
     pub verdict: Option<Verdict>,
+    /// The Job that is asked before that is told: it may know better.
+    pub job: Option<Box<Owner>>,
     /// What the rules of the user make of that end; `None`: it did not fail, or there are none.
     pub ruling: Option<Box<Ruling>>,
     /// It failed, and its final phase is waited for until then.
@@ -95,6 +98,9 @@ pub fn explain(pod: &Pod, earlier: Option<&EarlierEnd>, now: Timestamp, rules: &
     if let Some(verdict) = verdict.as_ref().filter(|_| ruling.is_none()) {
         ruling = rules.user.ruling(verdict, Some(pod));
     }
+    let owner = tracked.as_ref().and_then(|tracked| tracked.owner.as_ref());
+    let job = owner.zip(verdict.as_ref()).filter(|(owner, verdict)| cause::may_know_better(owner, verdict));
+    let job = job.map(|(owner, _)| owner.clone());
     let main = main_container(pod, rules);
     Explained {
         source: identity::source(&pod.metadata, &rules.ids),
@@ -102,6 +108,7 @@ pub fn explain(pod: &Pod, earlier: Option<&EarlierEnd>, now: Timestamp, rules: &
         chosen: chosen(pod, main.name, rules),
         events,
         verdict,
+        job,
         ruling,
         settles_at: seen.settle_until,
         clock: tracked.as_ref().and_then(|tracked| tracked.clock.as_deref().cloned()),

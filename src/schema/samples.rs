@@ -75,16 +75,18 @@ fn terminated() -> Body {
 
 fn failure(cause: Cause) -> Failure {
     let by_deadline = cause == Cause::Deadline;
+    let deadline_hint = "raise activeDeadlineSeconds, or make the execution quicker";
+    let (error_type, retryable) = cause.usual_end().unwrap_or((ErrorType::SystemError, true));
     let rule = Ruled { rule: "no-input".into(), cause: Some("input_missing".into()), category: Some("user".into()) };
     Failure {
-        error_type: cause.usual_error_type(),
+        error_type,
         cause,
         message: Some(if by_deadline { "DeadlineExceeded" } else { "the program ended with exit code 3" }.into()),
-        hint: Some(if by_deadline { cause.advice() } else { "upload the input first" }.into()),
-        retryable: cause.usually_retryable(),
+        hint: Some(if by_deadline { deadline_hint } else { "upload the input first" }.into()),
+        retryable,
         attempt_started: true,
         timeout_seconds: by_deadline.then_some(60),
-        ruled: (cause.usual_error_type() == ErrorType::ScriptError).then(|| Box::new(rule)),
+        ruled: (error_type == ErrorType::ScriptError).then(|| Box::new(rule)),
     }
 }
 

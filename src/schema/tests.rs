@@ -33,6 +33,22 @@ fn every_sample_fits_its_own_type_and_no_other() {
 }
 
 #[test]
+fn the_example_of_the_readme_is_a_whole_event() {
+    let readme = include_str!("../../README.md");
+    let example = readme.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let example: Value = serde_json::from_str(example).unwrap();
+    let mut schema = events();
+    schema["$defs"].as_object_mut().unwrap().values_mut().for_each(strict);
+    let errors: Vec<String> = built(&schema).iter_errors(&example).map(|error| error.to_string()).collect();
+    assert_eq!(errors, [""; 0]);
+    let sample = encoded(EventType::ExecutionFailed);
+    assert_eq!(example["event_type"], sample["event_type"]);
+    for field in sample.as_object().unwrap().keys() {
+        assert!(example.get(field).is_some(), "{field} is not in the example of the README");
+    }
+}
+
+#[test]
 fn later_fields_fit_and_wrong_ones_do_not() {
     let schema = built(&events());
     let mut event = encoded(EventType::ExecutionFailed);

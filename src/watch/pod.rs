@@ -89,10 +89,10 @@ pub struct Metadata {
     #[serde(deserialize_with = "version")]
     pub resource_version: ResourceVersion,
     /// `metadata.labels`
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "texts")]
     pub labels: BTreeMap<Box<str>, Box<str>>,
     /// `metadata.annotations`
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "texts")]
     pub annotations: BTreeMap<Box<str>, Box<str>>,
     /// `metadata.creationTimestamp`
     #[serde(deserialize_with = "time")]
@@ -188,6 +188,7 @@ pub struct Spec {
 #[serde(default)]
 pub struct Gate {
     /// `name`
+    #[serde(deserialize_with = "nullable")]
     pub name: Box<str>,
 }
 
@@ -211,6 +212,7 @@ pub struct Container {
 #[serde(default, rename_all = "camelCase")]
 pub struct RestartRule {
     /// `action`: `Restart` or `RestartAllContainers`.
+    #[serde(deserialize_with = "nullable")]
     pub action: Box<str>,
     /// `exitCodes`
     #[serde(deserialize_with = "nullable")]
@@ -222,6 +224,7 @@ pub struct RestartRule {
 #[serde(default)]
 pub struct ExitCodes {
     /// `operator`: `In` or `NotIn`.
+    #[serde(deserialize_with = "nullable")]
     pub operator: Box<str>,
     /// `values`: at most 255, as the API server has it.
     #[serde(deserialize_with = "exit_codes")]
@@ -300,8 +303,10 @@ pub struct Status {
 pub struct Condition {
     /// `type`
     #[serde(rename = "type")]
+    #[serde(deserialize_with = "nullable")]
     pub kind: Box<str>,
     /// `status`: `True`, `False` or `Unknown`.
+    #[serde(deserialize_with = "nullable")]
     pub status: Box<str>,
     /// `reason`
     #[serde(deserialize_with = "text::reason")]
@@ -322,11 +327,13 @@ pub struct ContainerStatus {
     #[serde(deserialize_with = "text::name")]
     pub name: Box<str>,
     /// `ready`
+    #[serde(deserialize_with = "nullable")]
     pub ready: bool,
     /// `started`: it has passed its startup probe; of a native sidecar, the next container may start.
     #[serde(deserialize_with = "nullable")]
     pub started: bool,
     /// `restartCount`
+    #[serde(deserialize_with = "nullable")]
     pub restart_count: u32,
     /// `state`
     #[serde(deserialize_with = "nullable")]
@@ -380,6 +387,7 @@ pub struct Running {
 #[serde(default, rename_all = "camelCase")]
 pub struct Terminated {
     /// `exitCode`
+    #[serde(deserialize_with = "nullable")]
     pub exit_code: i32,
     /// `signal`
     pub signal: Option<i32>,
@@ -399,6 +407,12 @@ pub struct Terminated {
 
 fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
+}
+
+/// A key without a value is no key.
+fn texts<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<Box<str>, Box<str>>, D::Error> {
+    let texts: BTreeMap<Box<str>, Option<Box<str>>> = nullable(d)?;
+    Ok(texts.into_iter().filter_map(|(key, text)| Some((key, text?))).collect())
 }
 
 fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Vec<T>, D::Error> {

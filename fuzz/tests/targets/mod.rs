@@ -9,6 +9,7 @@
 //! same run, with neither clock nor randomness.
 
 mod changelog;
+mod evidence;
 mod life;
 mod logs;
 #[cfg(feature = "libfuzzer")]

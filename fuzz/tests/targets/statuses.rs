@@ -1,7 +1,8 @@
 //! Lines of a watch, as an API server could send them: decoded, judged, told, for the whole life of some pods.
 //!
 //! One line is one event of the watch, as tests/fixtures/recorded has them (`at` moves the clock), or what else happens to
-//! a pod: `{"do":"wait","seconds":5}`, `tick`, `left`, `missing`, `settle`, `{"do":"captured","text":"..."}`.
+//! a pod: `{"do":"wait","seconds":5}`, `tick`, `left`, `missing`, `settle`, `{"do":"captured","text":"..."}`,
+//! `{"do":"asked","events":{...},"job":{...}}`, which later captures bring.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,6 +24,7 @@ use pod_monitor::{
 use serde_json::Value;
 
 use super::{
+    evidence::{self, Answers},
     life::{self, Life, late},
     recordings,
 };
@@ -47,12 +49,20 @@ struct World {
     lives: BTreeMap<PodUid, (Life, Pod)>,
     /// Which pod was shown last.
     latest: Option<PodUid>,
+    /// What the API server answered last.
+    answers: Answers,
 }
 
 pub(super) fn run(data: &[u8]) {
     let user = rules_file::parse("rules.yaml".as_ref(), RULES).expect("rules of ours");
     let now = "2026-11-25T10:00:00Z".parse().unwrap();
-    let mut world = World { rules: life::rules(Arc::new(user)), now, lives: BTreeMap::new(), latest: None };
+    let mut world = World {
+        rules: life::rules(Arc::new(user)),
+        now,
+        lives: BTreeMap::new(),
+        latest: None,
+        answers: Answers::default(),
+    };
     for line in data.split(|byte| *byte == b'\n').take(LINES_MAX) {
         // As the watch does it: what is no text is no event.
         let Ok(line) = std::str::from_utf8(line) else { continue };
@@ -132,6 +142,9 @@ impl World {
     }
 
     fn happens(&mut self, what: &str, value: &Value) {
+        if what == "asked" {
+            self.answers = Answers::read(value);
+        }
         let (now, rules) = (self.now, &self.rules);
         let Some((life, last)) = self.latest.as_ref().and_then(|uid| self.lives.get_mut(uid)) else { return };
         match what {
@@ -148,6 +161,7 @@ impl World {
             }
             "captured" => {
                 let captured = printed(value["text"].as_str().unwrap_or_default(), life);
+                let captured = self.answers.with(captured);
                 life.captured(captured, now, rules);
             }
             _ => {}
@@ -176,7 +190,7 @@ impl World {
             life.feed(Input::Tick { now: late() }, rules);
             life.see(last, None, late(), rules);
             if life.is_capturing() {
-                let captured = printed("the end\n", life);
+                let captured = self.answers.with(printed("the end\n", life));
                 life.captured(captured, late(), rules);
             }
             life.lose(Some(&*last), late(), rules);
@@ -208,7 +222,8 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         let middle = lines.len() / 2;
         // Once as it was, once with something in the middle of it, without which its last line may be all there is.
         seeds.push(lines.join("\n").into_bytes());
-        let disturbed = [&lines[..middle], &[doing, doings[1]], &lines[middle..]].concat();
+        let asked = evidence::seed(n);
+        let disturbed = [&[&*asked], &lines[..middle], &[doing, doings[1]], &lines[middle..]].concat();
         seeds.push(disturbed.join("\n").into_bytes());
         seeds.push(lines[lines.len() - 1].as_bytes().to_vec());
     }

@@ -16,8 +16,9 @@ const REASON_BYTES_MAX: usize = 253;
 /// search.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
 
+/// Absent, null and empty are the same.
 pub(super) fn name<'de, D: Deserializer<'de>>(d: D) -> Result<Box<str>, D::Error> {
-    checked(&Cow::<'de, str>::deserialize(d)?)
+    checked(&Option::<Cow<'de, str>>::deserialize(d)?.unwrap_or_default())
 }
 
 pub(super) fn uid<'de, D: Deserializer<'de>>(d: D) -> Result<PodUid, D::Error> {

@@ -83,6 +83,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_readme_names_what_the_tests_run_on() {
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(&format!("tested on Kubernetes {KUBERNETES} and Apache Kafka {KAFKA} (KRaft)")));
+        let chart = include_str!("../../../deploy/helm/pod-monitor/Chart.yaml");
+        let oldest = chart.split("kubeVersion: \">=").nth(1).and_then(|rest| rest.split(".0-0").next());
+        assert!(readme.contains(&format!("The chart takes Kubernetes {} and later", oldest.expect("kubeVersion"))));
+    }
+
+    #[test]
     fn pinned_versions_are_those_of_the_modules() {
         for (module, path, version) in [
             (&KUBERNETES_MODULE, "k8s.io/kubernetes", KUBERNETES),
