@@ -26,6 +26,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.table.gone(stream, uid, last, gone, arrived);
         if !self.table.is_capturing(uid) && self.captures.ask_gone(wanted) {
             self.table.capturing(uid);
+            self.captures.begin(self.table.captures_held());
         }
     }
 

@@ -101,6 +101,8 @@ pub(super) fn admission(reason: &str) -> bool {
                 | "SupplementalGroupsPolicyNotSupported"
                 | "UnknownReason"
                 | "UnexpectedPredicateFailureType"
+                // A virtual kubelet whose provider could not make the pod.
+                | "ProviderFailed"
         )
 }
 

@@ -24,7 +24,7 @@ fn containers_that_never_ran() {
         (
             "a virtual kubelet's own reason",
             with(waiting("ContainerCreating"), because("ProviderFailed", "no quota")),
-            "Failed, Unknown, SystemError, no exit code, retry, never started",
+            "Failed, Admission, SystemError, no exit code, retry, never started",
         ),
         (
             "nothing at all",

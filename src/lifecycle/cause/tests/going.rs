@@ -62,7 +62,7 @@ fn nodes_that_are_lost() {
         (
             "a virtual kubelet failed before anything started",
             with(of_main("Failed", waits), because("ProviderFailed", "no quota")),
-            "Failed, Unknown, SystemError, no exit code, retry, never started",
+            "Failed, Admission, SystemError, no exit code, retry, never started",
         ),
     ]);
 }
