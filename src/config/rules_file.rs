@@ -187,10 +187,17 @@ fn event(node: &Node, what: &str) -> Result<EventMatch, Wrong> {
 
 fn known_cause(node: &Node, what: &str) -> Result<Cause, Wrong> {
     let text = scalar(node, what, NAME_CHARS_MAX)?;
-    Cause::ALL.into_iter().find(|cause| cause.as_str() == text).ok_or_else(|| {
-        let known = Cause::ALL.map(Cause::as_str).join(", ");
-        Wrong::new(node.at, format!("{what}: '{}' is not one of {known}", text.escape_debug()))
-    })
+    let wrong = |mend: String| Wrong::new(node.at, format!("{what}: '{}' {mend}", text.escape_debug()));
+    let found = Cause::ALL.into_iter().find(|cause| cause.as_str() == text);
+    let is_end = |cause: &Cause| cause.usual_end().is_some();
+    match found {
+        Some(cause) if is_end(&cause) => Ok(cause),
+        Some(_) => Err(wrong("is only ever the cause of a stall, and rules are asked about failures".into())),
+        None => {
+            let known: Vec<&str> = Cause::ALL.iter().filter(|cause| is_end(cause)).map(|c| c.as_str()).collect();
+            Err(wrong(format!("is not one of {}", known.join(", "))))
+        }
+    }
 }
 
 fn exit_codes(node: &Node, what: &str) -> Result<ExitCodes, Wrong> {

@@ -50,6 +50,7 @@ fn each_refusal_names_line_and_mend_and_shows_the_place() {
         (one(&format!("{says}match:\n  exit-codes: [1-3000000000]")), 5, "1-3", "is no exit code: write for instance"),
         (one(&format!("{says}match:\n  exit-codes: 99999999999")), 5, "999", "is no exit code: write for instance"),
         (one(&format!("{says}match:\n  cause: oom")), 5, "oom", "'oom' is not one of exit_code, signal,"),
+        (one(&format!("{says}match:\n  cause: [oom_killed, gated]")), 5, "gated", "cause[1]: 'gated' is only ever the cause of a stall"),
         (one(&format!("{says}match:\n  container: A_b")), 5, "A_b", "match.container: "),
         (one(&format!("{says}match:\n  message: '(a'")), 5, "'(a'", "match.message: is no regular expression: unclosed group"),
         (one(&format!("{says}match:\n  message: '.*'")), 5, "'.*'", "is found in every text"),
