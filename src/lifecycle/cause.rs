@@ -94,7 +94,8 @@ fn completed(pod: &Pod, main: Main<'_>, t: Option<&Terminated>) -> Box<Verdict> 
 fn failed(pod: &Pod, main: Main<'_>, rules: &Rules) -> Box<Verdict> {
     let t = main.last_ended();
     let found = failure::find(pod, main, t, rules);
-    let mut verdict = base(pod, main, t);
+    // An earlier attempt's success is not how this failure ended: the next attempt never did.
+    let mut verdict = base(pod, main, t.filter(|t| !succeeded(t) || main.ended().is_some()));
     if found.cause == Cause::Deadline {
         verdict.outcome = Outcome::TimedOut;
     }

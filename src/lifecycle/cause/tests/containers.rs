@@ -254,3 +254,17 @@ fn the_newest_end_counts() {
         ),
     ]);
 }
+
+#[test]
+fn an_earlier_success_is_not_how_a_failure_ended() {
+    let waits = |before: Value| {
+        let mut status = container("main", json!({ "waiting": { "reason": "CrashLoopBackOff" } }));
+        (status["restartCount"], status["lastState"]) = (3.into(), before);
+        let spec = json!({ "spec": { "restartPolicy": "Always" }, "status": { "containerStatuses": [status] } });
+        with(spec, because("Evicted", "The node was low on resource: memory."))
+    };
+    check(&[
+        ("evicted after a success", waits(ended(0, "Completed")), "Failed, Evicted, SystemError, no exit code, retry"),
+        ("evicted after a failure", waits(ended(7, "Error")), "Failed, Evicted, SystemError, exit 7, retry"),
+    ]);
+}
