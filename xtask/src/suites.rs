@@ -71,7 +71,7 @@ impl Suite {
             Self::Target("deploy") => 240,
             // Tests that break a server of their own take turns; brokers are paused beyond the time of a transaction; a
             // node passes on 800 MB of output.
-            Self::Target("apiserver" | "broker" | "kubelet") => 120,
+            Self::Target("apiserver" | "broker" | "kubelet") => 150,
             Self::Target(_) => 60,
         }
     }
