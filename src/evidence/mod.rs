@@ -4,7 +4,7 @@
 //!  verdict ─▶ Wanted ─▶ ┌ capture of its output ┐
 //!                       └ Evidence: LIST events, GET job ┘─▶ Captured ─▶ end
 //! ```
-//! Promises: no end waits for it longer than [`PATIENCE`]; a server that refuses, fails or is slow is left alone for a
+//! Promises: no question takes longer than [`PATIENCE`]; a server that refuses, fails or is slow is left alone for a
 //! while, and the ends are told without; only failures ask. Each LIST of events makes the API server look through all
 //! events of the namespace, since they have no index by pod (about 10 µs each: docs/evidence.md): that is why few are asked for
 //! at a time, and why what they may cost altogether has a budget ([`budget`]).
@@ -31,7 +31,7 @@ use crate::{
     watch::url::percent,
 };
 
-/// Longest time that an end waits for it.
+/// Longest time that a question takes, with the wait for its permit.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Requests at the same time, of each kind.
 const READS_MAX: usize = 4;
@@ -137,14 +137,12 @@ impl Asker {
             self.metrics.evidence(line.what, EvidenceResult::Skipped);
             return None;
         };
-        let asked = timeout_at(until, async {
-            let request = Request::get(url).body(Vec::new()).expect("the URL is made of percent-encoded parts");
-            let begun = Instant::now();
-            let answer = self.client.request_text(request).await;
-            line.spend(begun.elapsed());
-            answer
-        });
-        let result = match asked.await {
+        let request = Request::get(url).body(Vec::new()).expect("the URL is made of percent-encoded parts");
+        let begun = Instant::now();
+        let asked = timeout_at(until, self.client.request_text(request)).await;
+        // An answer that did not come in time has cost the server as much.
+        line.spend(begun.elapsed());
+        let result = match asked {
             Ok(Ok(text)) => {
                 self.metrics.evidence(line.what, EvidenceResult::Ok);
                 return Some(text);
@@ -265,6 +263,8 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(evidence.of(&wanted(0)).await, Found::default());
         assert_eq!(begun.elapsed(), PATIENCE);
+        let line = evidence.0.as_ref().and_then(|asker| asker.events.as_ref()).expect("events are asked for");
+        assert!(!line.has_budget(), "the time that it took the server is spent");
         for n in 1..100 {
             assert_eq!(evidence.of(&wanted(n)).await, Found::default());
         }

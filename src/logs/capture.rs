@@ -373,4 +373,4 @@ pub(super) fn backoff(target: &Target, attempt: u32) -> Duration {
 
 #[cfg(test)]
 #[path = "capture_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -115,7 +115,7 @@ fn fake_with_uid(
     })
 }
 
-const LIMITS: Limits = Limits {
+pub(in crate::logs) const LIMITS: Limits = Limits {
     log_bytes_max: 1000,
     encoded_bytes_max: 4000,
     capture_deadline: Duration::from_secs(30),
@@ -123,7 +123,7 @@ const LIMITS: Limits = Limits {
     captures_per_node_max: 2,
 };
 
-fn target(pod: &str, node: &str) -> Target {
+pub(in crate::logs) fn target(pod: &str, node: &str) -> Target {
     Target {
         uid: PodUid("uid".into()),
         namespace: "ns".into(),

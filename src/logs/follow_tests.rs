@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::stream;
 use tokio::time::Instant;
 
+use super::super::capture::tests::{LIMITS, target};
 use super::*;
 use crate::{
     lifecycle::event::{Captured, LogsStatus},
@@ -94,26 +95,6 @@ impl LogSource for Arc<Kubelet> {
     }
 }
 
-const LIMITS: Limits = Limits {
-    log_bytes_max: 1000,
-    encoded_bytes_max: 4000,
-    capture_deadline: Duration::from_secs(30),
-    captures_max: 4,
-    captures_per_node_max: 2,
-};
-
-fn target() -> Target {
-    Target {
-        uid: PodUid("uid".into()),
-        namespace: "ns".into(),
-        pod_name: "pod".into(),
-        node_name: Some("node".into()),
-        container: "main".into(),
-        restart_count: 0,
-        termination_message: None,
-    }
-}
-
 fn told(captured: &Captured) -> (Option<&str>, LogsStatus, Option<&str>) {
     (captured.stdout.as_deref(), captured.logs.status, captured.logs.reason.as_deref())
 }
@@ -121,12 +102,12 @@ fn told(captured: &Captured) -> (Option<&str>, LogsStatus, Option<&str>) {
 /// Follows until the container has ended and captures then.
 async fn followed(kubelet: &Arc<Kubelet>) -> Captured {
     let capturer = Capturer::new(Arc::clone(kubelet), LIMITS);
-    let follow = Arc::new(Follow::new(target(), Report::Auto, LIMITS));
+    let follow = Arc::new(Follow::new(target("pod", "node"), Report::Auto, LIMITS));
     let (follower, into) = (capturer.clone(), Arc::clone(&follow));
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move { follower.follow(&into).await });
     tokio::time::sleep_until(kubelet.ends_at + Duration::from_millis(100)).await;
-    capturer.capture_asked_at(&target(), Report::Auto, Instant::now(), Some(&follow)).await
+    capturer.capture_asked_at(&target("pod", "node"), Report::Auto, Instant::now(), Some(&follow)).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,9 +140,12 @@ async fn nothing_of_another_pod_or_attempt_is_followed() {
     for (uid, restarts, expected) in [("other", 0, reason::POD_REPLACED), ("uid", 1, reason::ATTEMPT_GONE)] {
         let kubelet = Arc::new(Kubelet { uid, restarts: AtomicU32::new(restarts), ..Kubelet::default() });
         let capturer = Capturer::new(Arc::clone(&kubelet), LIMITS);
-        let follow = Follow::new(target(), Report::Auto, LIMITS);
+        let follow = Follow::new(target("pod", "node"), Report::Auto, LIMITS);
         capturer.follow(&follow).await;
-        assert_eq!(told(&capturer.taken(&target(), &follow)), (None, LogsStatus::Unavailable, Some(expected)));
+        assert_eq!(
+            told(&capturer.taken(&target("pod", "node"), &follow)),
+            (None, LogsStatus::Unavailable, Some(expected))
+        );
     }
 }
 
@@ -169,9 +153,9 @@ async fn nothing_of_another_pod_or_attempt_is_followed() {
 async fn what_was_followed_so_far_can_be_had_at_any_time() {
     let kubelet = Arc::new(Kubelet::default());
     let capturer = Capturer::new(Arc::clone(&kubelet), LIMITS);
-    let follow = Follow::new(target(), Report::Auto, LIMITS);
+    let follow = Follow::new(target("pod", "node"), Report::Auto, LIMITS);
     assert!(timeout(Duration::from_secs(1), capturer.follow(&follow)).await.is_err(), "it runs");
-    let captured = capturer.capture_gone(&target(), &follow).await;
+    let captured = capturer.capture_gone(&target("pod", "node"), &follow).await;
     assert_eq!(told(&captured), (Some("before\n"), LogsStatus::Partial, Some(reason::FOLLOWED)));
 }
 
@@ -179,12 +163,12 @@ async fn what_was_followed_so_far_can_be_had_at_any_time() {
 async fn more_followed_than_the_node_still_has_was_rotated_away() {
     let kubelet = Arc::new(Kubelet { forgets: false, ..Kubelet::default() });
     let capturer = Capturer::new(Arc::clone(&kubelet), LIMITS);
-    let follow = Follow::new(target(), Report::Auto, LIMITS);
+    let follow = Follow::new(target("pod", "node"), Report::Auto, LIMITS);
     follow.begin();
     follow.push(Stream::Stdout, b"long before that\nbefore\n");
     follow.end(false, None);
     tokio::time::sleep_until(kubelet.ends_at).await;
-    let captured = capturer.capture_asked_at(&target(), Report::Auto, Instant::now(), Some(&follow)).await;
+    let captured = capturer.capture_asked_at(&target("pod", "node"), Report::Auto, Instant::now(), Some(&follow)).await;
     let expected = (Some("long before that\nbefore\n"), LogsStatus::Partial, Some(reason::ROTATED));
     assert_eq!(told(&captured), expected);
 }
@@ -193,8 +177,9 @@ async fn more_followed_than_the_node_still_has_was_rotated_away() {
 async fn followers_are_bounded_by_node_and_wait_for_no_capture() {
     let kubelet = Arc::new(Kubelet { ends_at: Instant::now() + Duration::from_secs(3600), ..Kubelet::default() });
     let capturer = Capturer::new(Arc::clone(&kubelet), LIMITS);
-    let follows: Vec<_> =
-        (0..FOLLOWS_PER_NODE_MAX + 5).map(|_| Arc::new(Follow::new(target(), Report::Raw, LIMITS))).collect();
+    let follows: Vec<_> = (0..FOLLOWS_PER_NODE_MAX + 5)
+        .map(|_| Arc::new(Follow::new(target("pod", "node"), Report::Raw, LIMITS)))
+        .collect();
     let mut tasks = tokio::task::JoinSet::new();
     for follow in &follows {
         let (capturer, follow) = (capturer.clone(), Arc::clone(follow));
@@ -202,7 +187,7 @@ async fn followers_are_bounded_by_node_and_wait_for_no_capture() {
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(kubelet.follows.load(Ordering::SeqCst) as usize, FOLLOWS_PER_NODE_MAX);
-    let captured = capturer.capture(&target(), Report::Raw).await;
+    let captured = capturer.capture(&target("pod", "node"), Report::Raw).await;
     assert_eq!(told(&captured), (Some("before\n"), LogsStatus::Complete, None), "captures have permits of their own");
 }
 
