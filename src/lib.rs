@@ -22,6 +22,7 @@ pub mod ports;
 pub mod publish;
 pub mod replica;
 pub mod schema;
+pub mod sharding;
 pub mod telemetry;
 pub mod verify;
 pub mod watch;

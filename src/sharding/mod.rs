@@ -1,0 +1,7 @@
+//! Several leaders at once: which pods belong to which shard, and which replica is to lead it.
+//!
+//! ```text
+//!   pod ──ranges (pure)──▶ shard k ──▶ its own Lease, transactional id, changelog partition, worker, metrics
+//! ```
+
+pub mod ranges;
