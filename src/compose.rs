@@ -1,35 +1,28 @@
 //! Where the parts are put together into the running monitor.
 //!
-//! Order: HTTP first (so that probes see what is missing), then the cluster's name, then Kafka's topics, then the
-//! worker. Each waits for its server with back-off, says so once, and gives up only for what waiting cannot mend.
+//! Order: HTTP first (so that probes see what is missing), then the cluster's name, then Kafka's topics, then what each
+//! shard needs (`shards.rs`). Each waits for its server with back-off, says so once, and gives up only for what waiting
+//! cannot mend.
+
+mod shards;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
     task::{JoinError, JoinSet},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
+use self::shards::Shared;
 use crate::{
     cli::{chain, signals::Signals},
-    clock::{self, Wall},
+    clock,
     config::{Config, Kafka, Namespaces, Sink},
-    evidence::Evidence,
     http::{self, Board, Health, Server, health::Component, status::Shown},
-    leadership::{
-        election::Times,
-        elector::{self, Elector, Granted},
-        lease::Leases,
-        notice,
-        peers::Peers,
-        tenure::{ShardId, Tenure},
-    },
-    lifecycle::rules::Rules,
+    leadership::peers::Peers,
     logs::{
         Limits,
-        capture::Capturer,
         streams::{self, KubeLogs},
     },
     ports::Journals,
@@ -42,13 +35,13 @@ use crate::{
         stdout::Stdout,
         topics::{self, Topics},
     },
-    replica::{Replica, Watcher},
+    sharding::seats,
     telemetry::Telemetry,
     watch::{
-        api::{self, Pods, Scope},
+        api::{self, Pods},
         stream::Backoff,
     },
-    worker::{self, Parts},
+    worker,
 };
 
 /// How long a stop may take altogether: the transaction under way (10 s), the release, HTTP (2 s), with room to spare,
@@ -85,9 +78,9 @@ pub enum Error {
     /// Kafka clients could not be started.
     #[error("start Kafka clients")]
     Journals(#[source] OpenError),
-    /// The worker gave up.
+    /// A shard's part gave up.
     #[error(transparent)]
-    Worker(worker::Error),
+    Seats(#[from] seats::Error),
     /// Asked to stop, and still there.
     #[error("did not end within {STOP_MAX:?} of being asked to: what was on its way is told by the next leader")]
     Overdue,
@@ -101,8 +94,10 @@ impl Error {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Cluster(_) | Self::ClusterId(_) | Self::Settings(_) | Self::Topics(_) | Self::Journals(_) => true,
-            Self::Worker(worker::Error::Open(error)) => matches!(error, OpenError::Identity { .. }),
-            Self::Http(_) | Self::Signals(_) | Self::Logs(_) | Self::Worker(_) | Self::Overdue | Self::Part(_) => false,
+            Self::Seats(seats::Error::Worker(worker::Error::Open(error))) => {
+                matches!(error, OpenError::Identity { .. })
+            }
+            Self::Http(_) | Self::Signals(_) | Self::Logs(_) | Self::Seats(_) | Self::Overdue | Self::Part(_) => false,
         }
     }
 }
@@ -257,76 +252,24 @@ impl Monitor {
         limits: Limits,
         identity: Option<Identity>,
     ) -> Result<(), Error> {
-        let logs = KubeLogs::new(cluster.config.clone()).map_err(Error::Logs)?;
-        let shard = ShardId(0);
-        let parts = Parts {
-            journals,
-            identity,
-            pods: cluster.pods.clone(),
-            scopes: scopes(&config),
-            capturer: Capturer::new(logs, limits),
-            evidence: Evidence::new(cluster.client.clone(), config.kubernetes_events, self.metrics.clone()),
-            report: config.report,
-            capture_deadline: limits.capture_deadline,
-            rules: Arc::new(rules(&config, cluster.id.clone())),
-            reconcile_interval: config.reconcile_interval,
-            wall: Wall::default(),
-            cleanup: config.cleanup.clone(),
-            metrics: self.metrics.clone(),
-            board: self.board.clone(),
-            cluster: self.cluster.clone(),
-            kafka: self.kafka.clone(),
-            peers: self.peers.clone(),
-            renew_deadline: config.lease_times.map(|times| times.renew_deadline),
-        };
-        let replica = Replica { shard, parts, health: self.health.clone() };
-        let Some(times) = config.lease_times else {
-            if matches!(config.sink, Sink::Kafka(_)) {
-                tracing::warn!(
-                    "acting without holding the Lease (no-election): two of these fence one another again and again"
-                );
-            }
-            let tenure = Tenure::unconditional(shard, &config.identity, self.stop.clone());
-            return replica.run(elector::alone(tenure)).await.map_err(Error::Worker);
-        };
-        let (elector, tenures) = self.elector(&config, &cluster, shard, times)?;
-        let stop = self.stop.clone();
-        let Some(prepared) = stop.run_until_cancelled(replica.prepare()).await else { return Ok(()) };
-        prepared.map_err(|error| Error::Worker(worker::Error::Open(error)))?;
-        together(elector.run(stop), replica.run(tenures)).await
-    }
-
-    fn elector(
-        &self,
-        config: &Config,
-        cluster: &Cluster,
-        shard: ShardId,
-        times: Times,
-    ) -> Result<(Elector<Watcher>, mpsc::Receiver<Granted>), Error> {
-        let client = kube::Client::try_from(cluster.config.clone()).map_err(|e| Error::Cluster(Box::new(e)))?;
-        let name = format!("{}-{shard}", config.lease_name);
-        let (me, address) = (config.identity.as_str(), config.advertise.as_deref());
-        if address.is_none() {
-            tracing::warn!(
-                "no address for the other replicas: they notice our death only when the Lease runs out. Set --advertise or POD_IP"
-            );
+        if config.shards.get() > 1 {
+            // From here on each shard speaks for itself.
+            self.cluster.ok();
+            self.kafka.ok();
         }
-        let leases = Leases::new(client, &config.lease_namespace, &name, me, address, times);
-        let lease = self.health.component("lease");
-        let watcher = Watcher::new(shard, lease, self.metrics.clone(), self.board.clone(), self.peers.clone());
-        let us = notice::Attendant { me: me.into(), peers: self.peers.clone() };
-        Ok(Elector::new(shard, Arc::new(leases), me, times, Arc::new(watcher), notice::by_connection(us)))
+        let shared = Shared {
+            logs: KubeLogs::new(cluster.config.clone()).map_err(Error::Logs)?,
+            journals,
+            cluster,
+            limits,
+            identity,
+            peers: self.peers,
+            health: self.health,
+            board: self.board,
+            metrics: self.metrics,
+        };
+        shared.run(&config, self.stop).await.map_err(Error::from)
     }
-}
-
-/// The election and what acts by it: the first to fail ends both; an orderly end of one is waited for by the other.
-async fn together(
-    election: impl Future<Output = Result<(), JoinError>>,
-    replica: impl Future<Output = Result<(), worker::Error>>,
-) -> Result<(), Error> {
-    let election = async { election.await.map_err(Error::Part) };
-    let replica = async { replica.await.map_err(Error::Worker) };
-    tokio::try_join!(election, replica).map(|_| ())
 }
 
 enum Started {
@@ -338,6 +281,8 @@ struct Cluster {
     id: String,
     config: kube::Config,
     client: kube::Client,
+    /// For Leases only: nothing else's traffic delays them.
+    leases: kube::Client,
     pods: Pods,
 }
 
@@ -346,9 +291,10 @@ impl Cluster {
         let mut config = kube::Config::infer().await.map_err(|e| Error::Cluster(Box::new(e)))?;
         // Our own limits decide how long a call may take and how often it is tried.
         config.default_retry = false;
-        let client = kube::Client::try_from(config.clone()).map_err(|e| Error::Cluster(Box::new(e)))?;
+        let client = || kube::Client::try_from(config.clone()).map_err(|e| Error::Cluster(Box::new(e)));
+        let (client, leases) = (client()?, client()?);
         let pods = Pods::new(client.clone()).at(config.cluster_url.to_string().trim_end_matches('/')).by(who);
-        Ok(Self { id: String::new(), config, client, pods })
+        Ok(Self { id: String::new(), config, client, leases, pods })
     }
 }
 
@@ -391,26 +337,4 @@ fn settings(kafka: &Kafka, identity: Identity, service: Service) -> Result<Setti
 fn limits(limits: Limits, topics: &Topics) -> Limits {
     let room = topics.record_bytes_max.saturating_sub(REST_BYTES_MAX);
     Limits { encoded_bytes_max: limits.encoded_bytes_max.min(room), ..limits }
-}
-
-fn scopes(config: &Config) -> Vec<Scope> {
-    let scope = |namespace| Scope { namespace, selector: config.selector.as_str().to_owned() };
-    match &config.namespaces {
-        Namespaces::All => vec![scope(None)],
-        Namespaces::Named(names) => names.iter().map(|name| scope(Some(name.clone()))).collect(),
-    }
-}
-
-fn rules(config: &Config, cluster_id: String) -> Rules {
-    Rules {
-        cluster_id,
-        ids: config.ids.clone(),
-        container: config.container.clone(),
-        settle_grace: config.settle_grace.try_into().unwrap_or(jiff::SignedDuration::MAX),
-        stall_graces: config.stall_graces.clone(),
-        remember_ended: config.remember_ended.try_into().unwrap_or(jiff::SignedDuration::MAX),
-        shard_by: config.shard_by,
-        follow: config.follow,
-        user: Arc::clone(&config.rules),
-    }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     failpoint,
     http::{Board, Health, health::Component, status::ShardStatus},
     leadership::{
-        election::{Ended, Why},
+        election::{Ended, GiveUp, Why},
         elector::{Granted, Observer},
         lease,
         peers::Peers,
@@ -29,6 +29,7 @@ use crate::{
     logs::streams::LogSource,
     ports::{Journals, Readiness},
     publish::error::OpenError,
+    sharding::fleet::Fleet,
     telemetry::{Metrics, metrics::Role},
     watch::api::{Pods, Scope},
     worker::{self, Parts, Worker},
@@ -40,6 +41,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_LOOKS: u32 = 5;
 /// While it prepares: how often it looks whether it may contend.
 const PREPARE_INTERVAL: Duration = Duration::from_millis(20);
+/// Failures of one shard's workers that a process outlives, within [`FAULTS_WITHIN`].
+const FAULTS_MAX: usize = 3;
+const FAULTS_WITHIN: Duration = Duration::from_secs(600);
 const STANDBY: &str = Role::Standby.as_str();
 /// The worker's loop turns every second; longer than this it is stuck.
 const BEAT_AGE_MAX: Duration = Duration::from_secs(30);
@@ -74,7 +78,7 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
     fn warm(&self) -> Result<bool, OpenError> {
         self.parts.journals.stand_by(self.shard)?;
         let readiness = self.parts.journals.readiness(self.shard)?;
-        self.parts.peers.reach_kafka(readiness == Readiness::Warm);
+        self.parts.peers.reach_kafka(self.shard, readiness == Readiness::Warm);
         self.show_lag(self.parts.journals.lag_records(self.shard));
         match readiness {
             Readiness::Warm => {
@@ -93,11 +97,16 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
     /// # Errors
     /// When the worker cannot go on, or the changelog does not fit any more.
     pub async fn run(self, mut tenures: mpsc::Receiver<Granted>) -> Result<(), worker::Error> {
+        let mut faults = Faults::of(&self);
         loop {
             let Some(granted) = self.stand_by(&mut tenures).await? else { return Ok(()) };
             let beat = self.health.heartbeat("worker", BEAT_AGE_MAX);
             let worker = Worker::new(self.parts.clone(), granted.tenure.clone(), beat);
-            worker.run().await?;
+            if let Err(error) = worker.run().await {
+                faults.another(error)?;
+                granted.tenure.give_up(GiveUp::Fault);
+                granted.tenure.ended.cancelled().await;
+            }
             failpoint::reached("drained");
             // At once: a successor waits for nothing else.
             granted.drained().await;
@@ -153,6 +162,36 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
     }
 }
 
+/// Failures of the workers of one shard. Where the process leads others beside it, they go on: the shard is given up. One
+/// that fails again and again ends the process, as the failure of an only shard does.
+struct Faults {
+    shard: ShardId,
+    alone: bool,
+    lately: Vec<Instant>,
+}
+
+impl Faults {
+    fn of<J, S>(replica: &Replica<J, S>) -> Self {
+        let others = replica.parts.identity.as_ref().is_some_and(|identity| identity.shards > 1);
+        // Without an election there is nobody to give it to.
+        let alone = !others || replica.parts.renew_deadline.is_none();
+        Self { shard: replica.shard, alone, lately: Vec::new() }
+    }
+
+    fn another(&mut self, error: worker::Error) -> Result<(), worker::Error> {
+        let now = Instant::now();
+        self.lately.retain(|at| now.saturating_duration_since(*at) < FAULTS_WITHIN);
+        self.lately.push(now);
+        // A changelog that does not fit, or refused rights: no replica of this configuration gets on.
+        let hopeless = matches!(error, worker::Error::Open(_));
+        if self.alone || hopeless || self.lately.len() > FAULTS_MAX {
+            return Err(error);
+        }
+        tracing::error!(shard = %self.shard, error = %chain(&error), "shard given up, the others of this replica go on");
+        Ok(())
+    }
+}
+
 /// Twice at once: a take-over opens a watch and asks for a LIST at the same time, each on a connection of its own.
 async fn probe(pods: &Pods, scope: &Scope, cluster: &Component) {
     let (one, other) = tokio::join!(pods.version(scope), pods.version(scope));
@@ -183,18 +222,21 @@ pub struct Watcher {
     metrics: Metrics,
     board: Board,
     peers: Peers,
+    fleet: Fleet,
 }
 
 impl Watcher {
     /// For one shard.
-    pub fn new(shard: ShardId, lease: Component, metrics: Metrics, board: Board, peers: Peers) -> Self {
-        Self { shard, lease, metrics, board, peers }
+    pub fn new(shard: ShardId, lease: Component, metrics: Metrics, board: Board, peers: Peers, fleet: Fleet) -> Self {
+        Self { shard, lease, metrics, board, peers, fleet }
     }
 }
 
 impl Observer for Watcher {
     fn holder(&self, holder: Option<&str>) {
         self.lease.ok();
+        self.fleet.holder(self.shard, holder);
+        self.metrics.set_holder_seen(holder.is_some());
         let shard = self.shard.0;
         self.board.update(|shown| {
             if let Some(known) = shown.shards.iter_mut().find(|known| known.shard == shard) {
@@ -209,12 +251,23 @@ impl Observer for Watcher {
     }
 
     fn is_warm(&self) -> bool {
-        self.peers.reaches_kafka()
+        self.peers.is_warm(self.shard)
+    }
+
+    fn is_next(&self) -> bool {
+        self.fleet.is_next(self.shard)
+    }
+
+    fn dead(&self, holder: &str) {
+        self.fleet.dead(holder);
     }
 
     fn ended(&self, why: Ended) {
         tracing::info!(shard = %self.shard, ?why, "tenure ended");
         self.metrics.tenure_ended(why.into());
+        if why == Ended::GaveUp(GiveUp::Share) {
+            self.metrics.given_away();
+        }
     }
 
     fn trouble(&self, error: lease::Error) {

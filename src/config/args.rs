@@ -168,9 +168,9 @@ pub struct RunArgs {
         default_value = "false", default_missing_value = "true", hide_possible_values = true, hide_default_value = true)]
     pub create_topics: bool,
 
-    /// Shards that share the pods; this release runs 1
+    /// Parts that the pods are shared into, each with a leader of its own; changed by 'pod-monitor reshard' only
     #[arg(long, value_name = "COUNT", default_value = "1", help_heading = "Installation",
-        value_parser = clap::value_parser!(u32).range(1..))]
+        value_parser = clap::value_parser!(u32).range(1..=128))]
     pub shards: u32,
     /// What the pods are shared by; with execution, a pod that was made after another one of its execution had ended is
     /// told of after that end

@@ -67,7 +67,7 @@ pub struct Config {
     pub limits: Limits,
     /// Where events go.
     pub sink: Sink,
-    /// Shards; 1 in this release.
+    /// Into how many shards the pods are parted.
     pub shards: NonZeroU32,
     /// What they are shared by.
     pub shard_by: ShardBy,
@@ -167,6 +167,29 @@ fn cleanup(args: &RunArgs, origins: &Origins) -> Result<cleanup::Settings, Error
     })
 }
 
+/// Longest label value: members of an installation with several shards are found by its name.
+const LABEL_BYTES_MAX: usize = 63;
+
+fn shards(args: &RunArgs, origins: &Origins) -> Result<NonZeroU32, Error> {
+    let shards = NonZeroU32::new(args.shards).unwrap_or(NonZeroU32::MIN);
+    let several = shards > NonZeroU32::MIN;
+    let conflict = |why: String| Err(Error::Conflict { why });
+    if several && args.sink == SinkKind::Stdout {
+        return conflict(format!(
+            "{} has no effect with the sink stdout, which one process writes alone: leave it out",
+            at(origins, "shards")
+        ));
+    }
+    if several && args.lease_name.len() > LABEL_BYTES_MAX {
+        return conflict(format!(
+            "{} is longer than {LABEL_BYTES_MAX} characters: with several shards the replicas find one another by it as a \
+             label: choose a shorter one",
+            at(origins, "lease-name")
+        ));
+    }
+    Ok(shards)
+}
+
 /// Checks the settings against one another.
 pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> Result<Config, Error> {
     let selector = args.selector.clone().ok_or(Error::Missing {
@@ -174,9 +197,7 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
         mend: "say which pods are executions with --selector, POD_MONITOR_SELECTOR or the key selector in the file, \
                for instance --selector app=executor",
     })?;
-    let shards = NonZeroU32::new(args.shards).filter(|shards| shards.get() == 1).ok_or_else(|| Error::Conflict {
-        why: format!("{}: this release runs one shard: leave it at 1", at(origins, "shards")),
-    })?;
+    let shards = shards(&args, origins)?;
     for (key, value) in [("reconcile-interval", args.reconcile_interval), ("capture-deadline", args.capture_deadline)] {
         if value.is_zero() {
             return Err(Error::Conflict { why: format!("{}: must be longer than 0s", at(origins, key)) });

@@ -9,6 +9,7 @@
 //! logged once, and each of its reasons once per outage; ages are measured on the monotonic clock.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
@@ -17,15 +18,18 @@ use std::{
 /// Reasons of one component that are logged until it is ok again.
 const REASONS_MAX: usize = 16;
 
+/// What a component is called.
+pub type Name = Cow<'static, str>;
+
 /// What all components say. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Health(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    components: BTreeMap<&'static str, State>,
+    components: BTreeMap<Name, State>,
     /// Reasons that were logged since the component last was ok.
-    logged: BTreeMap<&'static str, BTreeSet<String>>,
+    logged: BTreeMap<Name, BTreeSet<String>>,
     beats: BTreeMap<u64, Beat>,
     next_beat: u64,
 }
@@ -53,7 +57,7 @@ struct Beat {
 #[derive(Debug, Clone)]
 pub struct Component {
     health: Health,
-    name: &'static str,
+    name: Name,
 }
 
 /// A loop's sign of life; dropping it says that the loop ended on purpose.
@@ -76,9 +80,10 @@ pub struct Stuck {
 
 impl Health {
     /// The voice of the component `name`, which waits until it says otherwise. A known name gives the same component.
-    pub fn component(&self, name: &'static str) -> Component {
+    pub fn component(&self, name: impl Into<Name>) -> Component {
+        let name = name.into();
         let waiting = || State::Waiting { why: "has not started".to_owned() };
-        self.inner().components.entry(name).or_insert_with(waiting);
+        self.inner().components.entry(name.clone()).or_insert_with(waiting);
         Component { health: self.clone(), name }
     }
 
@@ -92,8 +97,8 @@ impl Health {
     }
 
     /// All components with their states, by name.
-    pub fn components(&self) -> Vec<(&'static str, State)> {
-        self.inner().components.iter().map(|(name, state)| (*name, state.clone())).collect()
+    pub fn components(&self) -> Vec<(Name, State)> {
+        self.inner().components.iter().map(|(name, state)| (name.clone(), state.clone())).collect()
     }
 
     /// Whether there are components and all of them are ok.
@@ -126,7 +131,7 @@ impl Component {
     /// It does its part.
     pub fn ok(&self) {
         if self.set(State::Ok) {
-            tracing::info!(component = self.name, "component is ok");
+            tracing::info!(component = &*self.name, "component is ok");
         }
     }
 
@@ -134,7 +139,7 @@ impl Component {
     pub fn not_yet(&self, why: impl Into<String>) {
         let why = why.into();
         if self.set(State::Waiting { why: why.clone() }) {
-            tracing::warn!(component = self.name, why, "component is not ready");
+            tracing::warn!(component = &*self.name, why, "component is not ready");
         }
     }
 
@@ -142,8 +147,8 @@ impl Component {
     /// component last was ok. Several calls that fail in turns, each for its own reason, would else fill the log.
     fn set(&self, state: State) -> bool {
         let mut inner = self.health.inner();
-        let before = inner.components.insert(self.name, state.clone());
-        let logged = inner.logged.entry(self.name).or_default();
+        let before = inner.components.insert(self.name.clone(), state.clone());
+        let logged = inner.logged.entry(self.name.clone()).or_default();
         match state {
             State::Ok => {
                 logged.clear();
@@ -186,7 +191,7 @@ mod tests {
         kafka.not_yet("no broker answers");
         assert!(!health.is_ready());
         let waiting = State::Waiting { why: "no broker answers".to_owned() };
-        assert_eq!(health.components(), [("kafka", waiting), ("watch", State::Ok)]);
+        assert_eq!(health.components(), [("kafka".into(), waiting), ("watch".into(), State::Ok)]);
         assert!(health.component("kafka").set(State::Ok), "the same component again");
         assert!(health.is_ready());
     }

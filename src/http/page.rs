@@ -133,7 +133,7 @@ mod tests {
             shards: vec![ShardStatus { holder: Some("\"><img src=x>".to_owned()), ..ShardStatus::default() }],
             ..Shown::default()
         };
-        let check = Check { name: "kafka", ok: false, why: Some("<b>&".to_owned()) };
+        let check = Check { name: "kafka".into(), ok: false, why: Some("<b>&".to_owned()) };
         let page = render(&Status { shown, ready: false, live: true, checks: vec![check], stuck: vec![] });
         assert!(!page.contains("<script") && !page.contains("<img") && !page.contains("<b>"), "{page}");
         assert!(page.contains("&lt;b&gt;&amp;") && page.contains("U+001B"), "{page}");

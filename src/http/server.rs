@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    health::{Health, State},
+    health::{Health, Name, State},
     page,
     status::Board,
 };
@@ -175,7 +175,7 @@ async fn readyz(Shared(sources): Shared<Sources>, RawQuery(query): RawQuery) -> 
         return text(StatusCode::OK, "ok\n".to_owned());
     }
     let components = sources.health.components();
-    let line = |(name, state): &(&str, State)| match state {
+    let line = |(name, state): &(Name, State)| match state {
         State::Ok => format!("[+]{name} ok\n"),
         State::Waiting { why } => format!("[-]{name}: {}\n", why.escape_debug()),
     };

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::health::{Health, State};
+use super::health::{Health, Name, State};
 
 /// The parts of the status that the worker keeps up to date. Clones share it.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ pub struct ShardStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// Component.
-    pub name: &'static str,
+    pub name: Name,
     /// Whether it does its part.
     pub ok: bool,
     /// Why not.

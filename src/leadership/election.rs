@@ -35,6 +35,17 @@ pub struct Times {
     pub retry_period: Duration,
 }
 
+impl Times {
+    /// How long one that gave a Lease up leaves it to others.
+    fn stands_back(self, why: GiveUp) -> Duration {
+        match why {
+            GiveUp::Watch | GiveUp::Kafka | GiveUp::Fault => self.lease_duration * 2,
+            // It gets on well: only until the one that it was given up for has had its chance.
+            GiveUp::Share => self.retry_period * 2,
+        }
+    }
+}
+
 /// Where we stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
@@ -124,6 +135,10 @@ pub enum GiveUp {
     Watch,
     /// Kafka does not answer us, and answers others.
     Kafka,
+    /// What it does cannot go on in this process, for this shard.
+    Fault,
+    /// Another replica has fewer shards.
+    Share,
 }
 
 /// Why a tenure ended.
@@ -188,8 +203,9 @@ pub struct Election {
     pub after_others: At,
     /// Who was last heard to be dead, and when: whatever we were doing then.
     pub died: Option<Died>,
-    /// Taking over would be short. One that is cold, or does not reach Kafka, leaves a free Lease to others for a while.
-    pub warm: bool,
+    /// How long a Lease that may be taken is left to others: by one that is cold or does not reach Kafka, and by one that
+    /// is not the next in turn.
+    pub handicap: Duration,
     /// The process was asked to end.
     pub stopping: bool,
 }
@@ -198,7 +214,7 @@ impl Election {
     /// Knows nothing yet.
     pub fn new(me: &str, times: Times) -> Self {
         let state = State::Standby { seen: None, rest_until: At::ZERO };
-        Self { me: me.into(), times, state, after_others: At::ZERO, died: None, warm: true, stopping: false }
+        Self { me: me.into(), times, state, after_others: At::ZERO, died: None, handicap: At::ZERO, stopping: false }
     }
 
     /// When [`Input::Wake`] is due next.
@@ -238,7 +254,7 @@ impl Election {
 
     /// From when on the Lease may be taken, and why.
     fn ripe_at(&self, seen: &Sighting) -> (At, Why) {
-        let handicap = if self.warm { At::ZERO } else { self.times.retry_period };
+        let handicap = self.handicap;
         let free_at = self.after_others.max(seen.since + handicap);
         match (&seen.record, seen.dead) {
             (None, _) => (free_at, Why::Absent),
@@ -373,7 +389,7 @@ impl Election {
             }
             Input::Stop => revoke(hold, Ended::Stop),
             Input::GiveUp(why) => {
-                self.after_others = now + self.times.lease_duration * 2;
+                self.after_others = now + self.times.stands_back(why);
                 revoke(hold, Ended::GaveUp(why))
             }
             // The watch lags behind our own writes; a death notice is about an earlier holder; the renewal that a doubt

@@ -177,8 +177,8 @@ fn a_death_heard_while_draining_counts_afterwards() {
 }
 
 #[test]
-fn who_is_cold_leaves_a_free_lease_to_others_for_a_retry_period() {
-    let cold = Election { warm: false, ..Election::new("me", TIMES) };
+fn who_is_cold_or_not_the_next_in_turn_leaves_a_free_lease_to_others_for_a_while() {
+    let cold = Election { handicap: TIMES.retry_period, ..Election::new("me", TIMES) };
     let (cold, commands) = cold.step(seen(1, ""), ms(100));
     assert_eq!((commands, cold.wake_at()), (vec![], Some(ms(1100))));
     let (_, commands) = cold.step(Input::Wake, ms(1100));
@@ -287,3 +287,27 @@ fn who_gave_up_lets_others_go_first() {
 
 #[path = "election_laws.rs"]
 mod laws;
+
+#[test]
+fn one_that_becomes_the_next_in_turn_takes_at_once() {
+    let later = Election { handicap: TIMES.retry_period, ..Election::new("me", TIMES) };
+    let (later, commands) = later.step(seen(1, ""), ms(100));
+    assert_eq!(commands, vec![]);
+    let (_, commands) = Election { handicap: ms(0), ..later }.step(Input::Wake, ms(110));
+    assert_eq!(commands, [Command::Take(Some(record(1, "")), Why::Released)]);
+}
+
+#[test]
+fn a_shard_that_is_given_away_is_left_to_others_for_two_retry_periods_only() {
+    let story = held(&[
+        (500, Input::GiveUp(GiveUp::Share)),
+        (510, Input::Drained),
+        (520, Input::Answered(Answer::Ours(Version(9)))),
+        (530, seen(9, "")),
+        (500 + 2 * 1000 - 1, Input::Wake),
+        (500 + 2 * 1000, Input::Wake),
+    ]);
+    let (_, told) = play(&story);
+    let takes: Vec<bool> = told.iter().map(|told| told.iter().any(|c| matches!(c, Command::Take(..)))).collect();
+    assert_eq!(takes[takes.len() - 2..], [false, true], "{told:?}");
+}

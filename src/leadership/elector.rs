@@ -9,7 +9,7 @@
 //! `leadership/` knows neither pods nor Kafka. INV-13: whoever acts stops at `asked_at + renew_deadline`, whatever the
 //! calls to the API server are doing.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
-    election::{Answer, At, Command, Election, Ended, Input, State, Times, Why},
+    election::{Answer, At, Command, Election, Ended, GiveUp, Input, State, Times, Why},
     lease::{Error, Leases, Seen},
     record::Record,
     takeover::{Leg, TakeOver},
@@ -40,10 +40,23 @@ pub trait Observer: Send + Sync + 'static {
     fn taken(&self, why: Why);
     /// Whether taking over would be short now.
     fn is_warm(&self) -> bool;
+    /// Whether this replica is the next in turn, if the shard has no leader.
+    fn is_next(&self) -> bool;
+    /// This holder is dead.
+    fn dead(&self, holder: &str);
     /// Our tenure ended.
     fn ended(&self, why: Ended);
     /// The API server did not let us read or write the Lease.
     fn trouble(&self, error: Error);
+}
+
+/// What those who share the shards among the replicas have to say to one election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cue {
+    /// It may be another's turn now: see [`Observer::is_next`].
+    Look,
+    /// Another replica has fewer shards: to be given up, if it is ours.
+    Give,
 }
 
 /// A tenure that was granted, and the way to say that it was drained.
@@ -73,6 +86,7 @@ pub struct Elector<O> {
     election: Election,
     observer: Arc<O>,
     attend: Attend,
+    cues: mpsc::Receiver<Cue>,
     started: Instant,
     grants: mpsc::Sender<Granted>,
     wishes: (mpsc::Sender<Wish>, mpsc::Receiver<Wish>),
@@ -97,6 +111,7 @@ impl<O: Observer> Elector<O> {
         times: Times,
         observer: Arc<O>,
         attend: Attend,
+        cues: mpsc::Receiver<Cue>,
     ) -> (Self, mpsc::Receiver<Granted>) {
         let (grants, granted) = mpsc::channel(1);
         let elector = Self {
@@ -105,6 +120,7 @@ impl<O: Observer> Elector<O> {
             election: Election::new(me, times),
             observer,
             attend,
+            cues,
             started: Instant::now(),
             grants,
             wishes: mpsc::channel(WAITING_MAX),
@@ -161,6 +177,8 @@ impl<O: Observer> Elector<O> {
                 who = dead(&mut self.notice) => {
                     self.notice = None;
                     tracing::info!(shard = %self.shard, holder = %who, "holder is dead");
+                    // Before it is decided what that means for this shard.
+                    self.observer.dead(&who);
                     Input::Dead(who)
                 }
                 Some(wish) = self.wishes.1.recv() => match wish {
@@ -168,6 +186,10 @@ impl<O: Observer> Elector<O> {
                     Wish::GiveUp(why) => Input::GiveUp(why),
                 },
                 Some(()) = self.drained.1.recv() => Input::Drained,
+                Some(cue) = self.cues.recv() => match cue {
+                    Cue::Look => Input::Wake,
+                    Cue::Give => Input::GiveUp(GiveUp::Share),
+                },
                 Some(ended) = watching.join_next() => return ended,
             };
             self.take_in(input).await;
@@ -196,12 +218,18 @@ impl<O: Observer> Elector<O> {
     }
 
     async fn take_in(&mut self, input: Input) {
-        let election = Election { warm: self.observer.is_warm(), ..self.election.clone() };
+        let election = Election { handicap: self.handicap(), ..self.election.clone() };
         let (next, commands) = election.step(input, self.started.elapsed());
         self.election = next;
         for command in commands {
             self.carry_out(command).await;
         }
+    }
+
+    /// One that is cold, or not the next in turn, leaves a Lease that may be taken to others for a while.
+    fn handicap(&self) -> Duration {
+        let first = self.observer.is_warm() && self.observer.is_next();
+        if first { Duration::ZERO } else { self.election.times.retry_period }
     }
 
     async fn carry_out(&mut self, command: Command) {

@@ -31,10 +31,12 @@ pub(super) struct Decided {
     pub(super) presented: Option<Lease>,
     /// The version that the write must still find.
     pub(super) version: Option<Version>,
-    /// Whether another client wrote to the server since the decision: no write was passed on yet.
+    /// Who writes.
     pub(super) me: String,
     /// Where the others reach us.
     pub(super) address: Option<String>,
+    /// The installation of which it is a member Lease, if it is one.
+    pub(super) installation: Option<String>,
 }
 
 /// Shared by the guard and the one who decides.
@@ -109,6 +111,9 @@ fn guarded(body: &[u8], decided: &Decided, patch: bool) -> Result<Vec<u8>, tower
         .map(|(key, value)| (key.to_owned(), json!(value)))
         .collect();
     metadata.insert("annotations".into(), Value::Object(annotations));
+    if let Some(installation) = &decided.installation {
+        metadata.insert("labels".into(), json!({ record::INSTALLATION: installation }));
+    }
     Ok(serde_json::to_vec(&body)?)
 }
 
@@ -123,7 +128,8 @@ mod tests {
     use super::*;
 
     fn decided(version: Option<u64>, address: Option<&str>) -> Decided {
-        Decided { presented: None, version: version.map(Version), me: "me".into(), address: address.map(str::to_owned) }
+        let (version, address) = (version.map(Version), address.map(str::to_owned));
+        Decided { presented: None, version, me: "me".into(), address, installation: None }
     }
 
     #[test]
@@ -136,6 +142,16 @@ mod tests {
         assert_eq!(sent["metadata"]["annotations"], json!({ record::ADDRESS: "a:1", record::INSTANCE: "me" }));
         assert_eq!(sent["spec"]["renewTime"], "t");
         assert!(guarded(body, &decided(None, None), true).is_err(), "INV-12");
+    }
+
+    #[test]
+    fn a_member_lease_is_labelled_by_each_write() {
+        let decided = Decided { installation: Some("runs".into()), ..decided(Some(7), None) };
+        for patch in [true, false] {
+            let sent = guarded(br#"{"metadata":{"name":"l"}}"#, &decided, patch).expect("guarded");
+            let sent: Value = serde_json::from_slice(&sent).expect("JSON");
+            assert_eq!(sent["metadata"]["labels"], json!({ record::INSTALLATION: "runs" }));
+        }
     }
 
     #[test]

@@ -28,9 +28,9 @@ use super::{
 use crate::watch::stream::Backoff;
 
 /// How long the server keeps a watch of the Lease open.
-const WATCH_SECONDS: u32 = 30;
+pub(super) const WATCH_SECONDS: u32 = 30;
 /// A watch that is silent for longer is half-open.
-const SILENCE_MAX: Duration = Duration::from_secs(35);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(35);
 
 /// Why the API server did not let us read or write the Lease.
 #[derive(Debug, thiserror::Error)]
@@ -106,9 +106,15 @@ impl Leases {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             me: me.to_owned(),
-            // Two tries fit into the deadline, with the pause between them.
-            call_max: (times.renew_deadline - times.retry_period.min(times.renew_deadline / 2)) / 2,
+            call_max: call_max(times),
         }
+    }
+
+    /// Labels it as a member Lease of this installation.
+    #[must_use]
+    pub fn member_of(self, installation: &str) -> Self {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner).installation = Some(installation.to_owned());
+        self
     }
 
     fn api(&self) -> Api<Lease> {
@@ -252,6 +258,11 @@ impl Leases {
             _ => Error::Failed { verb, namespace, name, source },
         }
     }
+}
+
+/// How long one call may take: two tries fit into the deadline, with the pause between them.
+pub(super) fn call_max(times: Times) -> Duration {
+    (times.renew_deadline - times.retry_period.min(times.renew_deadline / 2)) / 2
 }
 
 /// The client's error, out of its wrapping by the crate.

@@ -14,6 +14,7 @@ pub mod lease;
 pub mod notice;
 pub mod peers;
 pub mod record;
+pub mod roll;
 pub mod sighting;
 pub mod takeover;
 pub mod tenure;

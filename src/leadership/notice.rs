@@ -12,8 +12,17 @@
 //! not death. Another identity is proof by itself: a container that was restarted answers at its dead self's address.
 //! A wrong notice costs a change of hands, never correctness (the fence).
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, WeakShared},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -54,6 +63,25 @@ pub fn by_connection(us: Attendant) -> Attend {
     Arc::new(move |address, identity| {
         let us = us.clone();
         Box::pin(async move { of(&address, &identity, &us).await })
+    })
+}
+
+/// One connection to each holder, however many of its Leases are watched. It ends with the last of those who attend.
+pub fn shared(attend: Attend) -> Attend {
+    type Notice = BoxFuture<'static, ()>;
+    let under_way: Mutex<BTreeMap<(Box<str>, Box<str>), WeakShared<Notice>>> = Mutex::default();
+    Arc::new(move |address, identity| {
+        let mut under_way = under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was dropped by all, or came long ago.
+        under_way.retain(|_, notice| notice.upgrade().is_some_and(|notice| notice.peek().is_none()));
+        let key = (address.clone(), identity.clone());
+        let known = under_way.get(&key).and_then(WeakShared::upgrade);
+        let notice = known.unwrap_or_else(|| {
+            let notice = attend(address, identity).shared();
+            under_way.extend(notice.downgrade().map(|weak| (key, weak)));
+            notice
+        });
+        notice.boxed()
     })
 }
 

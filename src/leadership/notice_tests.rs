@@ -123,3 +123,27 @@ async fn neither_a_refusal_from_the_start_nor_silence_nor_nonsense_is_death() {
     assert!(timeout(QUIET, notice).await.is_err());
     drop(kept);
 }
+
+#[tokio::test]
+async fn several_who_attend_one_holder_share_a_connection_and_all_hear_of_its_death() {
+    let (begun, dies) = (Arc::new(Mutex::new(Vec::new())), Arc::new(tokio::sync::Notify::new()));
+    let attend: Attend = {
+        let (begun, dies) = (Arc::clone(&begun), Arc::clone(&dies));
+        Arc::new(move |_, identity| {
+            begun.lock().expect("not poisoned").push(identity);
+            let dies = Arc::clone(&dies);
+            Box::pin(async move { dies.notified().await })
+        })
+    };
+    let shared = shared(attend);
+    let attends = |identity: &str| shared("a:1".into(), identity.into());
+    let (first, second, other) = (attends("a"), attends("a"), attends("b"));
+    assert_eq!(*begun.lock().expect("not poisoned"), ["a".into(), "b".into()].map(|name: Box<str>| name));
+    drop(other);
+    let both = tokio::spawn(async move { tokio::join!(first, second) });
+    tokio::task::yield_now().await;
+    dies.notify_waiters();
+    timeout(LIMIT, both).await.expect("both hear of it").expect("no panic");
+    drop(attends("a"));
+    assert_eq!(begun.lock().expect("not poisoned").len(), 3, "what is over is begun anew");
+}

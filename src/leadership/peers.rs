@@ -3,14 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use super::tenure::ShardId;
 
 /// A report that is older says nothing any more.
 const FRESH: Duration = Duration::from_secs(2);
@@ -24,8 +23,8 @@ pub struct Peers(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     reports: Mutex<BTreeMap<Box<str>, Report>>,
-    /// Whether we reach Kafka.
-    kafka: AtomicBool,
+    /// For which shards we reach Kafka and have read the changelog, as far as that was looked at.
+    warm: Mutex<BTreeMap<ShardId, bool>>,
     /// Hash of our rules of the user; empty: we have none.
     rules: Box<str>,
 }
@@ -44,14 +43,24 @@ impl Peers {
         Self(Arc::new(Inner { rules: rules_hash.unwrap_or_default().into(), ..Inner::default() }))
     }
 
-    /// We reach Kafka, or do not.
-    pub fn reach_kafka(&self, reach: bool) {
-        self.0.kafka.store(reach, Ordering::Relaxed);
+    /// We reach Kafka for this shard and have read its changelog, or not.
+    pub fn reach_kafka(&self, shard: ShardId, reach: bool) {
+        self.warm().insert(shard, reach);
     }
 
-    /// Whether we reach Kafka and have read the changelog, as far as we know.
+    /// Whether we reach Kafka for this shard and have read its changelog, as far as we know.
+    pub fn is_warm(&self, shard: ShardId) -> bool {
+        self.warm().get(&shard).is_some_and(|warm| *warm)
+    }
+
+    /// The same for all shards.
     pub fn reaches_kafka(&self) -> bool {
-        self.0.kafka.load(Ordering::Relaxed)
+        let warm = self.warm();
+        !warm.is_empty() && warm.values().all(|warm| *warm)
+    }
+
+    fn warm(&self) -> MutexGuard<'_, BTreeMap<ShardId, bool>> {
+        self.0.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What we say of ourselves: one line.
@@ -117,7 +126,10 @@ mod tests {
         holder.heard(&standby.report("b"), now);
         holder.heard("nonsense\n", now);
         assert_eq!((holder.standing_by(now), holder.reaching_kafka(now)), (1, 0));
-        standby.reach_kafka(true);
+        standby.reach_kafka(ShardId(0), true);
+        standby.reach_kafka(ShardId(1), false);
+        assert!(standby.is_warm(ShardId(0)) && !standby.is_warm(ShardId(1)) && !standby.reaches_kafka());
+        standby.reach_kafka(ShardId(1), true);
         let later = now + Duration::from_millis(1500);
         holder.heard(&standby.report("b"), later);
         holder.heard(&standby.report("c"), now);

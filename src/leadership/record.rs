@@ -13,6 +13,9 @@ pub const ADDRESS: &str = "pod-monitor.dev/address";
 /// Which instance listens there. A notice of its death counts only while this is the holder: they are written together.
 pub const INSTANCE: &str = "pod-monitor.dev/instance";
 
+/// Label of member Leases: the installation that they belong to.
+pub const INSTALLATION: &str = "pod-monitor.dev/members-of";
+
 /// A Lease's resourceVersion: an ordered integer (KEP-5504).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u64);

@@ -4,4 +4,8 @@
 //!   pod ──ranges (pure)──▶ shard k ──▶ its own Lease, transactional id, changelog partition, worker, metrics
 //! ```
 
+pub mod assignment;
+pub mod fleet;
+pub mod members;
 pub mod ranges;
+pub mod seats;

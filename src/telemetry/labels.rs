@@ -189,6 +189,10 @@ label_values! {
         Watch = "watch",
         /// Kafka answered others and not us.
         Kafka = "kafka",
+        /// Its work failed in this process.
+        Fault = "fault",
+        /// Given to a replica with fewer shards.
+        Share = "share",
     }
     /// What this replica does.
     Role {
@@ -232,6 +236,8 @@ impl From<Ended> for TenureEnd {
             Ended::Stop => Self::Stop,
             Ended::GaveUp(GiveUp::Watch) => Self::Watch,
             Ended::GaveUp(GiveUp::Kafka) => Self::Kafka,
+            Ended::GaveUp(GiveUp::Fault) => Self::Fault,
+            Ended::GaveUp(GiveUp::Share) => Self::Share,
         }
     }
 }

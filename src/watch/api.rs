@@ -12,8 +12,10 @@ use kube::{Client, core::Status};
 use super::{
     frame::{Frame, Page, read_frame, read_page},
     pod::{Decoded, PodUid, ResourceVersion, decode},
+    traffic::Traffic,
     url::percent,
 };
+use crate::sharding::ranges::Share;
 
 /// How long the server keeps one watch open: short, since resuming is cheap and each end proves that it lives.
 const WATCH_SECONDS: u64 = 15;
@@ -27,6 +29,8 @@ const VERSION_MAX: Duration = Duration::from_secs(2);
 const PAGE_MAX: Duration = Duration::from_secs(60);
 /// Pods per page: bounds the peak of memory, 2000 pods of 6 KB are 12 MB.
 const PAGE_PODS: u32 = 2000;
+/// The parameter by which a server is asked for one shard (KEP-5866).
+const SHARD_SELECTOR: &str = "shardSelector";
 /// Longest line of a watch: etcd refuses objects over 1.5 MiB, JSON may double that.
 const LINE_BYTES_MAX: u64 = 8 << 20;
 
@@ -131,12 +135,19 @@ pub struct Scope {
     pub namespace: Option<String>,
     /// Label selector as the API takes it.
     pub selector: String,
+    /// Which of these pods.
+    pub share: Share,
 }
 
 impl Scope {
     /// The stream's name in positions: the namespace, or "" for all.
     pub fn stream(&self) -> &str {
         self.namespace.as_deref().unwrap_or("")
+    }
+
+    /// Anything in a namespace, asked for by name.
+    fn anything(namespace: String) -> Self {
+        Self { namespace: Some(namespace), selector: String::new(), share: Share::whole() }
     }
 
     fn path(&self) -> String {
@@ -161,6 +172,7 @@ pub struct Pods {
     client: Client,
     server: std::sync::Arc<str>,
     who: std::sync::Arc<str>,
+    traffic: Traffic,
 }
 
 impl std::fmt::Debug for Pods {
@@ -172,7 +184,7 @@ impl std::fmt::Debug for Pods {
 impl Pods {
     /// Over a client without retries.
     pub fn new(client: Client) -> Self {
-        Self { client, server: "".into(), who: "".into() }
+        Self { client, server: "".into(), who: "".into(), traffic: Traffic::default() }
     }
 
     /// Names the server's address in errors.
@@ -187,6 +199,17 @@ impl Pods {
         Self { who: who.into(), ..self }
     }
 
+    /// With counts of its own.
+    #[must_use]
+    pub fn counted_apart(&self) -> Self {
+        Self { traffic: Traffic::default(), ..self.clone() }
+    }
+
+    /// What came over its watches.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// The replica that asks.
     pub fn who(&self) -> &str {
         &self.who
@@ -198,11 +221,49 @@ impl Pods {
     /// As [`Error`] says; `Expired` means the LIST is to be begun anew.
     pub async fn list_page(&self, scope: &Scope, next: Option<&str>) -> Result<Page, Error> {
         let limit = PAGE_PODS.to_string();
+        let shard = self.selector(scope);
         let mut parameters = vec![("limit", limit.as_str())];
         parameters.extend(next.map(|token| ("continue", token)));
+        parameters.extend(shard.as_deref().map(|shard| (SHARD_SELECTOR, shard)));
         let text = within("list", PAGE_MAX, self.client.request_text(get(&scope.url(&parameters)))).await?;
-        let text = text.map_err(|e| self.refused("list", scope, e))?;
-        read_page(&text).map_err(|why| Error::Unreadable { verb: "list", why })
+        let text = text.map_err(|e| self.declined(shard.is_some(), self.refused("list", scope, e)))?;
+        let page = read_page(&text).map_err(|why| Error::Unreadable { verb: "list", why })?;
+        // Only an answer that says so leaves anything out: a server that does not know the parameter ignores it.
+        match (&page.shard, &shard) {
+            (Some(told), asked) if asked.as_ref() != Some(told) => {
+                let why = format!("it is of the shard {told}, asked was for {}", asked.as_deref().unwrap_or("all"));
+                return Err(Error::Unreadable { verb: "list", why });
+            }
+            (told, _) => self.traffic.server_side(told.is_some()),
+        }
+        Ok(page)
+    }
+
+    /// What the server is asked to leave the others out by.
+    fn selector(&self, scope: &Scope) -> Option<String> {
+        scope.share.selector().filter(|_| !self.traffic.is_declined())
+    }
+
+    /// Whether a pod that the server sent belongs to the shard; counted, if it does not. One without readable metadata is
+    /// everybody's: it is only counted and logged.
+    pub fn is_ours(&self, scope: &Scope, decoded: &Decoded) -> bool {
+        let ours = decoded.metadata().is_none_or(|metadata| scope.share.holds(metadata));
+        if !ours {
+            self.traffic.foreign();
+        }
+        ours
+    }
+
+    /// A server that refuses the question is not asked it again: everything is left out on our side.
+    fn declined(&self, asked: bool, error: Error) -> Error {
+        if let Error::Refused { code: 400..=499 | 500, message, .. } = &error
+            && asked
+            && message.to_lowercase().contains("shard")
+            && self.traffic.decline()
+        {
+            tracing::warn!(message, "the API server takes no shardSelector: it sends the pods of all shards");
+        }
+        error
     }
 
     /// The version that a consistent read has now: never lower than one that was seen before, unless the cluster's store
@@ -212,7 +273,7 @@ impl Pods {
     /// As [`Error`] says.
     pub async fn version(&self, scope: &Scope) -> Result<ResourceVersion, Error> {
         let namespace = scope.namespace.clone().unwrap_or_else(|| "default".into());
-        let none = Scope { namespace: Some(namespace), selector: String::new() };
+        let none = Scope::anything(namespace);
         let url = none.url(&[("fieldSelector", "metadata.name=none"), ("limit", "1")]);
         let text = within("list", VERSION_MAX, self.client.request_text(get(&url))).await?;
         let page = read_page(&text.map_err(|e| self.refused("list", scope, e))?);
@@ -229,14 +290,18 @@ impl Pods {
         from: ResourceVersion,
     ) -> Result<Watch<impl AsyncBufRead + Unpin + use<>>, Error> {
         let (from, seconds) = (from.to_string(), WATCH_SECONDS.to_string());
-        let url = scope.url(&[
+        let shard = self.selector(scope);
+        let mut parameters = vec![
             ("watch", "true"),
-            ("resourceVersion", &from),
+            ("resourceVersion", from.as_str()),
             ("allowWatchBookmarks", "true"),
-            ("timeoutSeconds", &seconds),
-        ]);
+            ("timeoutSeconds", seconds.as_str()),
+        ];
+        parameters.extend(shard.as_deref().map(|shard| (SHARD_SELECTOR, shard)));
+        let url = scope.url(&parameters);
         let lines = within("watch", ANSWER_MAX, self.client.request_stream(get(&url))).await?;
-        Ok(Watch { lines: Box::pin(lines.map_err(|e| self.refused("watch", scope, e))?), line: Vec::new() })
+        let lines = lines.map_err(|e| self.declined(shard.is_some(), self.refused("watch", scope, e)))?;
+        Ok(Watch { lines: Box::pin(lines), line: Vec::new(), traffic: self.traffic.clone() })
     }
 
     /// The pod of that name, or `None` if there is none.
@@ -244,7 +309,7 @@ impl Pods {
     /// # Errors
     /// As [`Error`] says.
     pub async fn get(&self, namespace: &str, name: &str) -> Result<Option<Decoded>, Error> {
-        let scope = Scope { namespace: Some(namespace.into()), selector: String::new() };
+        let scope = Scope::anything(namespace.into());
         let url = format!("{}/{}", scope.path(), percent(name));
         match within("get", ANSWER_MAX, self.client.request_text(get(&url))).await? {
             Ok(text) => Ok(Some(decode(&text))),
@@ -290,7 +355,7 @@ impl Pods {
         name: &str,
         request: impl FnOnce(&str) -> Request<Vec<u8>>,
     ) -> Result<Option<()>, Error> {
-        let scope = Scope { namespace: Some(namespace.into()), selector: String::new() };
+        let scope = Scope::anything(namespace.into());
         let url = format!("{}/{}", scope.path(), percent(name));
         match within(verb, ANSWER_MAX, self.client.request_text(request(&url))).await? {
             Ok(_) => Ok(Some(())),
@@ -311,7 +376,7 @@ impl Pods {
     /// # Errors
     /// As [`Error`] says.
     pub async fn cluster_uid(&self) -> Result<String, Error> {
-        let scope = Scope { namespace: Some("kube-system".into()), selector: String::new() };
+        let scope = Scope::anything("kube-system".into());
         let text = within("get", ANSWER_MAX, self.client.request_text(get("/api/v1/namespaces/kube-system"))).await?;
         let text = text.map_err(|error| match self.refused("get", &scope, error) {
             Error::Forbidden { said, .. } => Error::Nameless { said },
@@ -348,6 +413,7 @@ fn by_status(verb: &'static str, scope: &Scope, status: Status) -> Error {
 pub struct Watch<R> {
     lines: std::pin::Pin<Box<R>>,
     line: Vec<u8>,
+    traffic: Traffic,
 }
 
 impl<R: AsyncBufRead> Watch<R> {
@@ -363,6 +429,7 @@ impl<R: AsyncBufRead> Watch<R> {
         if count == 0 {
             return Ok(None);
         }
+        self.traffic.read(count);
         Ok(Some(match std::str::from_utf8(&self.line) {
             Ok(line) => read_frame(line),
             Err(error) => Frame::Garbled(error.to_string()),
@@ -376,7 +443,7 @@ mod tests {
 
     #[test]
     fn a_selector_is_percent_encoded() {
-        let scope = Scope { namespace: Some("runs".into()), selector: "app in (a,b),!x".into() };
+        let scope = Scope { selector: "app in (a,b),!x".into(), ..Scope::anything("runs".into()) };
         let url = scope.url(&[("limit", "5")]);
         assert_eq!(url, "/api/v1/namespaces/runs/pods?labelSelector=app%20in%20%28a%2Cb%29%2C%21x&limit=5");
     }
@@ -390,7 +457,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_verb_and_the_mend() {
-        let scope = Scope { namespace: Some("runs".into()), selector: String::new() };
+        let scope = Scope::anything("runs".into());
         let status = Status { code: 403, message: "nope".into(), ..Status::default() };
         let text = by_status("watch", &scope, status).to_string();
         assert!(text.contains("watch pods") && text.contains("--verb=get,list,watch"), "{text}");

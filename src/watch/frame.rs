@@ -91,6 +91,8 @@ pub struct Page {
     pub version: ResourceVersion,
     /// Token for the next page.
     pub next: Option<String>,
+    /// The shard that it was cut down to by the server; `None`: to none.
+    pub shard: Option<String>,
     /// The objects, each decoded by itself.
     pub pods: Vec<Decoded>,
 }
@@ -108,6 +110,13 @@ struct ListMeta {
     resource_version: String,
     #[serde(default, rename = "continue")]
     next: Option<String>,
+    #[serde(default)]
+    shard_info: Option<ShardInfo>,
+}
+
+#[derive(Deserialize)]
+struct ShardInfo {
+    selector: String,
 }
 
 /// Reads one page of a LIST.
@@ -119,7 +128,9 @@ pub fn read_page(json: &str) -> Result<Page, String> {
     let version = list.metadata.resource_version.parse();
     let version = version.map_err(|_| format!("resourceVersion {:?} of the list", list.metadata.resource_version))?;
     let pods = list.items.unwrap_or_default().into_iter().map(|item| decode(item.get())).collect();
-    Ok(Page { version: ResourceVersion(version), next: list.metadata.next.filter(|n| !n.is_empty()), pods })
+    let ListMeta { next, shard_info, .. } = list.metadata;
+    let (next, shard) = (next.filter(|next| !next.is_empty()), shard_info.map(|info| info.selector));
+    Ok(Page { version: ResourceVersion(version), next, shard, pods })
 }
 
 #[cfg(test)]
@@ -192,6 +203,9 @@ mod tests {
         .expect("a list");
         assert_eq!((page.version, page.next.as_deref(), page.pods.len()), (ResourceVersion(12), Some("tok"), 2));
         assert!(matches!(page.pods[1], Decoded::Unreadable { .. }));
+        assert_eq!(page.shard, None);
+        let cut = r#"{"metadata":{"resourceVersion":"1","shardInfo":{"selector":"shardRange(x)"}},"items":[]}"#;
+        assert_eq!(read_page(cut).expect("a list").shard.as_deref(), Some("shardRange(x)"));
         assert!(read_page("<html>").is_err());
         assert_eq!(read_page(r#"{"metadata":{"resourceVersion":"1"},"items":null}"#).expect("empty").pods.len(), 0);
     }

@@ -8,4 +8,5 @@ pub mod frame;
 pub mod pod;
 pub mod reconcile;
 pub mod stream;
+pub mod traffic;
 pub mod url;

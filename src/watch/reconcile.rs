@@ -51,8 +51,9 @@ async fn pages(pods: &Pods, scope: &Scope) -> Result<Snapshot, Error> {
     let mut all = Vec::new();
     let mut token: Option<String> = None;
     loop {
-        let Page { version, next, pods: page } = pods.list_page(scope, token.as_deref()).await?;
-        all.extend(page);
+        let Page { version, next, pods: page, .. } = pods.list_page(scope, token.as_deref()).await?;
+        // Whatever the server left out already.
+        all.extend(page.into_iter().filter(|decoded| pods.is_ours(scope, decoded)));
         match next {
             Some(next) => token = Some(next),
             None => return Ok(Snapshot { version, pods: all }),

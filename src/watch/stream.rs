@@ -186,7 +186,7 @@ async fn follow(
                 loop {
                     let before = from;
                     match watch.next().await {
-                        Ok(Some(frame)) => match take(frame, &mut from, teller).await? {
+                        Ok(Some(frame)) => match take(pods, scope, frame, &mut from, teller).await? {
                             Taken::Went => trouble.went(from > before),
                             Taken::Expired => return Some(Expiry::TooOld),
                             Taken::Down(Down::Garbled(why)) if trouble.garbled() => return Some(Expiry::Garbled(why)),
@@ -226,7 +226,7 @@ enum Taken {
 type AsNotice = fn(Box<Pod>, Instant) -> NoticeKind;
 
 /// Outer `None`: the worker is gone.
-async fn take(frame: Frame, from: &mut ResourceVersion, teller: &Teller) -> Option<Taken> {
+async fn take(pods: &Pods, scope: &Scope, frame: Frame, from: &mut ResourceVersion, teller: &Teller) -> Option<Taken> {
     let arrived = Instant::now();
     let (decoded, as_notice): (Decoded, AsNotice) = match frame {
         Frame::Applied(decoded) => (decoded, |pod, arrived| NoticeKind::Applied { pod, arrived }),
@@ -240,6 +240,11 @@ async fn take(frame: Frame, from: &mut ResourceVersion, teller: &Teller) -> Opti
         Frame::Error { code, message } => return Some(Taken::Down(Down::Refused { code, message })),
         Frame::Garbled(why) => return Some(Taken::Down(Down::Garbled(why))),
     };
+    if !pods.is_ours(scope, &decoded) {
+        // Of no interest, but seen: the watch goes on from behind it. Bookmarks say how far it is.
+        *from = decoded.metadata().map_or(*from, |metadata| metadata.resource_version.max(*from));
+        return Some(Taken::Went);
+    }
     let (pod, odd) = decoded.split();
     if let Some(odd) = odd {
         teller.tell(NoticeKind::Odd(odd)).await?;

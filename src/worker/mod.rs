@@ -215,6 +215,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.beat.beat();
         self.consider_giving_up();
         self.parts.metrics.set_tracked_pods(self.table.len());
+        let counted = self.parts.pods.traffic().take();
+        self.parts.metrics.watched_bytes(counted.bytes);
+        self.parts.metrics.foreign_pods(counted.foreign);
+        self.parts.metrics.set_server_side(counted.server_side);
         let (peers, now) = (&self.parts.peers, Instant::now());
         self.parts.metrics.set_standbys(peers.standing_by(now), peers.with_other_rules(now));
         self.release_held();

@@ -1,6 +1,7 @@
 //! One seed from beginning to end: three replicas, pods, faults, then peace, then the verdict.
 
 use std::{
+    num::NonZeroU32,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -67,6 +68,7 @@ const STRAGGLING_PERCENT: u64 = 4;
 fn setting(random: &mut Random) -> Setting {
     let (lease_seconds, deadline_ms, retry_ms) = random.pick(&[(3, 2000, 500), (5, 3000, 1000), (2, 1500, 250)]);
     Setting {
+        shards: NonZeroU32::MIN,
         lease_seconds,
         renew_deadline: Duration::from_millis(deadline_ms),
         retry_period: Duration::from_millis(retry_ms),

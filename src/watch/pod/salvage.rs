@@ -35,6 +35,14 @@ pub struct Odd {
 }
 
 impl Decoded {
+    /// Its metadata, where that could be read.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        match self {
+            Self::Whole(pod) | Self::Partly { pod, .. } => Some(&pod.metadata),
+            Self::Unreadable { .. } => None,
+        }
+    }
+
     /// What can be told of it, and what is lost.
     pub fn split(self) -> (Option<Box<Pod>>, Option<Odd>) {
         match self {

@@ -22,6 +22,7 @@ pub mod wire;
 use std::{
     collections::BTreeMap,
     future::Future,
+    num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -43,6 +44,7 @@ const EPOCH_SECOND: i64 = 1_772_323_200;
 /// What differs from seed to seed besides chance itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
+    pub shards: NonZeroU32,
     pub lease_seconds: u64,
     pub renew_deadline: Duration,
     pub retry_period: Duration,

@@ -8,19 +8,30 @@ use pod_monitor::{
     http::{Board, Health, status::Shown},
     leadership::{
         election::Times,
-        elector::{Attend, Elector},
+        elector::{Attend, Cue, Elector},
         lease::Leases,
         peers::Peers,
+        roll::Roll,
         tenure::ShardId,
     },
-    lifecycle::{identity::IdSources, rules::Rules},
+    lifecycle::{
+        identity::IdSources,
+        rules::{Rules, ShardBy},
+    },
     logs::{Limits, Report, capture::Capturer},
     publish::identity::{FORMAT, Identity},
     replica::{Replica, Watcher},
+    sharding::{
+        fleet::Fleet,
+        members::Members,
+        ranges::{Shards, Share},
+        seats::{self, Running, Seat},
+    },
     telemetry::Metrics,
     watch::api::{Pods, Scope},
     worker::Parts,
 };
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -35,7 +46,6 @@ use super::{
 
 /// `--cluster-id`
 pub const CLUSTER: &str = "cluster-1";
-const SHARD: ShardId = ShardId(0);
 
 /// Runs until `stop`, or until it gives up and says why.
 pub async fn run(world: Arc<World>, process: Arc<Process>, stop: CancellationToken) -> Result<(), String> {
@@ -58,12 +68,23 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
         captures_per_node_max: 4,
     };
     let (began, skew) = (world.began, process.skew_ms);
-    let (identity, peers) = (identity(), Peers::default());
-    let parts = Parts {
-        journals: Arc::new(Kafka::new(Arc::clone(&world), Arc::clone(&process), identity.clone())),
-        identity: Some(identity),
+    let shards = Shards { count: setting.shards, by: ShardBy::Uid };
+    let (identity, peers) = (identity(shards), Peers::default());
+    let journals = Arc::new(Kafka::new(Arc::clone(&world), Arc::clone(&process), identity.clone()));
+    let times = Times {
+        lease_duration: Duration::from_secs(setting.lease_seconds),
+        renew_deadline: setting.renew_deadline,
+        retry_period: setting.retry_period,
+    };
+    let parts = |shard| Parts {
+        journals: Arc::clone(&journals),
+        identity: Some(identity.clone()),
         pods: Pods::new(client()).by(me),
-        scopes: vec![Scope { namespace: None, selector: "app=exec".into() }],
+        scopes: vec![Scope {
+            namespace: None,
+            selector: "app=exec".into(),
+            share: Share { shards, shard, ids: IdSources::default() },
+        }],
         capturer: Capturer::new(Logs(wire.clone()), limits),
         evidence: Evidence::none(),
         report: Report::Raw,
@@ -74,29 +95,43 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
         cleanup: pod_monitor::cleanup::Settings::default(),
         metrics: metrics.clone(),
         board: board.clone(),
-        cluster: health.component("kubernetes"),
-        kafka: health.component("kafka"),
+        cluster: health.component(format!("kubernetes/{shard}")),
+        kafka: health.component(format!("kafka/{shard}")),
         // Nobody reports to anybody here: whoever is cut off keeps trying, until its Lease is lost.
         peers: peers.clone(),
         renew_deadline: Some(setting.renew_deadline),
     };
-    let times = Times {
-        lease_duration: Duration::from_secs(setting.lease_seconds),
-        renew_deadline: setting.renew_deadline,
-        retry_period: setting.retry_period,
-    };
-    let replica = Replica { shard: SHARD, parts, health: health.clone() };
-    let leases = Leases::new(client(), "monitor", "pod-monitor-0", me, Some(me), times);
-    let watcher = Watcher::new(SHARD, health.component("lease"), metrics, board, peers);
+    let (fleet, cues) = Fleet::new(me, shards, metrics.clone());
     let attend = attend(Arc::clone(&process));
-    let (elector, tenures) = Elector::new(SHARD, Arc::new(leases), me, times, Arc::new(watcher), attend);
-    let Some(prepared) = stop.run_until_cancelled(replica.prepare()).await else { return Ok(()) };
-    prepared.map_err(|error| chain(&error))?;
-    let election = async { elector.run(stop).await.map_err(|error| chain(&error)) };
-    let acting = async { replica.run(tenures).await.map_err(|error| chain(&error)) };
-    tokio::try_join!(biased; election, acting).map(|_| ())
+    let seat = |(shard, cues): (ShardId, mpsc::Receiver<Cue>)| {
+        let replica = Replica { shard, parts: parts(shard), health: health.clone() };
+        let leases = Leases::new(client(), "monitor", &format!("pod-monitor-{shard}"), me, Some(me), times);
+        let lease = health.component(format!("lease/{shard}"));
+        let watcher = Watcher::new(shard, lease, metrics.clone(), board.clone(), peers.clone(), fleet.clone());
+        let leases = Arc::new(leases);
+        let (elector, tenures) = Elector::new(shard, leases, me, times, Arc::new(watcher), Arc::clone(&attend), cues);
+        Seat { replica, elector, tenures }
+    };
+    let able = {
+        let peers = peers.clone();
+        Arc::new(move || peers.reaches_kafka())
+    };
+    let members = (shards.count.get() > 1).then(|| Members {
+        roll: Roll::new(client(), "monitor", "pod-monitor", me, Some(me), times),
+        me: me.into(),
+        times,
+        fleet: fleet.clone(),
+        attend: Arc::clone(&attend),
+        able,
+        health: health.component("members"),
+    });
+    let seats: Vec<_> = shards.all().zip(cues).map(seat).collect();
+    let spawned = |part: Running| -> Running {
+        let frozen = Arc::clone(&process);
+        Box::pin(async move { freezable(&frozen, part).await })
+    };
+    seats::run(seats, members, stop, spawned).await.map_err(|error| chain(&error))
 }
-
 /// Notices of death come from the world, which knows who died, and lies at times.
 fn attend(process: Arc<Process>) -> Attend {
     Arc::new(move |_, identity| {
@@ -115,13 +150,13 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn identity() -> Identity {
+fn identity(shards: Shards) -> Identity {
     Identity {
         cluster_id: CLUSTER.into(),
         lease_namespace: "monitor".into(),
         lease_name: "pod-monitor".into(),
         generation: 1,
-        shards: 1,
+        shards: shards.count.get(),
         shard_by: "uid".into(),
         selector: "app=exec".into(),
         namespaces: Vec::new(),

@@ -1,0 +1,194 @@
+//! What one replica knows of all of them and of all shards, and what follows from it for its own elections.
+//!
+//! ```text
+//!   elections ──who holds shard k, who is dead──▶ ┌─ Fleet ─┐ ──is it our turn?──▶ elections
+//!   members   ──who lives───────────────────────▶ └─ plan ──┘ ──cues: look, give──▶ elections
+//! ```
+//! Nothing here is relied on for exactly-once delivery, nor for one leader a shard: Lease and fence are. A wrong plan costs
+//! balance, or a retry period.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::mpsc;
+
+use super::{
+    assignment::{Member, Plan, Seen, plan},
+    ranges::Shards,
+};
+use crate::{
+    leadership::{elector::Cue, tenure::ShardId},
+    telemetry::Metrics,
+};
+
+/// Cues that may wait for one election; more say the same.
+const CUES_MAX: usize = 8;
+
+/// One replica's view. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Fleet(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    me: Member,
+    shards: Vec<Seen>,
+    /// Members that live, by their Leases.
+    living: BTreeSet<Member>,
+    /// Members that are dead although their Leases do not show it yet.
+    dead: BTreeSet<Member>,
+    plan: Plan,
+    cues: Vec<mpsc::Sender<Cue>>,
+    metrics: Metrics,
+}
+
+impl Fleet {
+    /// Of a replica that takes part in all these shards, and where the cues for each of their elections come from.
+    pub fn new(me: &str, shards: Shards, metrics: Metrics) -> (Self, Vec<mpsc::Receiver<Cue>>) {
+        let (cues, received) = shards.all().map(|_| mpsc::channel(CUES_MAX)).unzip();
+        let shards = shards.all().map(|_| Seen::default()).collect();
+        // Alone until others are seen: where there are no members (one shard), it is always its turn.
+        let (living, dead) = (BTreeSet::from([me.into()]), BTreeSet::new());
+        let mut inner = Inner { me: me.into(), shards, living, dead, plan: Plan::default(), cues, metrics };
+        inner.plan = plan(&inner.living, &inner.shards);
+        (Self(Arc::new(Mutex::new(inner))), received)
+    }
+
+    /// A shard is held by this replica now, or by nobody.
+    pub fn holder(&self, shard: ShardId, holder: Option<&str>) {
+        let mut inner = self.inner();
+        let seen = &mut inner.shards[index(shard)];
+        if seen.holder.as_deref() != holder {
+            let before = std::mem::replace(&mut seen.holder, holder.map(Member::from));
+            seen.last = before.or_else(|| seen.last.take());
+            inner.replan();
+        }
+    }
+
+    /// These live, by their Leases. Whoever is not among them any more need not be remembered as dead.
+    pub fn members(&self, living: BTreeSet<Member>) {
+        let mut inner = self.inner();
+        inner.dead.retain(|dead| living.contains(dead));
+        inner.living = living;
+        inner.replan();
+    }
+
+    /// This one is dead: its Leases will show it later.
+    pub fn dead(&self, member: &str) {
+        let mut inner = self.inner();
+        if inner.dead.insert(member.into()) {
+            inner.replan();
+        }
+    }
+
+    /// Whether this replica takes the shard if nobody leads it.
+    pub fn is_next(&self, shard: ShardId) -> bool {
+        let inner = self.inner();
+        // Where its holder counts as living, the Lease says otherwise (it was silent for too long): anybody may.
+        inner.plan.heirs.get(&shard).is_none_or(|heir| *heir == inner.me)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn replan(&mut self) {
+        let live: BTreeSet<Member> = self.living.difference(&self.dead).cloned().collect();
+        let new = plan(&live, &self.shards);
+        let old = std::mem::replace(&mut self.plan, new);
+        let cue = |shard: ShardId, cue| {
+            if let Err(error) = self.cues[index(shard)].try_send(cue) {
+                // Full: one that waits says as much. Closed: the election is over.
+                tracing::debug!(%shard, %error, "the election does not take a cue now");
+            }
+        };
+        for (shard, heir) in &self.plan.heirs {
+            if *heir == self.me && old.heirs.get(shard) != Some(heir) {
+                cue(*shard, Cue::Look);
+            }
+        }
+        if let Some((giver, shard)) = &self.plan.gift
+            && *giver == self.me
+        {
+            cue(*shard, Cue::Give);
+        }
+        let ours = self.shards.iter().filter(|seen| seen.holder.as_ref() == Some(&self.me)).count();
+        self.metrics.set_members(live.len());
+        self.metrics.set_shards_held(ours);
+    }
+}
+
+fn index(shard: ShardId) -> usize {
+    usize::try_from(shard.0).expect("usize has at least 32 bits on all targets that tokio runs on")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::lifecycle::rules::ShardBy;
+
+    fn fleet(count: u32) -> (Fleet, Vec<mpsc::Receiver<Cue>>) {
+        let shards = Shards { count: NonZeroU32::new(count).unwrap(), by: ShardBy::Uid };
+        Fleet::new("b", shards, Metrics::default())
+    }
+
+    fn cues(received: &mut [mpsc::Receiver<Cue>]) -> Vec<Option<Cue>> {
+        let cues = received.iter_mut().map(|cues| {
+            let last = cues.try_recv().ok();
+            std::iter::from_fn(|| cues.try_recv().ok()).last().or(last)
+        });
+        cues.collect()
+    }
+
+    fn members(names: &[&str]) -> BTreeSet<Member> {
+        names.iter().copied().map(Member::from).collect()
+    }
+
+    #[test]
+    fn one_shard_is_always_the_turn_of_whoever_sees_it_free() {
+        let (fleet, mut received) = fleet(1);
+        assert!(fleet.is_next(ShardId(0)));
+        fleet.holder(ShardId(0), Some("a"));
+        fleet.holder(ShardId(0), None);
+        assert!(fleet.is_next(ShardId(0)));
+        fleet.holder(ShardId(0), Some("b"));
+        fleet.holder(ShardId(0), None);
+        assert!(fleet.is_next(ShardId(0)), "also after we let it go: we know of nobody else");
+        assert!(!cues(&mut received).contains(&Some(Cue::Give)));
+    }
+
+    #[test]
+    fn the_shards_of_a_dead_leader_are_taken_by_the_living_at_once_each_by_one() {
+        let (fleet, mut received) = fleet(4);
+        fleet.members(members(&["a", "b", "c"]));
+        for (shard, holder) in ["a", "a", "b", "c"].iter().enumerate() {
+            fleet.holder(ShardId(u32::try_from(shard).unwrap()), Some(holder));
+        }
+        cues(&mut received);
+        fleet.dead("a");
+        assert_eq!(cues(&mut received), [Some(Cue::Look), None, None, None], "the other one is c's");
+        assert!(fleet.is_next(ShardId(0)) && !fleet.is_next(ShardId(1)));
+        fleet.members(members(&["a", "b", "c"]));
+        assert!(fleet.is_next(ShardId(0)), "its Lease is not out of date yet: it is dead all the same");
+    }
+
+    #[test]
+    fn what_is_too_much_is_given_away_one_at_a_time() {
+        let (fleet, mut received) = fleet(3);
+        (0..3).for_each(|shard| fleet.holder(ShardId(shard), Some("b")));
+        cues(&mut received);
+        fleet.members(members(&["a", "b"]));
+        assert_eq!(cues(&mut received), [None, None, Some(Cue::Give)]);
+        fleet.holder(ShardId(2), None);
+        assert!(!fleet.is_next(ShardId(2)), "it is the other's");
+        assert_eq!(cues(&mut received), [None, None, None]);
+        fleet.holder(ShardId(2), Some("a"));
+        assert_eq!(cues(&mut received), [None, None, None], "2 and 1 is even");
+    }
+}

@@ -1,0 +1,261 @@
+//! Which replicas live: each holds one of a few member Leases, and watches them all.
+//!
+//! ```text
+//!   Leases <lease-name>-member-0 .. 15 ──LIST, WATCH by label──▶ who changed its Lease lately ──▶ Fleet
+//!            ▲                                                  └─▶ a connection to each: death notices ──▶ Fleet
+//!            └── take a free one, renew, release
+//! ```
+//! Fixed names, so that a role can name them and replicas that are gone leave nothing behind. A replica that could not
+//! lead (it does not reach Kafka) lets its own go: nobody counts on it then. Where there is one shard, there are no members.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{assignment::Member, fleet::Fleet};
+use crate::{
+    cli::chain,
+    http::health::Component,
+    leadership::{
+        election::{Answer, Times},
+        elector::Attend,
+        lease::Leases,
+        record::{Record, Version},
+        roll::{Roll, Sighting},
+    },
+};
+
+/// Member Leases of one installation: more replicas than that stand by without being counted on.
+pub const MEMBERS_MAX: u32 = 16;
+/// Sightings that may wait.
+const WAITING_MAX: usize = 64;
+
+/// What taking part needs.
+pub struct Members {
+    /// All member Leases at the API server.
+    pub roll: Roll,
+    /// Identity of this replica.
+    pub me: Member,
+    /// As for the Leases of shards.
+    pub times: Times,
+    /// Who is told.
+    pub fleet: Fleet,
+    /// How others are attended.
+    pub attend: Attend,
+    /// Whether this replica could lead.
+    pub able: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Health of the Leases.
+    pub health: Component,
+}
+
+/// A member Lease as it was seen.
+struct Slot {
+    record: Record,
+    /// Since when it has not changed.
+    since: Instant,
+}
+
+/// The Lease that is ours.
+struct Own {
+    slot: u32,
+    leases: Leases,
+    version: Version,
+}
+
+struct Part {
+    members: Members,
+    slots: BTreeMap<u32, Slot>,
+    own: Option<Own>,
+    attended: BTreeMap<Member, AbortHandle>,
+    notices: JoinSet<Member>,
+    /// It was said that there is no free Lease.
+    told_full: bool,
+}
+
+impl Members {
+    /// Takes part until `stop`, and lets the own Lease go then. `joined` is cancelled once it is known who else there is
+    /// and the others know of us, or never will.
+    pub async fn run(self, stop: CancellationToken, joined: CancellationToken) {
+        let (seen_in, mut seen) = mpsc::channel(WAITING_MAX);
+        let mut watching = JoinSet::new();
+        let (roll, health) = (self.roll.clone(), self.health.clone());
+        watching.spawn(async move { roll.watch(seen_in, |error| health.not_yet(chain(&error))).await });
+        let mut renewals = interval(self.times.retry_period);
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut part, mut listed) = (Part::of(self), false);
+        loop {
+            let stale_at = part.stale_at();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(sighting) = seen.recv() => {
+                    let first = !listed && matches!(sighting, Sighting::All(_));
+                    part.saw(sighting);
+                    if first {
+                        listed = true;
+                        part.keep().await;
+                        part.members.health.ok();
+                    }
+                }
+                _ = renewals.tick(), if listed => part.keep().await,
+                Some(Ok(dead)) = part.notices.join_next() => {
+                    part.attended.remove(&dead);
+                    part.members.fleet.dead(&dead);
+                }
+                () = sleep_until(stale_at.unwrap_or_else(Instant::now)), if stale_at.is_some() => {}
+            }
+            if listed {
+                part.tell();
+            }
+            if part.own.is_some() || part.told_full {
+                joined.cancel();
+            }
+        }
+        part.leave().await;
+    }
+}
+
+impl Part {
+    fn of(members: Members) -> Self {
+        let (slots, attended) = (BTreeMap::new(), BTreeMap::new());
+        Self { members, slots, own: None, attended, notices: JoinSet::new(), told_full: false }
+    }
+
+    /// A member that did not change its Lease for so long is not counted on. Sooner than a shard of it may be taken: by
+    /// then it is planned who takes it.
+    fn fresh(&self) -> Duration {
+        let Times { lease_duration, renew_deadline, .. } = self.members.times;
+        (lease_duration + renew_deadline) / 2
+    }
+
+    /// When the next member is not counted on any more.
+    fn stale_at(&self) -> Option<Instant> {
+        let (fresh, now) = (self.fresh(), Instant::now());
+        let held = self.slots.values().filter(|slot| !slot.record.holder.is_empty());
+        held.map(|slot| slot.since + fresh).filter(|at| *at > now).min()
+    }
+
+    fn saw(&mut self, sighting: Sighting) {
+        match sighting {
+            Sighting::All(mut records) => {
+                let name = |slot| self.members.roll.name(slot);
+                let records: Vec<_> =
+                    (0..MEMBERS_MAX).map(|slot| (slot, records.remove(name(slot).as_str()))).collect();
+                records.into_iter().for_each(|(slot, record)| self.saw_one(slot, record));
+            }
+            Sighting::One(name, record) => {
+                if let Some(slot) = (0..MEMBERS_MAX).find(|slot| self.members.roll.name(*slot) == *name) {
+                    self.saw_one(slot, record);
+                }
+            }
+        }
+    }
+
+    fn saw_one(&mut self, slot: u32, record: Option<Record>) {
+        let ours = record.as_ref().is_some_and(|record| record.holder == self.members.me);
+        // Somebody took it for free, or deleted it: another is taken at the next renewal.
+        let newer = |own: &Own| record.as_ref().is_none_or(|record| record.version > own.version);
+        self.own.take_if(|own| own.slot == slot && !ours && newer(own));
+        let Some(record) = record else {
+            self.slots.remove(&slot);
+            return;
+        };
+        // The same one again, by a LIST, is no sign of life.
+        if self.slots.get(&slot).is_none_or(|known| known.record.version < record.version) {
+            self.slots.insert(slot, Slot { record, since: Instant::now() });
+        }
+    }
+
+    /// Holds a Lease while this replica could lead, and none while it could not.
+    async fn keep(&mut self) {
+        if !(self.members.able)() {
+            return self.leave().await;
+        }
+        let Some(own) = &mut self.own else { return self.take().await };
+        match own.leases.renew(own.version).await {
+            (Answer::Ours(version), _) => own.version = version,
+            (Answer::Conflict, _) => self.own = None,
+            (Answer::Failed, error) => self.trouble(error),
+        }
+    }
+
+    /// Takes a free one: not the first, so that replicas that start together seldom want the same.
+    async fn take(&mut self) {
+        let me = BuildHasherDefault::<DefaultHasher>::default().hash_one(&self.members.me);
+        let first = u32::try_from(me % u64::from(MEMBERS_MAX)).unwrap_or_default();
+        let free = |slot: &u32| match self.slots.get(slot) {
+            Some(Slot { record, since }) => {
+                record.holder.is_empty() || since.elapsed() >= self.members.times.lease_duration
+            }
+            None => true,
+        };
+        let Some(slot) = (0..MEMBERS_MAX).map(|n| (first + n) % MEMBERS_MAX).find(free) else {
+            if !std::mem::replace(&mut self.told_full, true) {
+                tracing::warn!(max = MEMBERS_MAX, "every member Lease is held: this replica stands by, not counted on");
+            }
+            return;
+        };
+        let leases = self.members.roll.lease(slot);
+        let seen = self.slots.get(&slot).map(|slot| slot.record.clone());
+        match leases.take(seen.as_ref()).await {
+            (Answer::Ours(version), _) => {
+                tracing::info!(lease = self.members.roll.name(slot), "member of the fleet");
+                self.own = Some(Own { slot, leases, version });
+            }
+            // Another was faster: the watch shows it, and the next tick tries another.
+            (Answer::Conflict, _) => {}
+            (Answer::Failed, error) => self.trouble(error),
+        }
+    }
+
+    async fn leave(&mut self) {
+        let Some(own) = self.own.take() else { return };
+        if let (Answer::Failed, error) = own.leases.release(own.version).await {
+            self.trouble(error);
+        }
+    }
+
+    fn trouble(&self, error: Option<crate::leadership::lease::Error>) {
+        error.iter().for_each(|error| self.members.health.not_yet(chain(error)));
+    }
+
+    /// Who lives: those who changed their Leases lately, and we, if we hold one.
+    fn tell(&mut self) {
+        let fresh = self.fresh();
+        let me = &self.members.me;
+        let lives = |slot: &&Slot| !slot.record.holder.is_empty() && slot.since.elapsed() < fresh;
+        let others = self.slots.values().filter(lives).filter(|slot| slot.record.holder != *me);
+        let mut living: BTreeSet<Member> = BTreeSet::new();
+        for Slot { record, .. } in others {
+            living.insert(record.holder.clone());
+            let Some(address) = record.address.clone().filter(|_| !self.attended.contains_key(&record.holder)) else {
+                continue;
+            };
+            let (holder, dead) = (record.holder.clone(), (self.members.attend)(address, record.holder.clone()));
+            let notice = self.notices.spawn(async move {
+                dead.await;
+                holder
+            });
+            self.attended.insert(record.holder.clone(), notice);
+        }
+        self.attended.retain(|member, notice| {
+            let lives = living.contains(member);
+            if !lives {
+                notice.abort();
+            }
+            lives
+        });
+        living.extend(self.own.iter().map(|_| me.clone()));
+        self.members.fleet.members(living);
+    }
+}
