@@ -22,6 +22,7 @@ mod reconcile;
 mod reset;
 mod rights;
 mod rivals;
+mod shards;
 mod stalls;
 mod start;
 mod stopping;
