@@ -242,14 +242,14 @@ impl Monitor {
         Ok(answer)
     }
 
-    /// The value of one series of `/metrics`, for instance `pod_monitor_lists_total{result="ok"}`.
+    /// The sum of all series of `/metrics` that have this name and at least these labels, for instance
+    /// `pod_monitor_lists_total{result="ok"}` over all shards.
     ///
     /// # Errors
     /// When it does not answer or there is no such series.
     pub fn metric(&self, series: &str) -> Result<f64> {
         let (_, text) = self.get("/metrics")?;
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.and_then(|value| value.parse().ok()).with_context(|| format!("no series {series}"))
+        super::metrics::sum(&text, series).with_context(|| format!("no series {series}"))
     }
 
     /// Sends a signal.
