@@ -72,7 +72,9 @@ fn strangers(expression: &str, series: &BTreeMap<String, BTreeMap<String, BTreeS
         };
         for (label, value) in matchers(labels).into_iter().filter(|(label, _)| !FOREIGN.contains(label)) {
             let values = known.get(label);
-            let stranger = |value: &&str| values.is_none_or(|values| !values.contains(*value));
+            // Grafana fills its variables in with values that there are.
+            let filled = |value: &str| value.starts_with('$');
+            let stranger = |value: &&str| values.is_none_or(|values| !values.contains(*value) && !filled(value));
             wrong.extend(value.split('|').filter(stranger).map(|value| format!("{name}{{{label}={value}}}")));
         }
     }
@@ -110,6 +112,8 @@ fn a_series_or_a_label_value_that_is_not_ours_is_found() {
         ("rate(pod_monitor_event_total[5m])", "pod_monitor_event_total"),
         ("pod_monitor_role{role=~\"live|leader\"}", "pod_monitor_role{role=leader}"),
         ("pod_monitor_term{reason!=\"x\"}", "pod_monitor_term{reason=x}"),
+        ("pod_monitor_members{shard=~\"$shard\"}", "pod_monitor_members{shard=$shard}"),
+        ("pod_monitor_role{shard=\"one\"}", "pod_monitor_role{shard=one}"),
         (
             "pod_monitor_takeover_duration_seconds_sum{leg=\"reconcile\"}",
             "pod_monitor_takeover_duration_seconds_sum{leg=reconcile}",
@@ -117,7 +121,12 @@ fn a_series_or_a_label_value_that_is_not_ours_is_found() {
     ] {
         assert_eq!(strangers(expression, &series).1, [expected]);
     }
-    assert_eq!(strangers("pod_monitor_role{namespace=~\"$namespace\", role=\"live\"} == 1", &series).1, [""; 0]);
+    for expression in [
+        "pod_monitor_role{namespace=~\"$namespace\", role=\"live\"} == 1",
+        "pod_monitor_role{shard=~\"$shard\", role=\"live\"} == 1",
+    ] {
+        assert_eq!(strangers(expression, &series).1, [""; 0]);
+    }
 }
 
 #[test]
