@@ -101,10 +101,10 @@ impl Members {
                 Some(sighting) = seen.recv() => {
                     let first = !listed && matches!(sighting, Sighting::All(_));
                     part.saw(sighting);
+                    part.members.health.ok();
                     if first {
                         listed = true;
                         part.keep().await;
-                        part.members.health.ok();
                     }
                 }
                 _ = renewals.tick(), if listed => part.keep().await,

@@ -127,7 +127,7 @@ impl Metrics {
         self.families.watching.watch_restarts.get_or_create(&self.and(ByReason { reason })).inc();
     }
 
-    /// A watch delivered something of this shard: what is another's is a [foreign pod](Self::foreign_pod) instead, or
+    /// A watch delivered something of this shard: what is another's is a [foreign pod](Self::foreign_pods) instead, or
     /// the deletions that somebody else tells would look like ones that nobody tells.
     pub fn watch_delivered(&self, kind: WatchEvent) {
         self.families.watching.watch_events.get_or_create(&self.and(ByWatchEvent { kind })).inc();
@@ -139,8 +139,8 @@ impl Metrics {
     }
 
     /// The API server sent a pod that belongs to another shard, and it was left out here.
-    pub fn foreign_pod(&self) {
-        self.families.watching.foreign_pods.get_or_create(&self.shard).inc();
+    pub fn foreign_pods(&self, pods: u64) {
+        self.families.watching.foreign_pods.get_or_create(&self.shard).inc_by(pods);
     }
 
     /// Whether the last LIST said that the server leaves out what is not this shard's.
@@ -264,21 +264,6 @@ impl Metrics {
     pub fn otlp_export_failed(&self) {
         self.families.process.otlp_export_failures.inc();
     }
-}
-
-#[allow(missing_docs)]
-impl Metrics {
-    pub fn of_shard(&self, _: crate::leadership::tenure::ShardId) -> Self {
-        self.clone()
-    }
-    pub fn set_shards(&self, _: usize) {}
-    pub fn set_members(&self, _: usize) {}
-    pub fn set_shards_held(&self, _: usize) {}
-    pub fn set_holder_seen(&self, _: bool) {}
-    pub fn watched_bytes(&self, _: u64) {}
-    pub fn foreign_pods(&self, _: u64) {}
-    pub fn set_server_side(&self, _: bool) {}
-    pub fn given_away(&self) {}
 }
 
 impl Default for Metrics {

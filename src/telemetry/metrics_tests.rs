@@ -145,7 +145,7 @@ fn shards_and_their_owners_are_told() {
     metrics.set_shards_held(2);
     shard.set_holder_seen(true);
     shard.given_away();
-    shard.foreign_pod();
+    shard.foreign_pods(1);
     shard.watched_bytes(1200);
     shard.watched_bytes(34);
     shard.set_server_side(true);

@@ -22,9 +22,9 @@ const TOLERANCE: f64 = 0.12;
 
 /// The shard of a UID: by FNV-1a, on its own.
 fn shard(uid: &str) -> usize {
-    let hash = uid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = uid
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     usize::try_from((u128::from(hash) * u128::from(SHARDS)) >> 64).unwrap()
 }
 
