@@ -210,7 +210,10 @@ pub(crate) fn show(board: &Board, shard: ShardStatus) {
                 let holder = shard.holder.clone().or_else(|| known.holder.take());
                 *known = ShardStatus { holder, ..shard };
             }
-            None => shown.shards.push(shard),
+            None => {
+                let place = shown.shards.partition_point(|known| known.shard < shard.shard);
+                shown.shards.insert(place, shard);
+            }
         }
     });
 }
