@@ -100,6 +100,8 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
         let mut faults = Faults::of(&self);
         loop {
             let Some(granted) = self.stand_by(&mut tenures).await? else { return Ok(()) };
+            // Whoever leads speaks for itself: what was looked at last, standing by, holds no longer.
+            self.parts.peers.reach_kafka(self.shard, true);
             let beat = self.health.heartbeat("worker", BEAT_AGE_MAX);
             let worker = Worker::new(self.parts.clone(), granted.tenure.clone(), beat);
             if let Err(error) = worker.run().await {

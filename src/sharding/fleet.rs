@@ -70,7 +70,10 @@ impl Fleet {
     pub fn members(&self, living: BTreeSet<Member>) {
         let mut inner = self.inner();
         inner.dead.retain(|dead| living.contains(dead));
-        inner.living = living;
+        if inner.living != living {
+            tracing::info!(members = ?living, "members of the fleet");
+            inner.living = living;
+        }
         inner.replan();
     }
 
@@ -98,6 +101,9 @@ impl Inner {
     fn replan(&mut self) {
         let live: BTreeSet<Member> = self.living.difference(&self.dead).cloned().collect();
         let new = plan(&live, &self.shards);
+        if new != self.plan {
+            tracing::debug!(heirs = ?new.heirs, gift = ?new.gift, "who is to lead which shard");
+        }
         let old = std::mem::replace(&mut self.plan, new);
         let cue = |shard: ShardId, cue| {
             if let Err(error) = self.cues[index(shard)].try_send(cue) {

@@ -78,6 +78,8 @@ struct Part {
     own: Option<Own>,
     attended: BTreeMap<Member, AbortHandle>,
     notices: JoinSet<Member>,
+    /// Since when this replica could not lead.
+    unable_since: Option<Instant>,
     /// It was said that there is no free Lease.
     told_full: bool,
 }
@@ -128,7 +130,7 @@ impl Members {
 impl Part {
     fn of(members: Members) -> Self {
         let (slots, attended) = (BTreeMap::new(), BTreeMap::new());
-        Self { members, slots, own: None, attended, notices: JoinSet::new(), told_full: false }
+        Self { members, slots, own: None, attended, notices: JoinSet::new(), unable_since: None, told_full: false }
     }
 
     /// A member that did not change its Lease for so long is not counted on. Sooner than a shard of it may be taken: by
@@ -178,7 +180,7 @@ impl Part {
 
     /// Holds a Lease while this replica could lead, and none while it could not.
     async fn keep(&mut self) {
-        if !(self.members.able)() {
+        if !self.is_able() {
             return self.leave().await;
         }
         let Some(own) = &mut self.own else { return self.take().await };
@@ -187,6 +189,16 @@ impl Part {
             (Answer::Conflict, _) => self.own = None,
             (Answer::Failed, error) => self.trouble(error),
         }
+    }
+
+    /// Not from one moment to the next: a changelog that is read anew, after a shard was given away, is no reason to go.
+    fn is_able(&mut self) -> bool {
+        if (self.members.able)() {
+            self.unable_since = None;
+            return true;
+        }
+        let since = *self.unable_since.get_or_insert_with(Instant::now);
+        self.own.is_some() && since.elapsed() < self.members.times.lease_duration
     }
 
     /// Takes a free one: not the first, so that replicas that start together seldom want the same.

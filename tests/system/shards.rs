@@ -90,8 +90,19 @@ impl Crew {
             Ok(even.then_some(()))
         };
         let waited = until(LIMIT, "every shard is led, evenly", look).await;
-        waited.unwrap_or_else(|error| panic!("{error:#}: {:?}", self.live()));
+        waited.unwrap_or_else(|error| panic!("{error:#}: {:?}\n{}", self.live(), self.views()));
         begun.elapsed()
+    }
+
+    /// What each says of the fleet.
+    fn views(&self) -> String {
+        let view = |monitor: &Monitor| {
+            let (_, metrics) = monitor.get("/metrics").unwrap_or_default();
+            let of_fleet = |line: &&str| line.starts_with("pod_monitor_members") || line.contains("holder_seen{");
+            let (_, status) = monitor.get("/api/status").unwrap_or_default();
+            format!("{}\n{status}", metrics.lines().filter(of_fleet).collect::<Vec<_>>().join(" "))
+        };
+        self.running.iter().flatten().map(view).collect::<Vec<_>>().join("\n\n")
     }
 
     /// Waits until every shard is live somewhere.
