@@ -15,6 +15,7 @@ mod evidence;
 mod garbage;
 mod giving_up;
 mod ids;
+mod isolation;
 mod kafka_outage;
 mod lease;
 mod outage;
