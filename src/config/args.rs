@@ -304,6 +304,11 @@ pub struct KafkaArgs {
     #[arg(long, value_name = "TOPIC", default_value = "pod-monitor.changelog", help_heading = "Events",
         value_parser = checked(names::topic))]
     pub changelog_topic: String,
+    /// Counts the changes of the number of shards: 'pod-monitor reshard' prints the next one. Beyond 1 the changelog is
+    /// the topic '<changelog-topic>.g<generation>'
+    #[arg(long, value_name = "NUMBER", default_value = "1", help_heading = "Installation",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub generation: u32,
 }
 
 /// A value parser from a rule of names.rs.

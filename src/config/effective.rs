@@ -301,6 +301,7 @@ fn sink(args: &RunArgs, origins: &Origins) -> Result<Sink, Error> {
             "events-topic",
             "changelog-topic",
             "create-topics",
+            "generation",
             "lease-duration",
             "renew-deadline",
             "retry-period",

@@ -9,6 +9,7 @@
 pub mod changelog;
 pub mod error;
 pub mod fence;
+pub mod generation;
 pub mod identity;
 pub mod journal;
 mod kind;

@@ -113,11 +113,19 @@ pub(super) mod tests {
     }
 
     fn settings_with(properties: &[(&str, &str)]) -> Settings {
+        made(properties, 1)
+    }
+
+    pub(in crate::publish) fn of_generation(generation: u32) -> Settings {
+        made(&[], generation)
+    }
+
+    fn made(properties: &[(&str, &str)], generation: u32) -> Settings {
         let identity = Identity {
             cluster_id: "c".into(),
             lease_namespace: "ns".into(),
             lease_name: "pod-monitor".into(),
-            generation: 1,
+            generation,
             shards: 3,
             shard_by: "uid".into(),
             selector: "app=x".into(),
