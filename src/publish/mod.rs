@@ -15,6 +15,7 @@ pub mod journal;
 mod kind;
 mod lag;
 mod producer;
+pub mod raw;
 mod reach;
 pub mod record;
 pub mod restore;

@@ -48,6 +48,11 @@ impl Settings {
         self.command(operations, &format!("--topic {topic}"))
     }
 
+    /// The command that lets us produce under this id.
+    pub(super) fn grant_producing_as(&self, id: &str) -> String {
+        self.command(&["Write"], &format!("--transactional-id {id}"))
+    }
+
     fn command(&self, operations: &[&str], on: &str) -> String {
         let properties = self.properties();
         // What goes into a command as it is must not end its word.

@@ -8,7 +8,10 @@
 //! Laws (`plan_laws.rs`): every record stands in the new shards once, at its place, byte by byte, and nothing else does;
 //! written twice changes nothing; stopped anywhere and planned anew ends alike.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+};
 
 use super::held::{Held, Raw};
 use crate::{
@@ -31,8 +34,10 @@ pub struct Wish {
     pub ours: Identity,
     /// `--changelog-topic`
     pub base: String,
-    /// How the pods are to be shared.
-    pub to: Shards,
+    /// How many shards there are to be.
+    pub count: NonZeroU32,
+    /// What they are to be shared by, if by something else than now.
+    pub by: Option<ShardBy>,
     /// How many shards there are now, where that was said.
     pub from: Option<u32>,
     /// Who asks: unique per start of the process.
@@ -176,13 +181,18 @@ impl Wish {
         generation::changelog_topic(&self.base, self.ours.generation)
     }
 
+    /// How the pods are to be shared.
+    pub fn to(&self, found: &Identity) -> Shards {
+        Shards { count: self.count, by: self.by.unwrap_or_else(|| by(found)) }
+    }
+
     /// What is to stand in the old changelog.
-    pub fn moved(&self) -> Moved {
+    pub fn moved(&self, found: &Identity) -> Moved {
         let generation = self.ours.generation.saturating_add(1);
         Moved {
             generation,
-            shards: self.to.count.get(),
-            shard_by: self.to.by.as_str().to_owned(),
+            shards: self.count.get(),
+            shard_by: self.to(found).by.as_str().to_owned(),
             topic: generation::changelog_topic(&self.base, generation),
         }
     }
@@ -193,7 +203,8 @@ impl Wish {
     /// When it must not be.
     pub fn standing(&self, old: &[Held]) -> Result<Standing, Refusal> {
         if let Some(found) = old.iter().find_map(|held| held.moved.as_ref()) {
-            if *found == self.moved() {
+            let by_now = ShardBy::of(&found.shard_by);
+            if found.shards == self.count.get() && self.by.is_none_or(|by| Some(by) == by_now) {
                 return Ok(Standing::Done(found.clone()));
             }
             let (generation, flags, next) = (self.ours.generation, found.flags(), found.generation);
@@ -205,8 +216,7 @@ impl Wish {
             }
         }
         let Some(found) = old.iter().find_map(|held| held.identity.as_ref()) else {
-            let flags = self.moved().flags();
-            let flags = flags.split(" --generation").next().unwrap_or_default().to_owned();
+            let flags = format!("--shards {}", self.count);
             return Err(Refusal::Unused { topic: self.topic(), flags });
         };
         let partitions = u32::try_from(old.len()).unwrap_or(u32::MAX);
@@ -215,23 +225,23 @@ impl Wish {
             let foreign = |mismatch| Refusal::Foreign { topic: self.topic(), mismatch };
             expected.fits(identity).map_err(foreign)?;
         }
-        let by = ShardBy::of(&found.shard_by).unwrap_or_default();
+        let to = self.to(found);
         match self.from {
             Some(said) if said != partitions => {
                 Err(Refusal::OtherCount { said, topic: self.topic(), found: partitions })
             }
-            _ if (self.to.count.get(), self.to.by) == (partitions, by) => {
-                Err(Refusal::Same { count: partitions, by: by.as_str() })
+            _ if (to.count.get(), to.by) == (partitions, by(found)) => {
+                Err(Refusal::Same { count: partitions, by: to.by.as_str() })
             }
             _ => Ok(Standing::Due(found.clone())),
         }
     }
 
-    /// Where each record belongs.
+    /// Where each record belongs. `found`: what [`Wish::standing`] gave.
     ///
     /// # Errors
     /// When that cannot be said of one.
-    pub fn plan<'a>(&self, old: &'a [Held]) -> Result<Plan<'a>, Refusal> {
+    pub fn plan<'a>(&self, found: &Identity, old: &'a [Held]) -> Result<Plan<'a>, Refusal> {
         let mut newest: BTreeMap<&str, (ShardId, &Raw)> = BTreeMap::new();
         let (mut doubled, mut unreadable) = (0, 0);
         for (shard, held) in (0..).map(ShardId).zip(old) {
@@ -248,10 +258,11 @@ impl Wish {
                 }
             }
         }
-        let shards = usize::try_from(self.to.count.get()).unwrap_or(usize::MAX);
+        let to = self.to(found);
+        let shards = usize::try_from(to.count.get()).unwrap_or(usize::MAX);
         let mut wanted = vec![BTreeMap::new(); shards];
         for (key, (shard, raw)) in newest {
-            let execution_id = match (&raw.about, self.to.by) {
+            let execution_id = match (&raw.about, to.by) {
                 (Ok(about), _) => &*about.execution_id,
                 (Err(_), ShardBy::Uid) => {
                     unreadable += 1;
@@ -262,16 +273,16 @@ impl Wish {
                 }
             };
             let uid = changelog::pod_of_key(key).unwrap_or_default();
-            let ShardId(to) = self.to.of(&uid, execution_id);
-            let to = usize::try_from(to).ok().and_then(|to| wanted.get_mut(to));
-            to.expect("a pod's shard is below their count").insert(key, raw.value.as_slice());
+            let ShardId(place) = to.of(&uid, execution_id);
+            let place = usize::try_from(place).ok().and_then(|place| wanted.get_mut(place));
+            place.expect("a pod's shard is below their count").insert(key, raw.value.as_slice());
         }
         Ok(Plan { wanted, doubled, unreadable })
     }
 
     /// What makes the new generation the truth. `found`: what [`Wish::standing`] gave.
     pub fn switch(&self, found: &Identity, old: &[Held]) -> Switch {
-        let moved = self.moved();
+        let moved = self.moved(found);
         let identity = Identity {
             generation: moved.generation,
             shards: moved.shards,
@@ -282,10 +293,13 @@ impl Wish {
         let term = old.iter().filter_map(|held| held.position.as_ref()).map(|position| position.term).max();
         let position =
             Position { term: term.unwrap_or_default(), holder: self.holder.clone(), streams: lowest(found, old) };
-        let by = ShardBy::of(&found.shard_by).unwrap_or_default();
-        let inherited = inherited(by, old, &position);
+        let inherited = inherited(by(found), old, &position);
         Switch { identity, position, inherited, moved }
     }
+}
+
+fn by(found: &Identity) -> ShardBy {
+    ShardBy::of(&found.shard_by).unwrap_or_default()
 }
 
 /// Per watch stream the lowest position, where every shard has one: of the same selection, or it means nothing.
@@ -311,7 +325,7 @@ fn lowest(found: &Identity, old: &[Held]) -> BTreeMap<String, crate::watch::pod:
 /// What the new shards will see again and must not tell. Those of earlier generations count as long as no old shard can
 /// have dropped them for a reset of the cluster's store: whoever dropped one has passed it.
 fn inherited(by: ShardBy, old: &[Held], position: &Position) -> Option<Inherited> {
-    let count = u32::try_from(old.len()).ok().and_then(std::num::NonZeroU32::new)?;
+    let count = u32::try_from(old.len()).ok().and_then(NonZeroU32::new)?;
     let positions =
         old.iter().map(|held| held.position.as_ref().map(|position| position.streams.clone()).unwrap_or_default());
     let last = Former { shards: Shards { count, by }, positions: positions.collect() };

@@ -29,7 +29,8 @@ fn identity(shards: u32, by: ShardBy) -> Identity {
 }
 
 fn wish(to: Shards) -> Wish {
-    Wish { ours: identity(0, ShardBy::Uid), base: "log".into(), to, from: None, holder: "me".into() }
+    let (ours, base, holder) = (identity(0, ShardBy::Uid), "log".into(), "me".into());
+    Wish { ours, base, count: to.count, by: Some(to.by), from: None, holder }
 }
 
 fn record(execution: &str, sequence: u32) -> Vec<u8> {
@@ -94,7 +95,8 @@ proptest! {
             draws.iter().map(|(n, e, s, kind)| (*n, *e, *s, if by_execution && kind % 8 == 1 { 2 } else { *kind })).collect();
         let old = drawn(shards(from, ShardBy::Uid), &readable);
         let wish = wish(shards(to, by));
-        let plan = wish.plan(&old).unwrap();
+        let found = identity(from, ShardBy::Uid);
+        let plan = wish.plan(&found, &old).unwrap();
         prop_assert_eq!(plan.doubled, 0);
 
         // An earlier try left something behind, which may be anything.
@@ -122,7 +124,7 @@ proptest! {
             for (key, value) in records {
                 prop_assert_eq!(all.get(key), Some(value), "byte by byte");
                 let execution = new[shard].pods[key].about.as_ref().map_or("", |about| &*about.execution_id);
-                let place = wish.to.of(&changelog::pod_of_key(key).unwrap(), execution);
+                let place = wish.to(&found).of(&changelog::pod_of_key(key).unwrap(), execution);
                 prop_assert_eq!(place.0 as usize, shard);
             }
         }
@@ -165,7 +167,7 @@ fn who_remembers_more_of_a_pod_is_believed() {
         let of = |value: &[u8]| held(&identity(2, ShardBy::Execution), &[], &[("pod/u", Some(value))]);
         let old: Vec<Held> = order.iter().map(|value| of(value)).collect();
         let plan = wish(shards(1, ShardBy::Uid));
-        let plan = plan.plan(&old).unwrap();
+        let plan = plan.plan(&identity(2, ShardBy::Execution), &old).unwrap();
         assert_eq!((plan.doubled, plan.wanted[0]["pod/u"]), (1, much.as_slice()));
     }
 }
@@ -204,9 +206,13 @@ fn what_must_not_be_resharded_is_refused_with_its_reason() {
     let one = || held(&identity(1, ShardBy::Uid), &[("", 5)], &[]);
     let to = |count| wish(shards(count, ShardBy::Uid));
     let said = |wish: &Wish, old: &[Held]| wish.standing(old).unwrap_err().to_string();
-    let moved = Held { moved: Some(to(4).moved()), ..one() };
+    let found = identity(1, ShardBy::Uid);
+    let moved = Held { moved: Some(to(4).moved(&found)), ..one() };
     assert_eq!(to(4).standing(&[one()]), Ok(Standing::Due(identity(1, ShardBy::Uid))));
-    assert_eq!(to(4).standing(std::slice::from_ref(&moved)), Ok(Standing::Done(to(4).moved())));
+    assert_eq!(to(4).standing(std::slice::from_ref(&moved)), Ok(Standing::Done(to(4).moved(&found))));
+    let kept = Wish { by: None, ..to(4) };
+    assert_eq!(kept.standing(std::slice::from_ref(&moved)), Ok(Standing::Done(to(4).moved(&found))));
+    assert_eq!(kept.to(&identity(2, ShardBy::Execution)).by, ShardBy::Execution, "as it is");
     let other = said(&to(5), &[moved]);
     assert!(other.contains("--shards 4 --generation 2") && other.contains("reshard --generation 2"), "{other}");
     assert!(said(&to(1), &[one()]).contains("there are 1 shards by uid already"));
@@ -221,7 +227,7 @@ fn what_must_not_be_resharded_is_refused_with_its_reason() {
     assert!(said(&to(4), &[later]).contains("record meta/later of shard 0"));
     let garbage = held(&identity(1, ShardBy::Uid), &[], &[("pod/u", Some(b"no json"))]);
     let by_execution = wish(shards(2, ShardBy::Execution));
-    let refused = by_execution.plan(std::slice::from_ref(&garbage)).unwrap_err().to_string();
+    let refused = by_execution.plan(&found, std::slice::from_ref(&garbage)).unwrap_err().to_string();
     assert!(refused.contains("record pod/u of shard 0") && refused.contains("--shard-by uid"), "{refused}");
-    assert_eq!(to(2).plan(&[garbage]).unwrap().unreadable, 1);
+    assert_eq!(to(2).plan(&found, &[garbage]).unwrap().unreadable, 1);
 }

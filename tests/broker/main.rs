@@ -11,6 +11,7 @@ mod canary;
 mod fencing;
 mod outage;
 mod relay;
+mod reshard;
 mod restoring;
 mod rotation;
 mod secure;
