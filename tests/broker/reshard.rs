@@ -101,8 +101,9 @@ fn command(base: &Identity, arguments: &[&str]) -> Command {
     let (events, changelog) = (format!("{}.events", base.lease_name), format!("{}.changelog", base.lease_name));
     command.args(["reshard", "--kafka", &servers(), "--events-topic", &events, "--changelog-topic", &changelog]);
     command.args(["--lease-name", &base.lease_name, "--lease-namespace", NAMESPACE, "--cluster-id", &base.cluster_id]);
-    command.args(["--lease-duration", "1s", "--renew-deadline", "700ms", "--retry-period", "200ms"]);
-    command.args(["--create-topics", "--output", "json", "--records-max", "50"]).args(arguments);
+    command.args(["--lease-duration", "4s", "--renew-deadline", "3s", "--retry-period", "300ms"]);
+    command.args(["--output", "json", "--records-max", "50"]).args(arguments);
+    command.env("POD_MONITOR_CREATE_TOPICS", "true");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -291,7 +292,11 @@ async fn old_leaders_are_fenced_and_replicas_of_another_generation_are_refused()
         let said = topics::ensure(&settings, true).await.unwrap_err().to_string();
         assert!(said.contains(part), "{said}");
     }
-    // The right ones: everything is known, with the old shards' positions, and they are told on from there.
+    goes_on(&second).await;
+}
+
+/// Everything is known, with the old shards' positions, and told on from there.
+async fn goes_on(second: &Generation) {
     let journals = second.journals();
     let mut pods = 0;
     for shard in second.shards().all() {
