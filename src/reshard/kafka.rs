@@ -43,6 +43,10 @@ use crate::{
 const VISIBLE_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at it.
 const LOOK: Duration = Duration::from_millis(20);
+/// How often a shard is fenced until its barrier stands there, and the pause after which a producer that was thrown away
+/// has gone for good.
+const SEALS_MAX: u32 = 5;
+const SEAL_PAUSE: Duration = Duration::from_secs(1);
 /// Producers that make a fence short.
 const CONNECTED: usize = 2;
 /// Longest question about the end of a partition.
@@ -253,8 +257,35 @@ impl KafkaBooks {
         while warm.connected() < CONNECTED && began.elapsed() < VISIBLE_MAX {
             tokio::time::sleep(LOOK).await;
         }
-        let fenced = warm.fence(tenure).await.map_err(fence)?;
-        fenced.seal().await.map_err(|source| Error::Barrier { shard, source })
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (error, class) = match warm.fence(tenure).await {
+                Ok(fenced) => match fenced.seal().await {
+                    Ok(barrier) => return Ok(barrier),
+                    Err(source) => {
+                        let class = source.class();
+                        (Error::Barrier { shard, source }, class)
+                    }
+                },
+                Err(source) => {
+                    let class = source.class();
+                    (fence(source), class)
+                }
+            };
+            // A producer that died a moment ago, one of ours that was late among them, may fence once more.
+            if class == Class::Fatal || tries == SEALS_MAX || self.go_on_now().is_err() {
+                return Err(error);
+            }
+            tokio::time::sleep(SEAL_PAUSE).await;
+        }
+    }
+
+    fn go_on_now(&self) -> Result<(), Error> {
+        if self.setup.stop.is_cancelled() {
+            return Err(Error::Stopped);
+        }
+        Ok(self.holds.check()?)
     }
 }
 
@@ -325,10 +356,7 @@ impl Books for KafkaBooks {
     }
 
     fn go_on(&mut self) -> Result<(), Error> {
-        if self.setup.stop.is_cancelled() {
-            return Err(Error::Stopped);
-        }
-        Ok(self.holds.check()?)
+        self.go_on_now()
     }
 
     async fn write(&mut self, writes: &[Write<'_>]) -> Result<(), Error> {

@@ -18,6 +18,7 @@ mod secure;
 mod security;
 mod story;
 mod support;
+mod switch;
 mod topics;
 mod transactions;
 mod verify;

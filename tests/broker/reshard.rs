@@ -14,7 +14,7 @@ use pod_monitor::{
     ports::{Journal, Journals},
     publish::{
         Batch, Position,
-        error::OpenError,
+        error::{Class, OpenError},
         generation::{Inherited, changelog_topic},
         identity::Identity,
         journal::{KafkaJournal, KafkaJournals},
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{bench::changelog, support::*};
 
-const NAMESPACE: &str = "default";
+pub(crate) const NAMESPACE: &str = "default";
 const PODS: u32 = 300;
 /// Steps at which the command can be made to die, and whether the new generation is the truth after that.
 const STEPS: [(&str, bool); 8] = [
@@ -44,13 +44,13 @@ const STEPS: [(&str, bool); 8] = [
 ];
 
 /// One generation of an installation.
-struct Generation {
-    settings: Settings,
+pub(crate) struct Generation {
+    pub(crate) settings: Settings,
     topics: topics::Topics,
 }
 
 impl Generation {
-    async fn of(base: &Identity, generation: u32, shards: u32, shard_by: &str) -> Self {
+    pub(crate) async fn of(base: &Identity, generation: u32, shards: u32, shard_by: &str) -> Self {
         let identity = Identity { generation, shards, shard_by: shard_by.into(), ..base.clone() };
         let settings = settings_of(identity);
         let topics = topics::prepare(&settings, true).await.unwrap();
@@ -63,28 +63,48 @@ impl Generation {
         Shards { count: identity.shards.try_into().unwrap(), by }
     }
 
-    fn journals(&self) -> KafkaJournals {
+    pub(crate) fn journals(&self) -> KafkaJournals {
         KafkaJournals::start(self.settings.clone(), &self.topics).unwrap()
     }
 
     /// A holder of each shard, which has told this of each pod.
-    async fn told(&self, records: &[(PodUid, Option<Tracked>)]) -> Vec<KafkaJournal> {
+    pub(crate) async fn told(&self, records: &[(PodUid, Option<Tracked>)]) -> Vec<KafkaJournal> {
         let (journals, mut held) = (self.journals(), Vec::new());
         for shard in self.shards().all() {
-            let tenure = Tenure::unconditional(shard, "teller", CancellationToken::new());
-            let (mut journal, restored) = journals.open(&tenure).await.unwrap();
-            let of = |(uid, tracked): &&(PodUid, Option<Tracked>)| {
-                let execution =
-                    tracked.as_ref().map_or_else(|| number_of(uid).to_string(), |t| t.execution_id.to_string());
-                self.shards().of(uid, &execution) == shard
-            };
-            let records = records.iter().filter(of).cloned().collect();
-            let streams = [("default".to_owned(), ResourceVersion(1000 + u64::from(shard.0)))].into();
-            let position = Position { term: restored.next_term(), holder: "teller".into(), streams };
-            journal.commit(Batch { events: vec![], records, position: Some(position) }).await.unwrap();
-            held.push(journal);
+            let of =
+                |(uid, _): &&(PodUid, Option<Tracked>)| self.shards().of(uid, &number_of(uid).to_string()) == shard;
+            let records: Vec<_> = records.iter().filter(of).cloned().collect();
+            let started = Instant::now();
+            // On a busy machine a producer that was thrown away may fence once more: a worker tries again, too.
+            held.push(loop {
+                match tell(&journals, shard, records.clone()).await {
+                    Some(journal) => break journal,
+                    None => assert!(started.elapsed() < 2 * LIMIT, "shard {shard} cannot be told of"),
+                }
+            });
         }
         held
+    }
+}
+
+async fn tell(
+    journals: &KafkaJournals,
+    shard: ShardId,
+    records: Vec<(PodUid, Option<Tracked>)>,
+) -> Option<KafkaJournal> {
+    let tenure = Tenure::unconditional(shard, "teller", CancellationToken::new());
+    let (mut journal, restored) = match journals.open(&tenure).await {
+        Ok(opened) => opened,
+        Err(error) if error.class() == Class::Fatal => panic!("{error:?}"),
+        Err(_) => return None,
+    };
+    let streams = [("default".to_owned(), ResourceVersion(1000 + u64::from(shard.0)))].into();
+    let position = Position { term: restored.next_term(), holder: "teller".into(), streams };
+    let batch = Batch { events: vec![], records, position: Some(position) };
+    match journal.commit(batch).await {
+        Ok(()) => Some(journal),
+        Err(error) if error.class() == Class::Fatal => panic!("{error:?}"),
+        Err(_) => None,
     }
 }
 
@@ -92,7 +112,7 @@ fn number_of(uid: &PodUid) -> u32 {
     uid.0.rsplit('-').next().unwrap().parse().unwrap()
 }
 
-fn installed(name: &str) -> Identity {
+pub(crate) fn installed(name: &str) -> Identity {
     Identity { lease_namespace: NAMESPACE.into(), ..identity(&unique(name), 1) }
 }
 
@@ -119,7 +139,7 @@ async fn reshard(base: &Identity, arguments: &[&str]) -> (Option<i32>, Value, St
     ended(tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap())
 }
 
-fn newest(topic: &str) -> Vec<BTreeMap<String, Vec<u8>>> {
+pub(crate) fn newest(topic: &str) -> Vec<BTreeMap<String, Vec<u8>>> {
     changelog::newest(&servers(), topic)
 }
 
@@ -156,7 +176,7 @@ fn is_moved(old: &Generation, new: &Generation) -> usize {
     pods(&after).len()
 }
 
-fn some_pods(numbers: std::ops::Range<u32>) -> Vec<(PodUid, Option<Tracked>)> {
+pub(crate) fn some_pods(numbers: std::ops::Range<u32>) -> Vec<(PodUid, Option<Tracked>)> {
     numbers.map(|n| (uid(n), Some(tracked(n)))).collect()
 }
 
@@ -211,9 +231,12 @@ async fn records_go_where_they_belong_and_back_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_step_and_run_again_it_ends_alike() {
-    let dies = STEPS.map(|(step, switched)| tokio::spawn(killed_at(step, switched)));
-    for died in dies {
-        died.await.unwrap();
+    // Two at a time: each waits for Leases of the dead, and uses the machine little.
+    for steps in STEPS.chunks(2) {
+        let dies: Vec<_> = steps.iter().map(|(step, switched)| tokio::spawn(killed_at(step, *switched))).collect();
+        for died in dies {
+            died.await.unwrap();
+        }
     }
 }
 
@@ -303,7 +326,7 @@ async fn goes_on(second: &Generation) {
         let tenure = Tenure::unconditional(shard, "new", CancellationToken::new());
         let (mut journal, restored) = journals.open(&tenure).await.unwrap();
         pods += restored.told.len();
-        assert_eq!((restored.next_term(), restored.moved), (2, None));
+        assert!(restored.next_term() >= 2 && restored.moved.is_none());
         let streams = restored.position.unwrap().streams;
         assert_eq!(streams["default"], ResourceVersion(1000));
         let inherited: Inherited = restored.inherited.unwrap();
