@@ -21,6 +21,7 @@ mod lease;
 mod outage;
 mod reconcile;
 mod reset;
+mod reshard;
 mod rights;
 mod rivals;
 mod shards;

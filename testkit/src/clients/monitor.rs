@@ -151,6 +151,9 @@ impl Launch {
         for flag in ["--kafka", "--events-topic", "--changelog-topic"] {
             command.args([flag, self.argument(flag).with_context(|| format!("the launch sets {flag}"))?]);
         }
+        if let Some(generation) = self.argument("--generation") {
+            command.args(["--generation", generation]);
+        }
         let output = command.output().context("run verify")?;
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         let (said, errors) = (text(&output.stdout), text(&output.stderr));
