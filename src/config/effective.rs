@@ -180,7 +180,7 @@ fn shards(args: &RunArgs, origins: &Origins) -> Result<NonZeroU32, Error> {
             at(origins, "shards")
         ));
     }
-    if several && args.lease_name.len() > LABEL_BYTES_MAX {
+    if several && args.lease.lease_name.len() > LABEL_BYTES_MAX {
         return conflict(format!(
             "{} is longer than {LABEL_BYTES_MAX} characters: with several shards the replicas find one another by it as a \
              label: choose a shorter one",

@@ -111,6 +111,12 @@ impl Observer for Heard {
         true
     }
 
+    fn is_next(&self) -> bool {
+        true
+    }
+
+    fn dead(&self, _: &str) {}
+
     fn ended(&self, why: Ended) {
         tracing::debug!(?why, "tenure ended");
     }
@@ -146,8 +152,10 @@ impl Holds {
             let attend = Arc::new(|_, _| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
                 Box::pin(std::future::pending())
             });
+            // It shares with nobody.
+            let (_, cues) = mpsc::channel(1);
             let (elector, granted) =
-                Elector::new(shard, Arc::clone(&leases), &place.me, place.times, Arc::clone(&heard), attend);
+                Elector::new(shard, Arc::clone(&leases), &place.me, place.times, Arc::clone(&heard), attend, cues);
             self.electors.spawn(elector.run(self.stop.clone()));
             taking.spawn(one(shard, leases, heard, granted, place.clone(), name));
         }

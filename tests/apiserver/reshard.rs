@@ -61,17 +61,22 @@ async fn a_story_goes_on_in_another_number_of_shards_and_back() -> Result<()> {
     let said = refused(&bench, &["--generation", "3"]).await?;
     ensure!(said.contains("generation 3 has no changelog") && said.contains("--shards 2 --generation 2"), "{said}");
 
+    let monitor = bench.monitor(&["--shards", "2", "--generation", "2"]).await?;
+    expect(&mut history, &ends, &COMPLETED[..3]).await?;
+    expect(&mut history, &unseen, &COMPLETED[..2]).await?;
+    let meanwhile = bench.flush(&mut history, "meanwhile").await?;
+    monitor.stop(LIMIT).await?;
+
     let said = reshard(&bench, &["--shards", "1", "--generation", "2"])?;
     ensure!(said["flags"] == "--shards 1 --generation 3", "{said}");
     let monitor = bench.monitor(&["--generation", "3"]).await?;
-    expect(&mut history, &ends, &COMPLETED[..3]).await?;
-    expect(&mut history, &unseen, &COMPLETED[..2]).await?;
     let flush = bench.flush(&mut history, "flush").await?;
     let truths = [
         truth(&runs, &COMPLETED[..2]),
         truth(&ends, &COMPLETED[..3]),
         truth(&gone, &COMPLETED),
         truth(&unseen, &COMPLETED[..2]),
+        meanwhile,
         flush,
     ];
     faultless(&history, &truths)?;
