@@ -48,7 +48,7 @@ pub enum Error {
         why: String,
         /// What it said.
         #[source]
-        source: KafkaError,
+        source: Box<KafkaError>,
     },
     /// Another process does the same.
     #[error("another process uses the transactional id {id}")]
@@ -64,7 +64,7 @@ pub enum Error {
     },
     /// Committed or not: what stands in the topics says so.
     #[error("the outcome of a transaction is unknown")]
-    Unknown(#[source] KafkaError),
+    Unknown(#[source] Box<KafkaError>),
 }
 
 /// A record as it is to stand there.
@@ -117,7 +117,7 @@ impl Writer {
         let init = |source: KafkaError| {
             let refused = source.rdkafka_error_code() == Some(RDKafkaErrorCode::TransactionalIdAuthorizationFailed);
             let mend = to_mend(refused.then(|| self.settings.grant_producing_as(&self.id)));
-            Error::Init { id: self.id.clone(), why: reach.why() + &mend, source }
+            Error::Init { id: self.id.clone(), why: reach.why() + &mend, source: Box::new(source) }
         };
         live.init_transactions(INIT_MAX).map_err(init)?;
         Ok(live)
@@ -161,7 +161,7 @@ impl Writer {
                         drop(live.abort_transaction(ACK_MAX));
                         return Err(Error::Aborted { why: error.to_string() });
                     }
-                    Kind::Again | Kind::Unknown => return Err(Error::Unknown(error)),
+                    Kind::Again | Kind::Unknown => return Err(Error::Unknown(Box::new(error))),
                 },
             }
         }

@@ -292,7 +292,7 @@ impl KafkaBooks {
 impl Books for KafkaBooks {
     type Error = Error;
 
-    async fn old(&mut self) -> Result<Vec<Held>, Error> {
+    async fn read_old(&mut self) -> Result<Vec<Held>, Error> {
         let began = clock::monotonic();
         loop {
             let old = self.read(self.setup.kafka.changelog(), "--changelog-topic and --generation").await?;
@@ -310,7 +310,7 @@ impl Books for KafkaBooks {
         }
     }
 
-    async fn new(&mut self) -> Result<Vec<Held>, Error> {
+    async fn read_new(&mut self) -> Result<Vec<Held>, Error> {
         let topic = self.prepared()?.new.changelog_topic().to_owned();
         self.read(topic, "--changelog-topic").await
     }

@@ -41,10 +41,10 @@ pub trait Books: Send {
     type Error: std::error::Error + Send + Sync + 'static;
 
     /// What the old shards hold. Once they are fenced: at least up to the barriers, and nothing stands behind those.
-    fn old(&mut self) -> impl Future<Output = Result<Vec<Held>, Self::Error>> + Send;
+    fn read_old(&mut self) -> impl Future<Output = Result<Vec<Held>, Self::Error>> + Send;
 
     /// What the new shards hold.
-    fn new(&mut self) -> impl Future<Output = Result<Vec<Held>, Self::Error>> + Send;
+    fn read_new(&mut self) -> impl Future<Output = Result<Vec<Held>, Self::Error>> + Send;
 
     /// Looks at the topics of both generations; makes what is missing of the new one, where that is wished.
     fn prepare(&mut self, old: &Identity, new: &Identity) -> impl Future<Output = Result<(), Self::Error>> + Send;
@@ -206,7 +206,7 @@ pub async fn run<B: Books>(
 
 /// What the old shards hold and whose they are, if it is to be done; else where the truth is.
 async fn due<B: Books>(books: &mut B, wish: &Wish) -> Result<Result<(Vec<Held>, Identity), Moved>, Error<B::Error>> {
-    let old = books.old().await.map_err(Error::Books)?;
+    let old = books.read_old().await.map_err(Error::Books)?;
     Ok(match wish.standing(&old)? {
         Standing::Done(moved) => Err(moved),
         Standing::Due(found) => Ok((old, found)),
@@ -223,7 +223,7 @@ async fn copy<B: Books>(
 ) -> Result<usize, Error<B::Error>> {
     let (mut written, mut left) = (0, 0);
     for _ in 0..LOOKS_MAX {
-        let new = books.new().await.map_err(Error::Books)?;
+        let new = books.read_new().await.map_err(Error::Books)?;
         if new.iter().any(|held| held.identity.is_some()) {
             let (topic, generation) = (moved.topic.clone(), moved.generation.saturating_sub(1));
             return Err(Refusal::InUse { topic, generation }.into());

@@ -48,11 +48,11 @@ impl Mortal<'_> {
 impl Books for Mortal<'_> {
     type Error = Dead;
 
-    async fn old(&mut self) -> Result<Vec<Held>, Dead> {
+    async fn read_old(&mut self) -> Result<Vec<Held>, Dead> {
         self.call("old", |world| world.old.clone())
     }
 
-    async fn new(&mut self) -> Result<Vec<Held>, Dead> {
+    async fn read_new(&mut self) -> Result<Vec<Held>, Dead> {
         self.call("new", |world| world.new.clone())
     }
 
@@ -164,13 +164,13 @@ async fn dead_before_or_after_any_call_and_begun_anew_it_ends_alike() {
     assert!(matches!(outcome, Ok(Outcome::Switched(Summary { written: 40, .. }))), "{outcome:?}");
     is_moved(&whole);
     assert!(calls.iter().filter(|call| **call == "write").count() > 3, "{calls:?}");
-    for at in 0..calls.len() {
+    for (at, call) in calls.iter().enumerate() {
         for late in [false, true] {
             let mut world = world();
             let (outcome, _) = go(&mut world, at, late).await;
             assert!(matches!(outcome, Err(Error::Books(Dead(_)))), "{at}: {outcome:?}");
             let switched = world.old[0].moved.is_some();
-            assert_eq!(switched, late && calls[at] == "switch", "nothing but the switch makes it the truth");
+            assert_eq!(switched, late && *call == "switch", "nothing but the switch makes it the truth");
             if !switched {
                 // Replicas of the old generation have been at work since: told more, forgotten some, met others.
                 (0..10).for_each(|number| tell(&mut world, number, Some(2)));

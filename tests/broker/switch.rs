@@ -62,12 +62,12 @@ async fn who_writes_behind_a_barrier_makes_the_switch_fail() {
     };
     for disturbed in [true, false] {
         let mut books = books(&base).await;
-        let old = books.old().await.unwrap();
+        let old = books.read_old().await.unwrap();
         let Ok(Standing::Due(found)) = wish.standing(&old) else { panic!("it is to be done") };
         books.prepare(&found, &wish.switch(&found, &old).identity).await.unwrap();
         books.take().await.unwrap();
         books.fence().await.unwrap();
-        let old = books.old().await.unwrap();
+        let old = books.read_old().await.unwrap();
         if disturbed {
             drop(first.told(&some_pods(30..31)).await);
         }

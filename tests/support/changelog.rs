@@ -1,9 +1,6 @@
 //! A changelog read and written past the monitor.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -13,6 +10,9 @@ use rdkafka::{
 };
 
 use super::LIMIT;
+
+/// How long one poll waits.
+const POLL: Duration = Duration::from_millis(100);
 
 /// The newest record of each key, per partition, as a reader of committed records sees it.
 pub(crate) fn newest(servers: &str, topic: &str) -> Vec<BTreeMap<String, Vec<u8>>> {
@@ -27,10 +27,10 @@ pub(crate) fn newest(servers: &str, topic: &str) -> Vec<BTreeMap<String, Vec<u8>
         assignment.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
     }
     consumer.assign(&assignment).unwrap();
-    let (mut found, mut ends, started) = (vec![BTreeMap::new(); partitions], 0, Instant::now());
+    let (mut found, mut ends, mut silent) = (vec![BTreeMap::new(); partitions], 0, Duration::ZERO);
     while ends < partitions {
-        assert!(started.elapsed() < LIMIT, "{topic} was not read in time");
-        match consumer.poll(Duration::from_millis(100)) {
+        assert!(silent < LIMIT, "{topic} was not read in time");
+        match consumer.poll(POLL) {
             Some(Ok(message)) => {
                 let key = String::from_utf8(message.key().unwrap().to_vec()).unwrap();
                 let shard: &mut BTreeMap<_, _> = &mut found[usize::try_from(message.partition()).unwrap()];
@@ -41,7 +41,7 @@ pub(crate) fn newest(servers: &str, topic: &str) -> Vec<BTreeMap<String, Vec<u8>
             }
             Some(Err(KafkaError::PartitionEOF(_))) => ends += 1,
             Some(Err(error)) => panic!("{topic}: {error}"),
-            None => {}
+            None => silent += POLL,
         }
     }
     found
