@@ -9,7 +9,7 @@
 //! lead (it does not reach Kafka) lets its own go: nobody counts on it then. Where there is one shard, there are no members.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
     sync::Arc,
     time::Duration,
@@ -235,12 +235,13 @@ impl Part {
         let me = &self.members.me;
         let lives = |slot: &&Slot| !slot.record.holder.is_empty() && slot.since.elapsed() < fresh;
         let others = self.slots.values().filter(lives).filter(|slot| slot.record.holder != *me);
-        let mut living: BTreeSet<Member> = BTreeSet::new();
+        let mut living: BTreeMap<Member, Version> = BTreeMap::new();
         for Slot { record, .. } in others {
-            living.insert(record.holder.clone());
-            let Some(address) = record.address.clone().filter(|_| !self.attended.contains_key(&record.holder)) else {
-                continue;
-            };
+            let version = living.entry(record.holder.clone()).or_default();
+            *version = record.version.max(*version);
+            // Not again where it is dead already: whoever answers at its address now says so at once.
+            let known = self.attended.contains_key(&record.holder) || self.members.fleet.is_dead(&record.holder);
+            let Some(address) = record.address.clone().filter(|_| !known) else { continue };
             let (holder, dead) = (record.holder.clone(), (self.members.attend)(address, record.holder.clone()));
             let notice = self.notices.spawn(async move {
                 dead.await;
@@ -249,13 +250,13 @@ impl Part {
             self.attended.insert(record.holder.clone(), notice);
         }
         self.attended.retain(|member, notice| {
-            let lives = living.contains(member);
+            let lives = living.contains_key(member);
             if !lives {
                 notice.abort();
             }
             lives
         });
-        living.extend(self.own.iter().map(|_| me.clone()));
+        living.extend(self.own.iter().map(|own| (me.clone(), own.version)));
         self.members.fleet.members(living);
     }
 }
