@@ -80,6 +80,8 @@ impl<J: Journals + 'static> Shared<J> {
         let mut parts = tokio::task::JoinSet::new();
         for shard in shards.all() {
             let tenure = Tenure::unconditional(shard, &config.identity, stop.clone());
+            // No Lease says so.
+            self.metrics.of_shard(shard).set_holder_seen(true);
             parts.spawn(self.replica(config, shards, shard).run(elector::alone(tenure)));
         }
         while let Some(ended) = parts.join_next().await {

@@ -8,7 +8,7 @@
 //! balance, or a retry period.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,7 +19,7 @@ use super::{
     ranges::Shards,
 };
 use crate::{
-    leadership::{elector::Cue, tenure::ShardId},
+    leadership::{elector::Cue, record::Version, tenure::ShardId},
     telemetry::Metrics,
 };
 
@@ -34,13 +34,32 @@ pub struct Fleet(Arc<Mutex<Inner>>);
 struct Inner {
     me: Member,
     shards: Vec<Seen>,
-    /// Members that live, by their Leases.
-    living: BTreeSet<Member>,
-    /// Members that are dead although their Leases do not show it yet.
-    dead: BTreeSet<Member>,
+    /// Members that live, by their Leases, and the versions of these.
+    living: BTreeMap<Member, Version>,
+    /// Members that are said to be dead although their Leases do not show it yet.
+    dead: BTreeMap<Member, Death>,
     plan: Plan,
     cues: Vec<mpsc::Sender<Cue>>,
     metrics: Metrics,
+}
+
+/// A death that was heard of. Whoever writes its Lease once since may have done so before; twice, and it lives.
+#[derive(Debug)]
+struct Death {
+    /// Of its Lease, when last looked at.
+    version: Version,
+    /// It has written since, once.
+    straggled: bool,
+}
+
+impl Death {
+    /// Whether that may still be true, now that its Lease has this version.
+    fn holds(&mut self, version: Version) -> bool {
+        let wrote = version > self.version;
+        let holds = !(wrote && self.straggled);
+        (self.version, self.straggled) = (version.max(self.version), self.straggled || wrote);
+        holds
+    }
 }
 
 impl Fleet {
@@ -49,9 +68,9 @@ impl Fleet {
         let (cues, received) = shards.all().map(|_| mpsc::channel(CUES_MAX)).unzip();
         let shards = shards.all().map(|_| Seen::default()).collect();
         // Alone until others are seen: where there are no members (one shard), it is always its turn.
-        let (living, dead) = (BTreeSet::from([me.into()]), BTreeSet::new());
+        let (living, dead) = (BTreeMap::from([(me.into(), Version::default())]), BTreeMap::new());
         let mut inner = Inner { me: me.into(), shards, living, dead, plan: Plan::default(), cues, metrics };
-        inner.plan = plan(&inner.living, &inner.shards);
+        inner.plan = plan(&inner.live(), &inner.shards);
         (Self(Arc::new(Mutex::new(inner))), received)
     }
 
@@ -66,23 +85,32 @@ impl Fleet {
         }
     }
 
-    /// These live, by their Leases. Whoever is not among them any more need not be remembered as dead.
-    pub fn members(&self, living: BTreeSet<Member>) {
+    /// These live, by their Leases, which have these versions. Whoever is not among them any more need not be remembered
+    /// as dead.
+    pub fn members(&self, living: BTreeMap<Member, Version>) {
         let mut inner = self.inner();
-        inner.dead.retain(|dead| living.contains(dead));
-        if inner.living != living {
-            tracing::info!(members = ?living, "members of the fleet");
-            inner.living = living;
+        inner.dead.retain(|dead, death| living.get(dead).is_some_and(|version| death.holds(*version)));
+        if !inner.living.keys().eq(living.keys()) {
+            let members: Vec<&Member> = living.keys().collect();
+            tracing::info!(?members, "members of the fleet");
         }
+        inner.living = living;
         inner.replan();
     }
 
     /// This one is dead: its Leases will show it later.
     pub fn dead(&self, member: &str) {
         let mut inner = self.inner();
-        if inner.dead.insert(member.into()) {
+        if !inner.dead.contains_key(member) {
+            let version = inner.living.get(member).copied().unwrap_or_default();
+            inner.dead.insert(member.into(), Death { version, straggled: false });
             inner.replan();
         }
+    }
+
+    /// Whether this one is said to be dead, and has not shown otherwise.
+    pub fn is_dead(&self, member: &str) -> bool {
+        self.inner().dead.contains_key(member)
     }
 
     /// Whether this replica takes the shard if nobody leads it.
@@ -98,8 +126,12 @@ impl Fleet {
 }
 
 impl Inner {
+    fn live(&self) -> BTreeSet<Member> {
+        self.living.keys().filter(|member| !self.dead.contains_key(*member)).cloned().collect()
+    }
+
     fn replan(&mut self) {
-        let live: BTreeSet<Member> = self.living.difference(&self.dead).cloned().collect();
+        let live = self.live();
         let new = plan(&live, &self.shards);
         if new != self.plan {
             tracing::debug!(heirs = ?new.heirs, gift = ?new.gift, "who is to lead which shard");
@@ -152,8 +184,9 @@ mod tests {
         cues.collect()
     }
 
-    fn members(names: &[&str]) -> BTreeSet<Member> {
-        names.iter().copied().map(Member::from).collect()
+    /// With Leases of this version.
+    fn members(names: &[&str], version: u64) -> BTreeMap<Member, Version> {
+        names.iter().map(|name| (Member::from(*name), Version(version))).collect()
     }
 
     #[test]
@@ -172,7 +205,7 @@ mod tests {
     #[test]
     fn the_shards_of_a_dead_leader_are_taken_by_the_living_at_once_each_by_one() {
         let (fleet, mut received) = fleet(4);
-        fleet.members(members(&["a", "b", "c"]));
+        fleet.members(members(&["a", "b", "c"], 7));
         for (shard, holder) in ["a", "a", "b", "c"].iter().enumerate() {
             fleet.holder(ShardId(u32::try_from(shard).unwrap()), Some(holder));
         }
@@ -180,7 +213,7 @@ mod tests {
         fleet.dead("a");
         assert_eq!(cues(&mut received), [Some(Cue::Look), None, None, None], "the other one is c's");
         assert!(fleet.is_next(ShardId(0)) && !fleet.is_next(ShardId(1)));
-        fleet.members(members(&["a", "b", "c"]));
+        fleet.members(members(&["a", "b", "c"], 7));
         assert!(fleet.is_next(ShardId(0)), "its Lease is not out of date yet: it is dead all the same");
     }
 
@@ -189,12 +222,30 @@ mod tests {
         let (fleet, mut received) = fleet(3);
         (0..3).for_each(|shard| fleet.holder(ShardId(shard), Some("b")));
         cues(&mut received);
-        fleet.members(members(&["a", "b"]));
+        fleet.members(members(&["a", "b"], 7));
         assert_eq!(cues(&mut received), [None, None, Some(Cue::Give)]);
         fleet.holder(ShardId(2), None);
         assert!(!fleet.is_next(ShardId(2)), "it is the other's");
         assert_eq!(cues(&mut received), [None, None, None]);
         fleet.holder(ShardId(2), Some("a"));
         assert_eq!(cues(&mut received), [None, None, None], "2 and 1 is even");
+    }
+
+    #[test]
+    fn who_writes_its_lease_twice_after_its_death_lives() {
+        let (fleet, mut received) = fleet(2);
+        fleet.members(members(&["a", "b"], 7));
+        fleet.holder(ShardId(0), Some("b"));
+        fleet.dead("a");
+        fleet.holder(ShardId(1), None);
+        assert!(fleet.is_next(ShardId(1)), "who else");
+        fleet.holder(ShardId(1), Some("b"));
+        fleet.members(members(&["a", "b"], 8));
+        fleet.members(members(&["a", "b"], 8));
+        assert!(fleet.is_dead("a"), "that write may have been on its way");
+        cues(&mut received);
+        fleet.members(members(&["a", "b"], 9));
+        assert!(!fleet.is_dead("a"));
+        assert_eq!(cues(&mut received), [None, Some(Cue::Give)], "it gets its share again");
     }
 }

@@ -9,7 +9,7 @@
 //! lead (it does not reach Kafka) lets its own go: nobody counts on it then. Where there is one shard, there are no members.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
     sync::Arc,
     time::Duration,
@@ -80,6 +80,8 @@ struct Part {
     notices: JoinSet<Member>,
     /// Since when this replica could not lead.
     unable_since: Option<Instant>,
+    /// Tries to take one that another was faster with, or that we cannot see.
+    conflicts: u32,
     /// It was said that there is no free Lease.
     told_full: bool,
 }
@@ -130,7 +132,8 @@ impl Members {
 impl Part {
     fn of(members: Members) -> Self {
         let (slots, attended) = (BTreeMap::new(), BTreeMap::new());
-        Self { members, slots, own: None, attended, notices: JoinSet::new(), unable_since: None, told_full: false }
+        let notices = JoinSet::new();
+        Self { members, slots, own: None, attended, notices, unable_since: None, conflicts: 0, told_full: false }
     }
 
     /// A member that did not change its Lease for so long is not counted on. Sooner than a shard of it may be taken: by
@@ -164,10 +167,15 @@ impl Part {
     }
 
     fn saw_one(&mut self, slot: u32, record: Option<Record>) {
-        let ours = record.as_ref().is_some_and(|record| record.holder == self.members.me);
-        // Somebody took it for free, or deleted it: another is taken at the next renewal.
-        let newer = |own: &Own| record.as_ref().is_none_or(|record| record.version > own.version);
-        self.own.take_if(|own| own.slot == slot && !ours && newer(own));
+        if let Some(own) = self.own.as_mut().filter(|own| own.slot == slot) {
+            match &record {
+                Some(record) if record.version <= own.version => {}
+                // The answer to a renewal never came, or somebody wrote a note on it.
+                Some(record) if record.holder == self.members.me => own.version = record.version,
+                // Somebody took it for free, or deleted it: another is taken at the next renewal.
+                Some(_) | None => self.own = None,
+            }
+        }
         let Some(record) = record else {
             self.slots.remove(&slot);
             return;
@@ -203,15 +211,10 @@ impl Part {
 
     /// Takes a free one: not the first, so that replicas that start together seldom want the same.
     async fn take(&mut self) {
-        let me = BuildHasherDefault::<DefaultHasher>::default().hash_one(&self.members.me);
-        let first = u32::try_from(me % u64::from(MEMBERS_MAX)).unwrap_or_default();
-        let free = |slot: &u32| match self.slots.get(slot) {
-            Some(Slot { record, since }) => {
-                record.holder.is_empty() || since.elapsed() >= self.members.times.lease_duration
-            }
-            None => true,
-        };
-        let Some(slot) = (0..MEMBERS_MAX).map(|n| (first + n) % MEMBERS_MAX).find(free) else {
+        let me = &self.members.me;
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(me);
+        let first = u32::try_from(hash % u64::from(MEMBERS_MAX)).unwrap_or_default().wrapping_add(self.conflicts);
+        let Some(slot) = choose(&self.slots, me, first, self.members.times.lease_duration) else {
             if !std::mem::replace(&mut self.told_full, true) {
                 tracing::warn!(max = MEMBERS_MAX, "every member Lease is held: this replica stands by, not counted on");
             }
@@ -224,8 +227,8 @@ impl Part {
                 tracing::info!(lease = self.members.roll.name(slot), "member of the fleet");
                 self.own = Some(Own { slot, leases, version });
             }
-            // Another was faster: the watch shows it, and the next tick tries another.
-            (Answer::Conflict, _) => {}
+            // Another was faster, or it has lost its label and no watch shows it: the next tick tries another.
+            (Answer::Conflict, _) => self.conflicts = self.conflicts.wrapping_add(1),
             (Answer::Failed, error) => self.trouble(error),
         }
     }
@@ -247,12 +250,13 @@ impl Part {
         let me = &self.members.me;
         let lives = |slot: &&Slot| !slot.record.holder.is_empty() && slot.since.elapsed() < fresh;
         let others = self.slots.values().filter(lives).filter(|slot| slot.record.holder != *me);
-        let mut living: BTreeSet<Member> = BTreeSet::new();
+        let mut living: BTreeMap<Member, Version> = BTreeMap::new();
         for Slot { record, .. } in others {
-            living.insert(record.holder.clone());
-            let Some(address) = record.address.clone().filter(|_| !self.attended.contains_key(&record.holder)) else {
-                continue;
-            };
+            let version = living.entry(record.holder.clone()).or_default();
+            *version = record.version.max(*version);
+            // Not again where it is dead already: whoever answers at its address now says so at once.
+            let known = self.attended.contains_key(&record.holder) || self.members.fleet.is_dead(&record.holder);
+            let Some(address) = record.address.clone().filter(|_| !known) else { continue };
             let (holder, dead) = (record.holder.clone(), (self.members.attend)(address, record.holder.clone()));
             let notice = self.notices.spawn(async move {
                 dead.await;
@@ -261,13 +265,50 @@ impl Part {
             self.attended.insert(record.holder.clone(), notice);
         }
         self.attended.retain(|member, notice| {
-            let lives = living.contains(member);
+            let lives = living.contains_key(member);
             if !lives {
                 notice.abort();
             }
             lives
         });
-        living.extend(self.own.iter().map(|_| me.clone()));
+        living.extend(self.own.iter().map(|own| (me.clone(), own.version)));
         self.members.fleet.members(living);
+    }
+}
+
+/// The Lease to take: one that is ours already although nobody told us, else the first free one from `first` on.
+fn choose(slots: &BTreeMap<u32, Slot>, me: &str, first: u32, silence: Duration) -> Option<u32> {
+    let free = |slot: &u32| match slots.get(slot) {
+        Some(Slot { record, since }) => record.holder.is_empty() || since.elapsed() >= silence,
+        None => true,
+    };
+    let ours = slots.iter().find(|(_, slot)| *slot.record.holder == *me).map(|(slot, _)| *slot);
+    ours.or_else(|| (0..MEMBERS_MAX).map(|n| first.wrapping_add(n) % MEMBERS_MAX).find(free))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(holder: &str) -> Slot {
+        let (version, lease_duration) = (Version(1), Duration::from_secs(15));
+        let record = Record { version, holder: holder.into(), lease_duration, transitions: 0, address: None };
+        Slot { record, since: Instant::now() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_ours_already_comes_before_a_free_one() {
+        let mut slots: BTreeMap<u32, Slot> = (0..MEMBERS_MAX).map(|n| (n, slot("other"))).collect();
+        let silence = Duration::from_secs(15);
+        assert_eq!(choose(&slots, "me", 14, silence), None);
+        slots.insert(3, slot(""));
+        slots.remove(&1);
+        assert_eq!(choose(&slots, "me", 14, silence), Some(1), "the first after 14, beginning anew after 15");
+        assert_eq!(choose(&slots, "me", 2, silence), Some(3), "after a conflict the next one");
+        slots.insert(7, slot("me"));
+        assert_eq!(choose(&slots, "me", 14, silence), Some(7), "the answer never came");
+        tokio::time::advance(silence).await;
+        slots.insert(7, slot("other"));
+        assert_eq!(choose(&slots, "me", 4, silence), Some(4), "silent for long enough");
     }
 }

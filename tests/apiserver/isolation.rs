@@ -1,13 +1,7 @@
 //! What goes wrong in one shard leaves the others alone. Executions are shared by their ids, so that a test chooses who
 //! belongs where.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::mpsc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use rdkafka::{
@@ -29,6 +23,8 @@ use crate::support::{Bench, LIMIT, expect, faultless, status, told};
 const STORY: [&str; 3] = ["pod_scheduled", "execution_running", "execution_completed"];
 /// How soon a shard tells an end, whatever another one does.
 const SOON: Duration = Duration::from_secs(5);
+/// Between two fences by a rival.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Nodes that hang, and pods of each: as many captures as one shard may begin.
 const NODES: usize = 4;
 const PODS_EACH: usize = 8;
@@ -119,22 +115,22 @@ async fn nodes_that_hang_for_one_shard_hold_up_no_other() -> Result<()> {
 }
 
 /// Fences the producers of a transactional id again and again, until told to stop.
-fn rival(servers: &str, id: &str, stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<u32> {
-    let (servers, id, stop) = (servers.to_owned(), id.to_owned(), Arc::clone(stop));
-    spawn_blocking(move || {
+fn rival(servers: &str, id: &str) -> (mpsc::Sender<()>, tokio::task::JoinHandle<u32>) {
+    let (servers, id, (stop, stopped)) = (servers.to_owned(), id.to_owned(), mpsc::channel());
+    let fencing = spawn_blocking(move || {
         let mut fences = 0;
-        while !stop.load(Ordering::Relaxed) {
+        // What is fenced learns it when it tells something.
+        while stopped.recv_timeout(PAUSE) == Err(mpsc::RecvTimeoutError::Timeout) {
             let mut config = ClientConfig::new();
             config.set("bootstrap.servers", &servers).set("transactional.id", &id);
             let producer: BaseProducer = config.create().expect("a producer");
             if producer.init_transactions(Duration::from_secs(2)).is_ok() {
                 fences += 1;
             }
-            // What is fenced learns it when it tells something.
-            std::thread::sleep(Duration::from_millis(100));
         }
         fences
-    })
+    });
+    (stop, fencing)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,9 +138,8 @@ async fn a_shard_that_is_fenced_again_and_again_holds_up_no_other() -> Result<()
     let bench = Bench::new("one-fenced").await?;
     let monitor = both(&bench, &["--cluster-id", "isolation"]).await?;
     let mut history = bench.history()?;
-    let stop = Arc::new(AtomicBool::new(false));
     let id = format!("isolation.{app}.{app}.g1.0", app = bench.app);
-    let rival = rival(&bench.endpoints.kafka, &id, &stop);
+    let (stop, rival) = rival(&bench.endpoints.kafka, &id);
     let (mut truth, mut fenced) = (Vec::new(), Vec::new());
     let mut others = ids(0, "fenced");
     for id in ids(1, "free").take(20) {
@@ -155,7 +150,7 @@ async fn a_shard_that_is_fenced_again_and_again_holds_up_no_other() -> Result<()
         ensure!(took < SOON, "an end of the other shard was told after {took:?}");
         truth.push(one);
     }
-    stop.store(true, Ordering::Relaxed);
+    drop(stop);
     let fences = rival.await?;
     let refused = monitor.metric(r#"pod_monitor_transactions_total{shard="0",verdict="fenced"}"#)?;
     println!("fenced {fences} times, {refused} transactions were refused");

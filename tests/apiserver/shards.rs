@@ -1,5 +1,7 @@
 //! Several shards against a real API server, with and without server-side sharding.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use testkit::clients::{
     checker::Truth,
@@ -19,6 +21,8 @@ const GATE_ON: &str = "--feature-gates=ShardedListAndWatch=true,PodLogsQuerySpli
 const STORY: [&str; 3] = ["pod_scheduled", "execution_running", "execution_completed"];
 /// Bytes of a shard may differ so much from those of its pods: bookmarks, and pods that differ in size.
 const TOLERANCE: f64 = 0.12;
+/// Counts that did not change for so long are up to date.
+const STILL: Duration = Duration::from_millis(2200);
 
 /// The shard of a UID: by FNV-1a, on its own.
 fn shard(uid: &str) -> usize {
@@ -150,17 +154,16 @@ async fn each_shard_tells_its_own_pods_whether_or_not_the_server_leaves_the_othe
     bench.close().await
 }
 
-/// The counts of bytes and pods are brought up to date each second: until they stand still over two looks.
+/// The counts of bytes are brought up to date each second: until they stood still for two of them.
 async fn settled(one: &Monitor, four: &Monitor) -> Result<()> {
-    let mut last = -1.0;
-    let mut same = 0;
+    let (mut last, mut since) = (-1.0, Instant::now());
     let look = async || {
-        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
         let bytes = Bytes::of(one, four)?;
         let sum = bytes.whole + bytes.parts.iter().sum::<f64>();
-        same = if sum == last { same + 1 } else { 0 };
-        last = sum;
-        Ok((same >= 2).then_some(()))
+        if sum != last {
+            (last, since) = (sum, Instant::now());
+        }
+        Ok((since.elapsed() > STILL).then_some(()))
     };
     until(LIMIT, "the counts stand still", look).await
 }
@@ -175,8 +178,13 @@ async fn pods_of_one_execution_are_told_of_by_one_shard_where_it_is_shared_by_ex
     let truth = live(&bench, 0..24).await?;
     told(&mut history, &truth).await?;
     faultless(&history, &truth)?;
-    let tracked = by_shard(&monitor, "pod_monitor_tracked_pods")?;
-    ensure!(tracked.iter().sum::<f64>() == 24.0 && tracked.iter().all(|pods| *pods > 0.0), "{tracked:?}");
+    // Brought up to date each second.
+    let counted = async || {
+        let tracked = by_shard(&monitor, "pod_monitor_tracked_pods")?;
+        Ok((tracked.iter().sum::<f64>() == 24.0).then_some(tracked))
+    };
+    let tracked = until(LIMIT, "all are counted", counted).await?;
+    ensure!(tracked.iter().all(|pods| *pods > 0.0), "{tracked:?}");
     ensure!(by_shard(&monitor, "pod_monitor_server_side_sharding")? == [0.0; 4], "the server knows no executions");
     drop(monitor);
     bench.close().await

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use serde_json::json;
 
 use crate::{
+    cluster::Cluster,
     random::Random,
-    run::Cluster,
     world::{
         after,
         api::merge,
-        etcd::Which,
+        etcd::{SHARD_LEASES, Which},
         process::Process,
         wire::{Link, To, Way},
     },
@@ -19,7 +19,11 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Crash,
+    /// Of every two replicas one, at once.
+    CrashHalf,
     Stop,
+    /// Asked to end, and not started again for a while.
+    Leave,
     Freeze,
     Cut,
     Slow,
@@ -28,12 +32,17 @@ enum Fault {
     CutWatches,
     DeleteLease,
     EditLease,
+    /// Those by which the replicas know one another.
+    DeleteMember,
+    EditMember,
     WrongNotice,
 }
 
-const ALL: [Fault; 11] = [
+const ALL: [Fault; 15] = [
     Fault::Crash,
+    Fault::CrashHalf,
     Fault::Stop,
+    Fault::Leave,
     Fault::Freeze,
     Fault::Cut,
     Fault::Slow,
@@ -42,6 +51,8 @@ const ALL: [Fault; 11] = [
     Fault::CutWatches,
     Fault::DeleteLease,
     Fault::EditLease,
+    Fault::DeleteMember,
+    Fault::EditMember,
     Fault::WrongNotice,
 ];
 
@@ -66,11 +77,12 @@ pub async fn run(cluster: Arc<Cluster>, mut random: Random, lasts: Duration) {
     }
 }
 
-/// Mostly the leader: that is where it hurts.
+/// Mostly a leader: that is where it hurts.
 fn victim(cluster: &Cluster, random: &mut Random) -> Option<(usize, Arc<Process>)> {
     let living = cluster.living();
-    let holder = cluster.world.etcd().holder();
-    let leader = living.iter().find(|(_, process)| Some(&process.identity) == holder.as_ref());
+    let holders: Vec<String> = cluster.world.etcd().holders().into_values().collect();
+    let holder = holders.get(random.below(holders.len() as u64) as usize);
+    let leader = living.iter().find(|(_, process)| Some(&process.identity) == holder);
     match leader {
         Some(leader) if random.percent(60) => Some(leader.clone()),
         _ if living.is_empty() => None,
@@ -86,8 +98,16 @@ fn cause(cluster: &Arc<Cluster>, fault: Fault, random: &mut Random, left_ms: u64
     let lasts = random.ms(20, longest).min(Duration::from_millis(left_ms));
     cluster.world.note("fault", format_args!("{fault:?} {who} {} ms", lasts.as_millis()));
     match fault {
-        Fault::Crash => cluster.crash(slot, random),
+        Fault::Crash => cluster.crash(slot),
+        Fault::CrashHalf => {
+            let mut living = cluster.living();
+            for _ in 0..living.len() / 2 {
+                let (slot, _) = living.swap_remove(random.below(living.len() as u64) as usize);
+                cluster.crash(slot);
+            }
+        }
         Fault::Stop => cluster.stop(slot),
+        Fault::Leave => cluster.leave(slot, lasts),
         Fault::Freeze => {
             process.freeze(true);
             cluster.spawn(async move {
@@ -121,14 +141,27 @@ fn cause(cluster: &Arc<Cluster>, fault: Fault, random: &mut Random, left_ms: u64
             }
         }
         Fault::DeleteLease => {
-            cluster.world.observed().permits_excused = true;
-            let _ = cluster.world.etcd().remove(Which::Leases, "pod-monitor-0");
+            let shard = any_shard(cluster, random);
+            let _ = cluster.world.etcd().remove(Which::Leases, &format!("{SHARD_LEASES}{shard}"));
         }
-        Fault::EditLease => edit_lease(cluster, random),
+        Fault::EditLease => {
+            let shard = any_shard(cluster, random);
+            edit_lease(cluster, &format!("{SHARD_LEASES}{shard}"), random);
+        }
+        Fault::DeleteMember => {
+            if let Some(name) = any_member(cluster, random) {
+                let _ = cluster.world.etcd().remove(Which::Leases, &name);
+            }
+        }
+        Fault::EditMember => {
+            if let Some(name) = any_member(cluster, random) {
+                edit_lease(cluster, &name, random);
+            }
+        }
         Fault::WrongNotice => {
-            cluster.world.observed().permits_excused = true;
+            cluster.world.observed().excuse(0..cluster.world.setting.shards.get());
             for (_, other) in cluster.living() {
-                other.hear_of_death(who);
+                other.hear_a_rumour(who);
             }
         }
     }
@@ -151,21 +184,35 @@ fn impair(
     });
 }
 
-/// By hand: somebody else's name, no name, odd numbers, a note.
-fn edit_lease(cluster: &Cluster, random: &mut Random) {
+/// One whose Lease is tampered with.
+fn any_shard(cluster: &Cluster, random: &mut Random) -> u32 {
+    let shard = random.below(u64::from(cluster.world.setting.shards.get())) as u32;
+    cluster.world.observed().excuse([shard]);
+    shard
+}
+
+/// The name of a member Lease.
+fn any_member(cluster: &Cluster, random: &mut Random) -> Option<String> {
+    let etcd = cluster.world.etcd();
+    let members: Vec<&String> = etcd.leases.objects.keys().filter(|name| name.contains("-member-")).collect();
+    members.get(random.below(members.len() as u64) as usize).map(|name| (*name).clone())
+}
+
+/// By hand: somebody else's name, no name, odd numbers, a note, no label.
+fn edit_lease(cluster: &Cluster, name: &str, random: &mut Random) {
     let edits = [
         json!({ "spec": { "holderIdentity": "somebody" } }),
         json!({ "spec": { "holderIdentity": null } }),
         json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1 } }),
         json!({ "spec": { "leaseDurationSeconds": null, "leaseTransitions": null, "renewTime": null } }),
         json!({ "metadata": { "annotations": { "note": "seen" } } }),
+        json!({ "metadata": { "labels": null } }),
     ];
     let edit = &edits[random.below(edits.len() as u64) as usize];
-    cluster.world.observed().permits_excused = true;
     let mut etcd = cluster.world.etcd();
-    if let Some(lease) = etcd.leases.objects.get("pod-monitor-0") {
-        let mut value = lease.value.clone();
+    if let Some(lease) = etcd.leases.objects.get(name) {
+        let mut value = (*lease.value).clone();
         merge(&mut value, edit);
-        etcd.put(Which::Leases, "pod-monitor-0", value);
+        etcd.put(Which::Leases, name, value);
     }
 }

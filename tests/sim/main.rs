@@ -3,24 +3,32 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 #![allow(unreachable_pub, reason = "nothing outside this test target can reach in")]
 
+mod cluster;
 mod faults;
+mod measures;
 mod oracle;
 mod plants;
 mod random;
 mod run;
+mod settled;
 mod trace;
 mod world;
 
 use std::{
+    num::NonZeroU32,
     sync::atomic::{AtomicU64, Ordering},
     thread,
 };
 
 use plants::Plant;
-use run::{Outcome, Weather};
+use run::{Outcome, Play, Size, Weather};
 
 /// Seeds of one run of the suite.
 const SEEDS: u64 = 2000;
+/// With several shards: each takes as long as ten of the others.
+const SEEDS_SHARDED: u64 = 200;
+const ROUGH: Play = Play::new(Size::ONE_SHARD, Weather::Rough);
+const SHARDED: Play = Play::new(Size::EIGHT_SHARDS, Weather::Rough);
 /// Lines of a failing seed that are shown.
 const LINES: usize = 200;
 
@@ -28,8 +36,16 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// What `cargo xtask sim` asks for.
+fn size() -> Size {
+    let known = Size::ONE_SHARD;
+    let shards = number("SIM_SHARDS").and_then(|n| NonZeroU32::new(u32::try_from(n).ok()?));
+    let replicas = number("SIM_REPLICAS").map_or(known.replicas, |n| n as usize);
+    Size { replicas, shards: shards.unwrap_or(known.shards) }
+}
+
 /// Runs seeds on two threads until one is wrong; gives the lowest wrong one, if any.
-fn first_wrong(seeds: std::ops::Range<u64>, weather: Weather, plant: Option<Plant>) -> Option<(u64, Outcome)> {
+fn first_wrong(seeds: std::ops::Range<u64>, play: Play) -> Option<(u64, Outcome)> {
     let (next, wrong) = (AtomicU64::new(seeds.start), AtomicU64::new(u64::MAX));
     thread::scope(|scope| {
         for _ in 0..2 {
@@ -39,7 +55,7 @@ fn first_wrong(seeds: std::ops::Range<u64>, weather: Weather, plant: Option<Plan
                     if seed >= seeds.end || seed >= wrong.load(Ordering::Relaxed) {
                         return;
                     }
-                    if !run::seed(seed, weather, plant, false).wrongs.is_empty() {
+                    if !run::seed(seed, play, false).wrongs.is_empty() {
                         wrong.fetch_min(seed, Ordering::Relaxed);
                     }
                     progress(seed + 1 - seeds.start, seeds.end - seeds.start);
@@ -49,7 +65,7 @@ fn first_wrong(seeds: std::ops::Range<u64>, weather: Weather, plant: Option<Plan
     });
     let seed = wrong.into_inner();
     // Again, with its lines.
-    (seed != u64::MAX).then(|| (seed, run::seed(seed, weather, plant, true)))
+    (seed != u64::MAX).then(|| (seed, run::seed(seed, play, true)))
 }
 
 /// `cargo xtask sim` asks for a bar.
@@ -60,14 +76,16 @@ fn progress(done: u64, of: u64) {
     }
 }
 
-fn show(seed: u64, outcome: &Outcome) {
+fn show(seed: u64, play: Play, outcome: &Outcome) {
     for line in &outcome.lines[outcome.lines.len().saturating_sub(number("SIM_LINES").map_or(LINES, |n| n as usize))..]
     {
         eprintln!("{line}");
     }
     eprintln!("seed {seed}, after {:?} of virtual time:", outcome.virtual_time);
     outcome.wrongs.iter().for_each(|wrong| eprintln!("  {wrong}"));
-    eprintln!("again: SIM_SEED={seed} cargo test --locked --workspace --test sim every_story");
+    let Size { replicas, shards } = play.size;
+    let size = format!("SIM_REPLICAS={replicas} SIM_SHARDS={shards}");
+    eprintln!("again: SIM_SEED={seed} {size} cargo test --locked --workspace --test sim every_story");
 }
 
 #[test]
@@ -75,24 +93,35 @@ fn every_story_is_told_once_whoever_fails() {
     let from = number("SIM_SEED").or(number("SIM_FROM")).unwrap_or(0);
     let seeds = if number("SIM_SEED").is_some() { 1 } else { number("SIM_SEEDS").unwrap_or(SEEDS) };
     eprintln!("seeds {from} to {}", from + seeds - 1);
-    if let Some((seed, outcome)) = first_wrong(from..from + seeds, Weather::Rough, None) {
-        show(seed, &outcome);
+    all_right(from..from + seeds, Play::new(size(), Weather::Rough));
+}
+
+fn all_right(seeds: std::ops::Range<u64>, play: Play) {
+    if let Some((seed, outcome)) = first_wrong(seeds, play) {
+        show(seed, play, &outcome);
         panic!("seed {seed} is wrong: {:?}", outcome.wrongs);
     }
 }
 
 #[test]
 fn without_faults_every_story_is_told() {
-    if let Some((seed, outcome)) = first_wrong(0..50, Weather::Calm, None) {
-        show(seed, &outcome);
-        panic!("seed {seed} is wrong: {:?}", outcome.wrongs);
-    }
+    all_right(0..50, Play::new(Size::ONE_SHARD, Weather::Calm));
+}
+
+#[test]
+fn several_shards_are_told_once_and_shared_evenly_whoever_fails() {
+    all_right(0..SEEDS_SHARDED, SHARDED);
+}
+
+#[test]
+fn without_faults_several_shards_are_told_and_shared_evenly() {
+    all_right(0..10, Play::new(Size::EIGHT_SHARDS, Weather::Calm));
 }
 
 #[test]
 fn a_seed_replays_exactly() {
-    for seed in 0..20 {
-        let (first, again) = (run::seed(seed, Weather::Rough, None, true), run::seed(seed, Weather::Rough, None, true));
+    for (seed, play) in (0..20).map(|seed| (seed, ROUGH)).chain((0..4).map(|seed| (seed, SHARDED))) {
+        let (first, again) = (run::seed(seed, play, true), run::seed(seed, play, true));
         let differ = first.lines.iter().zip(&again.lines).find(|(a, b)| a != b);
         assert_eq!(differ, None, "seed {seed}");
         assert_eq!(first.fingerprint, again.fingerprint, "seed {seed}");
@@ -102,11 +131,15 @@ fn a_seed_replays_exactly() {
 
 /// The plant is found, for one of these reasons, and the same seed is right without it.
 fn is_found(plant: Plant, reasons: &[&str]) {
-    let (seed, outcome) = first_wrong(0..SEEDS, Weather::Rough, Some(plant)).expect("the plant is found");
+    is_found_in(0..SEEDS, ROUGH, plant, reasons);
+}
+
+fn is_found_in(seeds: std::ops::Range<u64>, play: Play, plant: Plant, reasons: &[&str]) {
+    let (seed, outcome) = first_wrong(seeds, play.planted(plant)).expect("the plant is found");
     let named = outcome.wrongs.iter().any(|wrong| reasons.iter().any(|reason| wrong.starts_with(reason)));
     eprintln!("{plant:?}: seed {seed}, {:?}", outcome.wrongs.first());
     assert!(named, "{plant:?}, seed {seed}: {:?}", outcome.wrongs);
-    let without = run::seed(seed, Weather::Rough, None, false).wrongs;
+    let without = run::seed(seed, play, false).wrongs;
     assert!(without.is_empty(), "seed {seed} is wrong without the plant: {without:?}");
 }
 
@@ -141,9 +174,20 @@ fn a_stale_list_that_says_it_is_new_is_found() {
 }
 
 #[test]
+fn pods_told_by_another_shard_are_found() {
+    is_found_in(0..SEEDS_SHARDED, SHARDED, Plant::WrongShare, &["share"]);
+}
+
+#[test]
+fn a_replica_that_keeps_too_many_shards_is_found() {
+    is_found_in(0..SEEDS_SHARDED, SHARDED, Plant::NobodyGives, &["balance"]);
+}
+
+#[test]
 fn a_pod_of_which_nothing_can_be_written_holds_up_no_other() {
     for (seed, weather) in (0..40).zip([Weather::Calm, Weather::Rough].into_iter().cycle()) {
-        let outcome = run::seed(seed, weather, Some(Plant::UnsoundPod), true);
+        let play = Play::new(Size::ONE_SHARD, weather).planted(Plant::UnsoundPod);
+        let outcome = run::seed(seed, play, true);
         // Its name may be given again: to another pod of which nothing can be written.
         let is_planted = |wrong: &String| {
             let uid = wrong.strip_prefix("lost: ").and_then(|wrong| wrong.split(" of ").nth(1));
@@ -152,7 +196,7 @@ fn a_pod_of_which_nothing_can_be_written_holds_up_no_other() {
         };
         // In rough weather it may live and go while nobody looks, and then nobody misses it.
         if !outcome.wrongs.iter().all(is_planted) || (weather == Weather::Calm && outcome.wrongs.is_empty()) {
-            show(seed, &outcome);
+            show(seed, play, &outcome);
             panic!("seed {seed}: it alone is not told: {:?}", outcome.wrongs);
         }
     }

@@ -34,9 +34,11 @@ impl std::fmt::Display for Fact {
     }
 }
 
-/// Versions that no watch showed: after the first, up to the last.
+/// Versions that no watch of a shard showed: after the first, up to the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
+    /// Only the pods of this shard.
+    pub shard: u32,
     pub after: u64,
     pub until: u64,
 }
@@ -66,31 +68,40 @@ struct Story {
     forgotten: bool,
 }
 
+/// What was told of one shard.
+#[derive(Debug, Default)]
+struct Shard {
+    position: u64,
+    /// The first position that was ever told.
+    first_position: Option<u64>,
+    holders: BTreeMap<u64, String>,
+    term: u64,
+}
+
 /// Reads transactions as they come.
 #[derive(Default)]
 pub struct Oracle {
     cluster: String,
     stories: BTreeMap<String, Story>,
     ids: BTreeSet<String>,
-    position: u64,
-    /// The first position that was ever told.
-    first_position: Option<u64>,
-    holders: BTreeMap<u64, String>,
-    term: u64,
+    shards: Vec<Shard>,
     wrongs: Vec<String>,
 }
 
 impl Oracle {
-    pub fn new(cluster: &str) -> Self {
-        Self { cluster: cluster.to_owned(), ..Self::default() }
+    pub fn new(cluster: &str, shards: u32) -> Self {
+        let shards = (0..shards).map(|_| Shard::default()).collect();
+        Self { cluster: cluster.to_owned(), shards, ..Self::default() }
     }
 
-    /// Takes in the next committed transaction.
-    pub fn read(&mut self, number: usize, parts: &[Part]) {
+    /// Takes in the next transaction that a shard committed.
+    pub fn read(&mut self, shard: u32, number: usize, parts: &[Part]) {
         let mut touched = BTreeSet::new();
         for part in parts {
             if let Part::Event(text) = part {
-                touched.insert(self.event(text));
+                let uid = self.event(text);
+                self.belongs(shard, &uid, "tells of");
+                touched.insert(uid);
             }
         }
         for part in parts {
@@ -98,14 +109,27 @@ impl Oracle {
             match (key.as_str(), key.strip_prefix("pod/"), value) {
                 (_, Some(uid), value) => {
                     touched.remove(uid);
+                    self.belongs(shard, uid, "remembers");
                     self.record(number, uid, value.as_deref());
                 }
-                ("meta/position", _, Some(value)) => self.position(value),
+                ("meta/position", _, Some(value)) => self.position(shard, value),
                 _ => {}
             }
         }
         for uid in touched {
-            self.wrong(format!("torn: transaction {number} tells of {uid} and does not remember it"));
+            self.wrong(format!("torn: transaction {number} of shard {shard} tells of {uid} and does not remember it"));
+        }
+    }
+
+    /// The one shard of a pod, by its UID: ranges of equal length.
+    fn shard_of(&self, uid: &str) -> u32 {
+        shard_of(uid, self.shards.len() as u32)
+    }
+
+    fn belongs(&mut self, shard: u32, uid: &str, what: &str) {
+        let right = self.shard_of(uid);
+        if right != shard {
+            self.wrong(format!("share: shard {shard} {what} {uid}, which belongs to shard {right}"));
         }
     }
 
@@ -171,27 +195,29 @@ impl Oracle {
         }
     }
 
-    fn position(&mut self, value: &str) {
+    fn position(&mut self, shard: u32, value: &str) {
         let value: Value = serde_json::from_str(value).unwrap_or_default();
         let (term, holder) = (value["term"].as_u64().unwrap_or_default(), value["holder"].as_str().unwrap_or("?"));
         let position = value["streams"][""].as_u64().unwrap_or_default();
-        if position < self.position {
-            self.wrong(format!("position: went back from {} to {position}", self.position));
+        let known = &mut self.shards[shard as usize];
+        let mut wrongs = Vec::new();
+        if position < known.position {
+            wrongs.push(format!("position: shard {shard} went back from {} to {position}", known.position));
         }
-        if term < self.term {
-            self.wrong(format!("fence: term {term} of {holder} after term {}", self.term));
+        if term < known.term {
+            wrongs.push(format!("fence: term {term} of {holder} for shard {shard} after term {}", known.term));
         }
-        let known = self.holders.entry(term).or_insert_with(|| holder.to_owned());
-        if known != holder {
-            let what = format!("fence: term {term} is {holder}'s and {known}'s");
-            self.wrong(what);
+        let first = known.holders.entry(term).or_insert_with(|| holder.to_owned());
+        if first != holder {
+            wrongs.push(format!("fence: term {term} of shard {shard} is {holder}'s and {first}'s"));
         }
-        self.term = self.term.max(term);
-        self.position = self.position.max(position);
+        known.term = known.term.max(term);
+        known.position = known.position.max(position);
         // One that names no version covers nothing: its writer has not listed yet.
         if position > 0 {
-            self.first_position.get_or_insert(position);
+            known.first_position.get_or_insert(position);
         }
+        self.wrongs.extend(wrongs);
     }
 
     /// Events that were told.
@@ -206,9 +232,12 @@ impl Oracle {
 
     /// What should have been told by now and was not; and what was told and is not true.
     pub fn judge(&self, truth: &[Fact], gaps: &[Gap]) -> Judgement {
-        let mut gaps = gaps.to_vec();
-        // Before the first position nobody watched.
-        gaps.push(Gap { after: 0, until: self.first_position.unwrap_or(u64::MAX) });
+        let mut of_shards: Vec<Vec<Gap>> = self.shards.iter().map(|_| Vec::new()).collect();
+        gaps.iter().for_each(|gap| of_shards[gap.shard as usize].push(*gap));
+        for (shard, (known, gaps)) in (0..).zip(self.shards.iter().zip(&mut of_shards)) {
+            // Before the first position nobody watched.
+            gaps.push(Gap { shard, after: 0, until: known.first_position.unwrap_or(u64::MAX) });
+        }
         let mut lives: BTreeMap<&str, Vec<&Fact>> = BTreeMap::new();
         for fact in truth {
             lives.entry(&fact.uid).or_default().push(fact);
@@ -217,7 +246,8 @@ impl Oracle {
         let nothing = Story::default();
         for (uid, facts) in &lives {
             let story = self.stories.get(*uid).unwrap_or(&nothing);
-            Life { uid, facts, gaps: &gaps }.judge(story, &mut judgement);
+            let gaps = &of_shards[self.shard_of(uid) as usize];
+            Life { uid, facts, gaps }.judge(story, &mut judgement);
         }
         for uid in self.stories.keys().filter(|uid| !lives.contains_key(uid.as_str())) {
             judgement.untrue.push(format!("invented: {uid} never lived"));
@@ -340,4 +370,16 @@ impl Life<'_> {
 fn event_id(cluster: &str, uid: &str, slot: &str) -> String {
     let namespace = Uuid::new_v5(&Uuid::NAMESPACE_DNS, b"pod-monitor.dev");
     Uuid::new_v5(&namespace, format!("{cluster}/{uid}/0/{slot}").as_bytes()).to_string()
+}
+
+/// As Kubernetes shares them: FNV-1a (64 bits) of the UID, equal ranges.
+fn shard_of(uid: &str, shards: u32) -> u32 {
+    let mut hash: u64 = 14_695_981_039_346_656_037;
+    for byte in uid.bytes() {
+        hash ^= u64::from(byte);
+        hash = hash.wrapping_mul(1_099_511_628_211);
+    }
+    // Range k begins at the first hash that is at least k / shards of 2^64.
+    let begins = |k: u32| ((u128::from(k) << 64) + u128::from(shards) - 1) / u128::from(shards);
+    (0..shards).rev().find(|k| u128::from(hash) >= begins(*k)).unwrap_or_default()
 }

@@ -17,4 +17,8 @@ pub enum Plant {
     StaleList,
     /// Of one pod nothing can be written: what would be told of it breaks a rule.
     UnsoundPod,
+    /// One shard tells of the pods of the next one.
+    WrongShare,
+    /// Replicas that have too many shards are not told so.
+    NobodyGives,
 }

@@ -1,28 +1,26 @@
-//! One seed from beginning to end: three replicas, pods, faults, then peace, then the verdict.
+//! One seed from beginning to end: replicas, pods, faults, then peace, then the verdict.
 
-use std::{
-    num::NonZeroU32,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use tokio::task::{AbortHandle, JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinSet;
 
 use crate::{
+    cluster::Cluster,
     faults,
     oracle::{Oracle, Part},
     plants::Plant,
     random::Random,
+    settled::Settled,
     trace::Trace,
-    world::{Setting, World, after, api, broker::Item, lives, lock, process::Process, replica},
+    world::{Filters, ServerSide, Setting, World, api, broker::Item, lives, replica},
 };
 
-const REPLICAS: usize = 3;
 /// Once nothing goes wrong any more, everything must be told within this.
 const PEACE_MAX: Duration = Duration::from_secs(90);
 /// Watched on when everything is told: what comes twice comes late.
 const QUIET: Duration = Duration::from_secs(20);
+/// How often it is looked whether everything is told.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How a seed ended.
 pub struct Outcome {
@@ -41,217 +39,172 @@ pub enum Weather {
     Rough,
 }
 
-/// Replicas and the world around them.
-pub struct Cluster {
-    pub world: Arc<World>,
-    slots: Mutex<Vec<Slot>>,
-    random: Mutex<Random>,
+/// How many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub replicas: usize,
+    pub shards: NonZeroU32,
 }
 
-struct Slot {
-    starts: u32,
-    process: Arc<Process>,
-    stop: CancellationToken,
-    task: AbortHandle,
+impl Size {
+    /// Plain leader election.
+    pub const ONE_SHARD: Self = Self { replicas: 3, shards: NonZeroU32::MIN };
+    /// Two for each.
+    pub const EIGHT_SHARDS: Self = Self { replicas: 4, shards: NonZeroU32::new(8).unwrap() };
+}
+
+/// What is played besides the seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Play {
+    pub size: Size,
+    pub weather: Weather,
+    pub plant: Option<Plant>,
+}
+
+impl Play {
+    pub const fn new(size: Size, weather: Weather) -> Self {
+        Self { size, weather, plant: None }
+    }
+
+    pub const fn planted(self, plant: Plant) -> Self {
+        Self { plant: Some(plant), ..self }
+    }
 }
 
 /// Runs one seed.
-pub fn seed(seed: u64, weather: Weather, plant: Option<Plant>, lines: bool) -> Outcome {
+pub fn seed(seed: u64, play: Play, lines: bool) -> Outcome {
+    in_virtual_time(run(seed, play, lines))
+}
+
+pub fn in_virtual_time<T>(run: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.expect("a runtime without I/O");
-    runtime.block_on(Box::pin(play(seed, weather, plant, lines)))
+    runtime.expect("a runtime without I/O").block_on(Box::pin(run))
 }
 
 /// Late ends of transactions, in rough weather.
 const STRAGGLING_PERCENT: u64 = 4;
 
-fn setting(random: &mut Random) -> Setting {
+pub fn setting(random: &mut Random, Play { size, weather, .. }: Play) -> Setting {
     let (lease_seconds, deadline_ms, retry_ms) = random.pick(&[(3, 2000, 500), (5, 3000, 1000), (2, 1500, 250)]);
+    let several = size.shards > NonZeroU32::MIN;
+    let reconcile_interval = random.ms(3000, 20_000);
+    let page_pods = random.pick(&[1, 3, 1000]);
+    let pods = if several { 10 + random.below(25) } else { 5 + random.below(15) };
+    let chaos = random.ms(5000, if several { 30_000 } else { 40_000 });
     Setting {
-        shards: NonZeroU32::MIN,
+        replicas: size.replicas,
+        shards: size.shards,
+        founders: if several && random.percent(50) {
+            1 + random.below(size.replicas as u64) as usize
+        } else {
+            size.replicas
+        },
+        server_side: server_side(random, chaos),
+        steady: false,
         lease_seconds,
         renew_deadline: Duration::from_millis(deadline_ms),
         retry_period: Duration::from_millis(retry_ms),
-        reconcile_interval: random.ms(3000, 20_000),
-        page_pods: random.pick(&[1, 3, 1000]),
-        pods: 5 + random.below(15),
-        chaos: random.ms(5000, 40_000),
-        straggling_percent: 0,
+        reconcile_interval,
+        page_pods,
+        pods,
+        chaos,
+        straggling_percent: if weather == Weather::Rough { STRAGGLING_PERCENT } else { 0 },
         record_bytes_max: random.pick(&[2000, 1 << 20]),
     }
 }
 
-async fn play(seed: u64, weather: Weather, plant: Option<Plant>, lines: bool) -> Outcome {
+fn server_side(random: &mut Random, chaos: Duration) -> ServerSide {
+    use Filters::{Honours, Ignores, Refuses};
+    if random.percent(70) {
+        return ServerSide::Always(random.pick(&[Ignores, Refuses, Honours]));
+    }
+    let (old, new) = random.pick(&[(Ignores, Honours), (Refuses, Honours), (Honours, Ignores), (Honours, Refuses)]);
+    let span = chaos.as_millis() as u64;
+    let (from, until) = (random.ms(0, span / 2), random.ms(span / 2, span));
+    ServerSide::Rolling { old, new, from, until }
+}
+
+async fn run(seed: u64, play: Play, lines: bool) -> Outcome {
     let random = Random::new(seed);
-    let straggling_percent = if weather == Weather::Rough { STRAGGLING_PERCENT } else { 0 };
-    let setting = Setting { straggling_percent, ..setting(&mut random.fork(2)) };
+    let setting = setting(&mut random.fork(2), play);
     let trace = if lines { Trace::with_lines() } else { Trace::default() };
-    let world = World::new(seed, setting, plant, trace);
-    if plant == Some(Plant::StaleList) {
+    let world = World::new(seed, setting, play.plant, trace);
+    if world.planted(Plant::StaleList) {
         world.spawn(api::keep_stale(Arc::clone(&world)));
     }
-    let cluster =
-        Arc::new(Cluster { world: Arc::clone(&world), slots: Mutex::default(), random: Mutex::new(random.fork(3)) });
+    let cluster = Arc::new(Cluster::new(Arc::clone(&world), random.fork(3)));
     let mut replicas = JoinSet::new();
-    for slot in 0..REPLICAS {
-        cluster.start(slot, 0, &mut replicas);
-    }
     lives::begin(&world, &random.fork(4), "exec", setting.pods, setting.chaos);
-    if weather == Weather::Rough {
+    if play.weather == Weather::Rough {
         world.spawn(faults::run(Arc::clone(&cluster), random.fork(5), setting.chaos));
     }
     cluster.supervise(&mut replicas, setting.chaos).await;
     world.note("world", format_args!("peace"));
     cluster.living().iter().for_each(|(_, process)| process.heal());
     lives::begin(&world, &random.fork(6), "late", 2, Duration::from_secs(1));
-    let mut oracle = Oracle::new(replica::CLUSTER);
-    let (mut read, mut told_since) = (0, Duration::ZERO);
+    let (mut verdict, mut told_since) = (Verdict::new(&world), Duration::ZERO);
+    let mut settled = Settled::default();
     let peace = world.began.elapsed();
-    while world.began.elapsed() - peace < PEACE_MAX && told_since < QUIET && oracle.wrongs().is_empty() {
-        cluster.supervise(&mut replicas, Duration::from_secs(1)).await;
-        take_in(&world, &mut oracle, &mut read);
-        let lost = oracle.judge(&world.etcd().truth, &world.observed().all_gaps()).lost;
-        told_since = if lost.is_empty() { told_since + Duration::from_secs(1) } else { Duration::ZERO };
+    while world.began.elapsed() - peace < PEACE_MAX
+        && (told_since < QUIET || !settled.is_still())
+        && verdict.oracle.wrongs().is_empty()
+    {
+        cluster.supervise(&mut replicas, LOOK).await;
+        let lost = verdict.take_in(&world);
+        told_since = if lost { Duration::ZERO } else { told_since + LOOK };
+        settled.look(&cluster, LOOK);
     }
-    end(&world, &oracle, read)
+    verdict.end(&world, settled)
 }
 
-fn take_in(world: &World, oracle: &mut Oracle, read: &mut usize) {
-    let broker = world.broker();
-    for transaction in &broker.committed()[*read..] {
-        let part = |item: &Item| match item {
-            Item::Event(event) => Part::Event(event.clone()),
-            Item::Record(key, value) => Part::Record(key.clone(), value.clone()),
-        };
-        oracle.read(*read, &transaction.items.iter().map(part).collect::<Vec<_>>());
-        *read += 1;
-    }
+/// The oracle, and how far it has read.
+pub struct Verdict {
+    oracle: Oracle,
+    /// Transactions of each shard.
+    read: Vec<usize>,
 }
 
-fn end(world: &World, oracle: &Oracle, transactions: usize) -> Outcome {
-    let judgement = oracle.judge(&world.etcd().truth, &world.observed().all_gaps());
-    let mut wrongs = world.observed().wrongs.clone();
-    wrongs.extend_from_slice(oracle.wrongs());
-    wrongs.extend(judgement.untrue);
-    wrongs.extend(judgement.lost);
-    world.note("world", format_args!("the end: {transactions} transactions, {} wrongs", wrongs.len()));
-    let trace = world.trace();
-    Outcome {
-        wrongs,
-        fingerprint: trace.fingerprint(),
-        lines: trace.lines().to_vec(),
-        events: oracle.events(),
-        virtual_time: world.began.elapsed(),
-    }
-}
-
-type Ended = (usize, Result<(), String>);
-
-impl Cluster {
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.world.spawn(task);
+impl Verdict {
+    pub fn new(world: &World) -> Self {
+        let shards = world.setting.shards.get();
+        Self { oracle: Oracle::new(replica::CLUSTER, shards), read: vec![0; shards as usize] }
     }
 
-    fn start(&self, slot: usize, starts: u32, replicas: &mut JoinSet<Ended>) {
-        let skew_ms = lock(&self.random).below(7_200_000) as i64 - 3_600_000;
-        let process = Arc::new(Process::new(format!("pod-{slot}_{starts}"), skew_ms));
-        let stop = CancellationToken::new();
-        self.world.note(&process.identity, format_args!("starts"));
-        let running = Box::pin(replica::run(Arc::clone(&self.world), Arc::clone(&process), stop.clone()));
-        let task = replicas.spawn(async move { (slot, running.await) });
-        let started = Slot { starts, process, stop, task };
-        let mut slots = lock(&self.slots);
-        match slots.get_mut(slot) {
-            Some(place) => *place = started,
-            None => slots.push(started),
-        }
-    }
-
-    /// Starts again what has ended, as the kubelet does, for so long.
-    async fn supervise(&self, replicas: &mut JoinSet<Ended>, lasts: Duration) {
-        let over = after(lasts);
-        tokio::pin!(over);
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut over => return,
-                Some(ended) = replicas.join_next_with_id() => {
-                    let slot = match ended {
-                        Ok((_, (slot, result))) => {
-                            self.ended(slot, &result);
-                            slot
-                        }
-                        Err(error) => {
-                            let slot = self.slot_of(error.id());
-                            if error.is_panic() {
-                                self.world.wrong(format!("panic: {error}"));
-                            }
-                            slot
-                        }
-                    };
-                    let pause = lock(&self.random).ms(10, 2000);
-                    after(pause).await;
-                    let starts = lock(&self.slots)[slot].starts + 1;
-                    self.start(slot, starts, replicas);
-                }
+    /// Reads on. Whether something is still to be told.
+    fn take_in(&mut self, world: &World) -> bool {
+        for (shard, read) in world.shards().zip(&mut self.read) {
+            let broker = world.broker(shard);
+            for transaction in &broker.committed()[*read..] {
+                let part = |item: &Item| match item {
+                    Item::Event(event) => Part::Event(event.clone()),
+                    Item::Record(key, value) => Part::Record(key.clone(), value.clone()),
+                };
+                self.oracle.read(shard.0, *read, &transaction.items.iter().map(part).collect::<Vec<_>>());
+                *read += 1;
             }
         }
+        !self.oracle.judge(&world.etcd().truth, &world.observed().all_gaps()).lost.is_empty()
     }
 
-    fn ended(&self, slot: usize, result: &Result<(), String>) {
-        let process = Arc::clone(&lock(&self.slots)[slot].process);
-        self.world.note(&process.identity, format_args!("ends: {result:?}"));
-        if let Err(why) = result
-            && (why.contains("panic") || why.contains("unexpectedly"))
-        {
-            self.world.wrong(format!("panic: {why}"));
+    fn end(self, world: &World, settled: Settled) -> Outcome {
+        let judgement = self.oracle.judge(&world.etcd().truth, &world.observed().all_gaps());
+        let mut wrongs = world.observed().wrongs.clone();
+        wrongs.extend_from_slice(self.oracle.wrongs());
+        wrongs.extend(judgement.untrue);
+        wrongs.extend(judgement.lost);
+        // Whoever told something wrong was not watched to the end.
+        if wrongs.is_empty() {
+            wrongs.extend(settled.wrongs());
         }
-        self.obituary(&process);
-        process.die();
-    }
-
-    fn slot_of(&self, id: tokio::task::Id) -> usize {
-        lock(&self.slots).iter().position(|slot| slot.task.id() == id).expect("it was one of ours")
-    }
-
-    /// Those that run, by place.
-    pub fn living(&self) -> Vec<(usize, Arc<Process>)> {
-        let slots = lock(&self.slots);
-        let living = slots.iter().enumerate().filter(|(_, slot)| !slot.process.is_dead());
-        living.map(|(index, slot)| (index, Arc::clone(&slot.process))).collect()
-    }
-
-    /// Nothing of it runs on.
-    pub fn crash(&self, slot: usize, _: &mut Random) {
-        let (process, task) = {
-            let slots = lock(&self.slots);
-            (Arc::clone(&slots[slot].process), slots[slot].task.clone())
-        };
-        process.die();
-        task.abort();
-        self.obituary(&process);
-    }
-
-    /// SIGTERM.
-    pub fn stop(&self, slot: usize) {
-        lock(&self.slots)[slot].stop.cancel();
-    }
-
-    /// The others notice: at once, late or never.
-    fn obituary(&self, dead: &Process) {
-        for (_, process) in self.living() {
-            let (heard, late) = {
-                let mut random = lock(&self.random);
-                let late = if random.percent(80) { random.ms(1, 10) } else { random.ms(10, 5000) };
-                (random.percent(85), late)
-            };
-            let who = dead.identity.clone();
-            if heard && who != process.identity {
-                self.spawn(async move {
-                    after(late).await;
-                    process.hear_of_death(&who);
-                });
-            }
+        let transactions: usize = self.read.iter().sum();
+        world.note("world", format_args!("the end: {transactions} transactions, {} wrongs", wrongs.len()));
+        let trace = world.trace();
+        Outcome {
+            wrongs,
+            fingerprint: trace.fingerprint(),
+            lines: trace.lines().to_vec(),
+            events: self.oracle.events(),
+            virtual_time: world.began.elapsed(),
         }
     }
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use testkit::{
     clients::{
         cluster::Cluster,
+        fault::lasts,
         lives::{complete, faults, live},
         monitor::{Launch, Monitor},
         until,
@@ -192,13 +193,12 @@ async fn whole_story(crew: &mut Crew) {
     }
     let frozen = crew.running[2].as_ref().unwrap();
     frozen.signal(Signal::STOP).unwrap();
-    // A fault has a duration; nothing is waited for by it.
-    tokio::time::sleep(3 * LEASE_DURATION).await;
+    lasts(3 * LEASE_DURATION).await;
     frozen.signal(Signal::CONT).unwrap();
     crew.ready().await;
     println!("one was frozen: even after {:?}", crew.even().await);
     let before = crew.holders().await.unwrap();
-    tokio::time::sleep(CALM).await;
+    lasts(CALM).await;
     assert_eq!(crew.holders().await.unwrap(), before, "nothing moves once it is even");
 }
 

@@ -8,7 +8,9 @@ use crate::{claim, suites};
 
 /// Run seeds of the simulation until one fails.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  cargo xtask sim --seeds 20000\n  cargo xtask sim --seeds 1 --from 319")]
+#[command(
+    after_help = "Examples:\n  cargo xtask sim --seeds 20000\n  cargo xtask sim --seeds 1 --from 319\n  cargo xtask sim --shards 8 --replicas 4 --seeds 1000"
+)]
 pub(crate) struct Sim {
     /// How many.
     #[arg(long, default_value_t = 2000)]
@@ -16,6 +18,12 @@ pub(crate) struct Sim {
     /// The first one.
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Into how many shards the pods are cut.
+    #[arg(long, default_value_t = 1)]
+    shards: u32,
+    /// How many replicas share them.
+    #[arg(long, default_value_t = 3)]
+    replicas: u32,
 }
 
 impl Sim {
@@ -26,6 +34,7 @@ impl Sim {
         command.current_dir(suites::workspace()).env("CARGO_TARGET_DIR", suites::target_dir()?);
         command.env_remove("SIM_SEED").env("SIM_PROGRESS", "1");
         command.env("SIM_SEEDS", self.seeds.to_string()).env("SIM_FROM", self.from.to_string());
+        command.env("SIM_SHARDS", self.shards.to_string()).env("SIM_REPLICAS", self.replicas.to_string());
         let status = command.status()?;
         ensure!(status.success(), "a seed failed: {status}");
         Ok(())

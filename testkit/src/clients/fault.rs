@@ -53,6 +53,11 @@ impl Random {
     }
 }
 
+/// A fault has a duration; nothing is waited for by it.
+pub async fn lasts(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
 /// Starts the monitor and kills it (SIGKILL) after a random time within `life`, again and again until `stop` says so;
 /// gives the number of kills. The last one is killed too.
 ///

@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use tower::Service;
 
 use super::{
-    World, after,
-    etcd::Which,
-    watching::Watching,
+    Filters, World, after,
+    etcd::{Object, Which},
+    selection::{MEMBERS_OF, Selection, decoded},
+    watching::{Opened, Watching},
     wire::{Broken, Wire},
 };
 use crate::plants::Plant;
@@ -25,17 +26,15 @@ use crate::plants::Plant;
 pub enum Answer {
     /// Status code and body.
     Whole(u16, String),
-    Watch {
-        which: Which,
-        from: u64,
-        seconds: u64,
-        expired: bool,
-    },
+    Watch(Opened),
 }
 
-/// One process's connection to the API server.
+/// One process's connection to the API server, in one shard's use.
 #[derive(Clone)]
-pub struct ApiServer(pub Wire);
+pub struct ApiServer {
+    pub wire: Wire,
+    pub shard: u32,
+}
 
 impl Service<Request<Body>> for ApiServer {
     type Response = Response<AnswerBody>;
@@ -47,12 +46,13 @@ impl Service<Request<Body>> for ApiServer {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let wire = self.0.clone();
+        let (wire, shard) = (self.wire.clone(), self.shard);
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let body = body.collect_bytes().await.map_err(|_| Broken)?;
             let asked = Asked {
                 method: head.method,
+                shard,
                 path: head.uri.path().to_owned(),
                 query: head.uri.query().unwrap_or_default().to_owned(),
                 body: serde_json::from_slice(&body).unwrap_or_default(),
@@ -61,9 +61,7 @@ impl Service<Request<Body>> for ApiServer {
             let answer = wire.call(move || asked.answer(&at)).await?;
             let (code, body) = match answer {
                 Answer::Whole(code, text) => (code, AnswerBody::from(text)),
-                Answer::Watch { which, from, seconds, expired } => {
-                    (200, AnswerBody::from_stream(Watching::new(wire, which, from, seconds, expired).lines()))
-                }
+                Answer::Watch(opened) => (200, AnswerBody::from_stream(Watching::new(wire, shard, opened).lines())),
             };
             let answer = Response::builder().status(code).header("content-type", "application/json").body(body);
             Ok(answer.expect("a legal answer"))
@@ -73,6 +71,8 @@ impl Service<Request<Body>> for ApiServer {
 
 struct Asked {
     method: Method,
+    /// Who asks: the real server knows no such thing.
+    shard: u32,
     path: String,
     query: String,
     body: Value,
@@ -95,8 +95,33 @@ impl Asked {
         answer
     }
 
-    fn parameter(&self, name: &str) -> Option<&str> {
-        self.query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    fn parameter(&self, name: &str) -> Option<String> {
+        self.query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=').map(decoded))
+    }
+
+    /// What is asked for; the second: the shardSelector that is honoured.
+    fn selection(&self, which: Which, wire: &Wire) -> Result<(Selection, Option<String>), Answer> {
+        let refused = |what: &str| status(400, "BadRequest", what);
+        if let Some(field) = self.parameter("fieldSelector") {
+            let name = field.strip_prefix("metadata.name=").ok_or_else(|| refused("field label not supported"))?;
+            return Ok((Selection::Named(name.to_owned()), None));
+        }
+        let known = match which {
+            Which::Pods => "app=exec".to_owned(),
+            Which::Leases => format!("{MEMBERS_OF}=pod-monitor"),
+        };
+        if self.parameter("labelSelector").is_none_or(|label| label != known) {
+            return Err(refused("the simulated server knows no such selection"));
+        }
+        let Some(asked) = self.parameter("shardSelector") else { return Ok((Selection::Labelled, None)) };
+        match wire.world.filters() {
+            Filters::Ignores => Ok((Selection::Labelled, None)),
+            Filters::Refuses => Err(refused("shardSelector: the feature gate ShardedListAndWatch is not enabled")),
+            Filters::Honours => match Selection::of_shard(&asked) {
+                Some(selection) => Ok((selection, Some(asked))),
+                None => Err(refused("shardSelector: cannot be read")),
+            },
+        }
     }
 
     fn number(&self, name: &str) -> Option<u64> {
@@ -121,9 +146,7 @@ impl Asked {
             (&Method::GET, ["apis", "coordination.k8s.io", "v1", "namespaces", _, "leases"]) if watch => {
                 self.watch(wire, Which::Leases)
             }
-            (&Method::GET, ["apis", "coordination.k8s.io", "v1", "namespaces", _, "leases"]) => {
-                list_leases(&wire.world)
-            }
+            (&Method::GET, ["apis", "coordination.k8s.io", "v1", "namespaces", _, "leases"]) => self.list_leases(wire),
             (&Method::POST, ["apis", "coordination.k8s.io", "v1", "namespaces", _, "leases"]) => self.create(wire),
             (&Method::GET, ["apis", "coordination.k8s.io", "v1", "namespaces", _, "leases", name]) => {
                 get(&wire.world, Which::Leases, name)
@@ -140,6 +163,10 @@ impl Asked {
         let Some(from) = self.number("resourceVersion").filter(|from| *from > 0) else {
             return status(400, "BadRequest", "a watch must name a resourceVersion here");
         };
+        let selection = match self.selection(which, wire) {
+            Ok((selection, _)) => selection,
+            Err(refusal) => return refusal,
+        };
         let seconds = self.number("timeoutSeconds").unwrap_or(1800);
         let etcd = wire.world.etcd();
         if from > etcd.version {
@@ -150,28 +177,33 @@ impl Asked {
         if which == Which::Pods {
             let mut observed = wire.world.observed();
             if expired {
-                observed.expired(&wire.process.identity, from);
+                observed.expired(&wire.process.identity, self.shard, from);
             } else {
-                observed.watches(&wire.process.identity);
+                observed.watches(&wire.process.identity, self.shard);
             }
         }
         // Both happen: an HTTP 410, and a 200 with an ERROR in the stream.
         if expired && wire.world.draw(|random| random.percent(50)) {
             return status(410, "Expired", "too old resource version");
         }
-        Answer::Watch { which, from, seconds, expired }
+        Answer::Watch(Opened { which, selection, from, seconds, expired })
     }
 
     fn list_pods(&self, wire: &Wire) -> Answer {
         let world = &wire.world;
+        let (selection, honoured) = match self.selection(Which::Pods, wire) {
+            Ok(selected) => selected,
+            Err(refusal) => return refusal,
+        };
         let mut etcd = world.etcd();
+        // Each page is cut down by the server that answers it: in a rolling update these are several.
         let (version, mut items) = match self.number("continue") {
             Some(token) => match etcd.pages.remove(&token) {
                 Some(page) => page,
                 None => return status(410, "Expired", "the continue token is too old"),
             },
             None if world.planted(Plant::StaleList) && !etcd.stale.is_empty() => (etcd.version, etcd.stale.clone()),
-            None => (etcd.version, etcd.selected()),
+            None => (etcd.version, etcd.labelled()),
         };
         // A server may give fewer than asked for, as long as it says how to go on.
         let limit = self.number("limit").map_or(usize::MAX, |limit| limit as usize).min(world.setting.page_pods);
@@ -186,10 +218,25 @@ impl Asked {
         };
         drop(etcd);
         if next.is_empty() {
-            world.observed().listed(&wire.process.identity, version);
+            world.observed().listed(&wire.process.identity, self.shard, version);
         }
-        let metadata = json!({ "resourceVersion": version.to_string(), "continue": next });
-        Answer::Whole(200, format!("{{\"metadata\":{metadata},\"items\":[{}]}}", items.join(",")))
+        items.retain(|pod| selection.takes(pod));
+        let mut metadata = json!({ "resourceVersion": version.to_string(), "continue": next });
+        if let Some(selector) = honoured {
+            metadata["shardInfo"] = json!({ "selector": selector });
+        }
+        whole("PodList", "v1", &metadata, &items)
+    }
+
+    fn list_leases(&self, wire: &Wire) -> Answer {
+        let selection = match self.selection(Which::Leases, wire) {
+            Ok((selection, _)) => selection,
+            Err(refusal) => return refusal,
+        };
+        let etcd = wire.world.etcd();
+        let items: Vec<Object> = etcd.leases.objects.values().filter(|o| selection.takes(o)).cloned().collect();
+        let metadata = json!({ "resourceVersion": etcd.version.to_string() });
+        whole("LeaseList", "coordination.k8s.io/v1", &metadata, &items)
     }
 
     fn create(&self, wire: &Wire) -> Answer {
@@ -217,7 +264,7 @@ impl Asked {
         if decided_on.is_some_and(|version| version != known.version.to_string()) {
             return status(409, "Conflict", "the object has been modified");
         }
-        let mut value = known.value.clone();
+        let mut value = (*known.value).clone();
         merge(&mut value, &self.body);
         if value["spec"]["leaseDurationSeconds"].as_i64().is_some_and(|seconds| seconds <= 0) {
             return status(422, "Invalid", "leaseDurationSeconds must be greater than 0");
@@ -230,7 +277,8 @@ impl Asked {
 
     fn noted(&self, wire: &Wire, lease: &Value) {
         let (holder, version) = (&lease["spec"]["holderIdentity"], &lease["metadata"]["resourceVersion"]);
-        wire.world.note(&wire.process.identity, format_args!("{} lease: {holder} at {version}", self.method));
+        let name = lease["metadata"]["name"].as_str().and_then(|name| name.strip_prefix("pod-monitor-")).unwrap_or("?");
+        wire.world.note(&wire.process.identity, format_args!("{} lease {name}: {holder} at {version}", self.method));
     }
 }
 
@@ -241,12 +289,10 @@ fn get(world: &World, which: Which, name: &str) -> Answer {
     }
 }
 
-fn list_leases(world: &World) -> Answer {
-    let etcd = world.etcd();
-    let items: Vec<&str> = etcd.leases.objects.values().map(|object| &*object.text).collect();
-    let metadata = json!({ "resourceVersion": etcd.version.to_string() });
-    let kind = r#""kind":"LeaseList","apiVersion":"coordination.k8s.io/v1""#;
-    Answer::Whole(200, format!("{{{kind},\"metadata\":{metadata},\"items\":[{}]}}", items.join(",")))
+fn whole(kind: &str, version: &str, metadata: &Value, items: &[Object]) -> Answer {
+    let items: Vec<&str> = items.iter().map(|object| &*object.text).collect();
+    let head = format!("\"kind\":\"{kind}\",\"apiVersion\":\"{version}\"");
+    Answer::Whole(200, format!("{{{head},\"metadata\":{metadata},\"items\":[{}]}}", items.join(",")))
 }
 
 pub fn status(code: u16, reason: &str, message: &str) -> Answer {
@@ -276,7 +322,7 @@ pub fn merge(into: &mut Value, patch: &Value) {
 /// Keeps an older state of the pods at hand, for the planted stale LIST.
 pub async fn keep_stale(world: Arc<World>) {
     loop {
-        let stale = world.etcd().selected();
+        let stale = world.etcd().labelled();
         after(std::time::Duration::from_secs(3)).await;
         world.etcd().stale = stale;
     }

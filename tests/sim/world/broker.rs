@@ -31,10 +31,11 @@ struct Open {
     begun: Instant,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum State {
     Ongoing,
     Committed(Instant),
+    #[default]
     Aborted,
 }
 
@@ -49,8 +50,9 @@ pub enum Refusal {
     State,
 }
 
+/// One transactional id, and its partition of the changelog.
+#[derive(Default)]
 pub struct Broker {
-    pub record_bytes_max: usize,
     epoch: u32,
     /// Newest batch of the epoch: what is sent again is taken once.
     sequence: u64,
@@ -64,19 +66,6 @@ pub struct Broker {
 }
 
 impl Broker {
-    pub fn new(record_bytes_max: usize) -> Self {
-        Self {
-            record_bytes_max,
-            epoch: 0,
-            sequence: 0,
-            open: None,
-            state: State::Aborted,
-            committed: Vec::new(),
-            applied: 0,
-            seen: BTreeMap::new(),
-        }
-    }
-
     /// Everything that was committed.
     pub fn committed(&self) -> &[Committed] {
         &self.committed

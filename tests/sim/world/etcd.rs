@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use super::selection::{MEMBERS_OF, Selection, fnv1a};
 use crate::oracle::Fact;
 
 /// Pods and Leases share the count of versions; each kind has its own log.
@@ -14,13 +15,11 @@ pub struct Etcd {
     pub leases: Kind,
     /// What truly happened to pods.
     pub truth: Vec<Fact>,
-    /// Tells watches that there is news.
-    changed: Arc<Notify>,
     /// Tokens of LISTs that go on: (version, items left).
-    pub pages: BTreeMap<u64, (u64, Vec<Arc<str>>)>,
+    pub pages: BTreeMap<u64, (u64, Vec<Object>)>,
     pub tokens: u64,
     /// For the planted stale LIST: how pods stood some time ago.
-    pub stale: Vec<Arc<str>>,
+    pub stale: Vec<Object>,
 }
 
 #[derive(Default)]
@@ -31,21 +30,46 @@ pub struct Kind {
     pub log: Vec<Change>,
     /// A watch from below this version is refused.
     pub compacted: u64,
+    /// Tells watches that there is news.
+    changed: Arc<Notify>,
 }
 
 #[derive(Clone)]
 pub struct Object {
+    pub name: Arc<str>,
     pub version: u64,
-    pub value: Value,
+    pub value: Arc<Value>,
     pub text: Arc<str>,
-    /// Whether the selector takes it.
-    pub selected: bool,
+    /// Whether the label selector takes it: that of the pods, or that of the member Leases.
+    pub labelled: bool,
+    /// Of its UID.
+    pub hash: u64,
 }
 
-/// One change as a watch with the selector tells it.
+/// One change. What a watch tells of it depends on what it selects.
 pub struct Change {
     pub version: u64,
-    pub line: Arc<str>,
+    before: Option<Object>,
+    after: Option<Object>,
+}
+
+impl Change {
+    /// The line of a watch: one whose object leaves the selection tells its last state in it, with the version of the
+    /// leaving.
+    pub fn line(&self, selection: &Selection) -> Option<String> {
+        let taken = |object: &&Object| selection.takes(object);
+        let (kind, text) = match (self.before.as_ref().filter(taken), self.after.as_ref().filter(taken)) {
+            (None, Some(now)) => ("ADDED", Arc::clone(&now.text)),
+            (Some(_), Some(now)) => ("MODIFIED", Arc::clone(&now.text)),
+            (Some(last), None) => ("DELETED", with_version(&last.value, self.version)),
+            (None, None) => return None,
+        };
+        Some(format!("{{\"type\":\"{kind}\",\"object\":{text}}}\n"))
+    }
+
+    pub fn concerns(&self, selection: &Selection) -> bool {
+        [&self.before, &self.after].into_iter().flatten().any(|object| selection.takes(object))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +85,6 @@ impl Etcd {
             pods: Kind::default(),
             leases: Kind::default(),
             truth: Vec::new(),
-            changed: Arc::default(),
             pages: BTreeMap::new(),
             tokens: 0,
             stale: Vec::new(),
@@ -82,27 +105,22 @@ impl Etcd {
         }
     }
 
-    pub fn changes(&self) -> Arc<Notify> {
-        Arc::clone(&self.changed)
-    }
-
     /// Writes an object; gives it back with its new version.
     pub fn put(&mut self, which: Which, name: &str, mut value: Value) -> Object {
         self.version += 1;
         let version = self.version;
         value["metadata"]["resourceVersion"] = json!(version.to_string());
-        let selected = which == Which::Leases || value["metadata"]["labels"]["app"] == "exec";
-        let object = Object { version, text: value.to_string().into(), value, selected };
+        let labels = &value["metadata"]["labels"];
+        let labelled = match which {
+            Which::Pods => labels["app"] == "exec",
+            Which::Leases => labels[MEMBERS_OF] == "pod-monitor",
+        };
+        let hash = fnv1a(value["metadata"]["uid"].as_str().unwrap_or_default());
+        let text = value.to_string().into();
+        let object = Object { name: name.into(), version, text, value: Arc::new(value), labelled, hash };
         let kind = self.kind_mut(which);
         let before = kind.objects.insert(name.to_owned(), object.clone());
-        let event = match (before.as_ref().is_some_and(|b| b.selected), selected) {
-            (false, true) => Some(("ADDED", Arc::clone(&object.text))),
-            (true, true) => Some(("MODIFIED", Arc::clone(&object.text))),
-            // Left the selection: the last state that was in it, with the version of the leaving.
-            (true, false) => before.map(|b| ("DELETED", with_version(b.value, version))),
-            (false, false) => None,
-        };
-        self.log(which, version, event);
+        kind.changed(Change { version, before, after: Some(object.clone()) });
         object
     }
 
@@ -111,17 +129,8 @@ impl Etcd {
         let before = self.kind_mut(which).objects.remove(name)?;
         self.version += 1;
         let version = self.version;
-        let event = before.selected.then(|| ("DELETED", with_version(before.value, version)));
-        self.log(which, version, event);
+        self.kind_mut(which).changed(Change { version, before: Some(before), after: None });
         Some(version)
-    }
-
-    fn log(&mut self, which: Which, version: u64, event: Option<(&str, Arc<str>)>) {
-        if let Some((kind, object)) = event {
-            let line = format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into();
-            self.kind_mut(which).log.push(Change { version, line });
-        }
-        self.changed.notify_waiters();
     }
 
     /// Forgets the log of pods up to a version, and every LIST that goes on from before.
@@ -129,29 +138,47 @@ impl Etcd {
         let version = version.min(self.version);
         self.pods.compacted = self.pods.compacted.max(version);
         self.pages.retain(|_, (of, _)| *of >= version);
-        self.changed.notify_waiters();
+        self.pods.changed.notify_waiters();
     }
 
-    /// Who holds the Lease.
-    pub fn holder(&self) -> Option<String> {
-        let lease = self.leases.objects.values().next()?;
-        lease.value["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
+    /// Who holds the Lease of each shard that somebody holds.
+    pub fn holders(&self) -> BTreeMap<u32, String> {
+        let held = |(name, lease): (&String, &Object)| {
+            let shard = name.strip_prefix(SHARD_LEASES)?.parse().ok()?;
+            let holder = lease.value["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty())?;
+            Some((shard, holder.to_owned()))
+        };
+        self.leases.objects.iter().filter_map(held).collect()
     }
 
-    /// Selected pods as they stand.
-    pub fn selected(&self) -> Vec<Arc<str>> {
-        self.pods.objects.values().filter(|o| o.selected).map(|o| Arc::clone(&o.text)).collect()
+    /// Pods with the label, as they stand.
+    pub fn labelled(&self) -> Vec<Object> {
+        self.pods.objects.values().filter(|o| o.labelled).cloned().collect()
     }
 }
 
-fn with_version(mut value: Value, version: u64) -> Arc<str> {
+/// Names of the Leases of shards begin so.
+pub const SHARD_LEASES: &str = "pod-monitor-";
+
+fn with_version(value: &Value, version: u64) -> Arc<str> {
+    let mut value = value.clone();
     value["metadata"]["resourceVersion"] = json!(version.to_string());
     value.to_string().into()
 }
 
 impl Kind {
-    /// The first change after `version`.
-    pub fn after(&self, version: u64) -> Option<&Change> {
-        self.log.get(self.log.partition_point(|change| change.version <= version))
+    /// The first change after `version` that such a watch tells.
+    pub fn after(&self, version: u64, selection: &Selection) -> Option<&Change> {
+        let later = &self.log[self.log.partition_point(|change| change.version <= version)..];
+        later.iter().find(|change| change.concerns(selection))
+    }
+
+    pub fn changes(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    fn changed(&mut self, change: Change) {
+        self.log.push(change);
+        self.changed.notify_waiters();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A commit goes on beside its caller, as librdkafka's threads do: dropping the call does not stop it, death does.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use pod_monitor::{
     leadership::tenure::{ShardId, Tenure},
@@ -31,13 +31,14 @@ use super::{
 };
 use crate::plants::Plant;
 
-const SHARD: ShardId = ShardId(0);
 /// `socket.timeout.ms`
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
 const FENCE_MAX: Duration = Duration::from_secs(20);
 const RESTORE_MAX: Duration = Duration::from_secs(10);
 /// Every third epoch sees secrets rotated after this time.
 const ROTATED_AFTER: Duration = Duration::from_secs(7);
+/// Until a changelog is read to its end once.
+const CATCHING_UP: Duration = Duration::from_millis(50);
 /// What the client waits before it asks again after "concurrent transactions".
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -45,7 +46,8 @@ const AGAIN: Duration = Duration::from_millis(20);
 pub struct Kafka {
     wire: Wire,
     identity: Identity,
-    following: std::sync::Mutex<Option<Instant>>,
+    /// Since when.
+    following: std::sync::Mutex<BTreeMap<ShardId, Instant>>,
 }
 
 /// Told through by one producer epoch.
@@ -62,6 +64,7 @@ pub struct Told {
 #[derive(Clone)]
 struct Line {
     wire: Wire,
+    shard: ShardId,
     epoch: u32,
     sequence: u64,
 }
@@ -79,18 +82,19 @@ impl Kafka {
 
     /// `init_transactions`.
     async fn fence(&self, tenure: &Tenure) -> Result<Line, OpenError> {
-        let refused = |source| OpenError::Fence { shard: SHARD, source };
+        let shard = tenure.shard;
+        let refused = |source| OpenError::Fence { shard, source };
         let begun = Instant::now();
         loop {
             if tenure.is_over(Instant::now()) {
-                return Err(refused(fence::Error::Ended { shard: SHARD }));
+                return Err(refused(fence::Error::Ended { shard }));
             }
             let world = Arc::clone(&self.wire.world);
-            let fenced = timeout(SOCKET_TIMEOUT, self.wire.call(move || world.broker().fence())).await;
+            let fenced = timeout(SOCKET_TIMEOUT, self.wire.call(move || world.broker(shard).fence())).await;
             match fenced {
                 Ok(Ok(Ok(epoch))) if !tenure.is_over(Instant::now()) => {
-                    self.wire.world.note(&self.wire.process.identity, format_args!("fenced: epoch {epoch}"));
-                    return Ok(Line { wire: self.wire.clone(), epoch, sequence: 0 });
+                    self.wire.world.note(&self.wire.process.identity, format_args!("{shard} fenced: epoch {epoch}"));
+                    return Ok(Line { wire: self.wire.clone(), shard, epoch, sequence: 0 });
                 }
                 _ if begun.elapsed() > FENCE_MAX => return Err(refused(fence::Error::Timeout(None))),
                 _ => after(AGAIN).await,
@@ -98,34 +102,35 @@ impl Kafka {
         }
     }
 
-    async fn read(&self) -> Option<Vec<(String, String)>> {
+    async fn read(&self, shard: ShardId) -> Option<Vec<(String, String)>> {
         let world = Arc::clone(&self.wire.world);
         let read = move || -> Vec<(String, String)> {
-            world.broker().read().iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+            world.broker(shard).read().iter().map(|(key, value)| (key.clone(), value.clone())).collect()
         };
         timeout(SOCKET_TIMEOUT, self.wire.call(read)).await.ok()?.ok()
     }
 
     /// Everything up to the barrier with this nonce; where there is none, what is there.
-    async fn restore(&self, nonce: Option<&str>) -> Result<Restored, OpenError> {
+    async fn restore(&self, shard: ShardId, nonce: Option<&str>) -> Result<Restored, OpenError> {
         let begun = Instant::now();
         loop {
-            let read = self.read().await.unwrap_or_default();
+            let read = self.read(shard).await.unwrap_or_default();
             let barrier = read.iter().find(|(key, _)| key == changelog::BARRIER);
             if nonce.is_none_or(|nonce| barrier.is_some_and(|(_, value)| value.contains(nonce))) {
                 return Ok(decoded(&read));
             }
             if begun.elapsed() > RESTORE_MAX {
-                return Err(OpenError::Restore { shard: SHARD, source: restore::Error::Timeout });
+                return Err(OpenError::Restore { shard, source: restore::Error::Timeout });
             }
             after(Duration::from_millis(2)).await;
         }
     }
 
     async fn take_over(&self, tenure: &Tenure) -> Result<(Told, Restored), OpenError> {
-        *lock(&self.following) = None;
-        let early =
-            if self.wire.world.planted(Plant::FenceAfterRestore) { Some(self.restore(None).await?) } else { None };
+        let shard = tenure.shard;
+        lock(&self.following).remove(&shard);
+        let planted = self.wire.world.planted(Plant::FenceAfterRestore);
+        let early = if planted { Some(self.restore(shard, None).await?) } else { None };
         let mut line = self.fence(tenure).await?;
         let process = &self.wire.process;
         let nonce = format!("{}#{}", process.identity, line.epoch);
@@ -133,11 +138,11 @@ impl Kafka {
         let value = serde_json::to_string(&barrier).expect("JSON");
         let verdict = line.transact(vec![vec![Item::Record(changelog::BARRIER.into(), Some(value))]]).await;
         line.sequence = verdict.sequence;
-        verdict.result.map_err(|source| OpenError::Barrier { shard: SHARD, source })?;
-        let restored = self.restore(Some(&nonce)).await?;
+        verdict.result.map_err(|source| OpenError::Barrier { shard, source })?;
+        let restored = self.restore(shard, Some(&nonce)).await?;
         let restored = early.unwrap_or(restored);
         let suits = self.identity.may_use(restored.identity.as_ref(), restored.moved.as_ref());
-        suits.map_err(|source| OpenError::Identity { shard: SHARD, source })?;
+        suits.map_err(|source| OpenError::Identity { shard: shard, source })?;
         let identity = (restored.identity.as_ref() != Some(&self.identity)).then(|| self.identity.clone());
         Ok((Told { line, tenure: tenure.clone(), identity, spent: !verdict.clean, opened: Instant::now() }, restored))
     }
@@ -162,17 +167,18 @@ fn decoded(read: &[(String, String)]) -> Restored {
 impl Journals for Kafka {
     type Journal = Told;
 
-    fn stand_by(&self, _: ShardId) -> Result<(), OpenError> {
-        lock(&self.following).get_or_insert_with(Instant::now);
+    fn stand_by(&self, shard: ShardId) -> Result<(), OpenError> {
+        lock(&self.following).entry(shard).or_insert_with(Instant::now);
         Ok(())
     }
 
-    fn readiness(&self, _: ShardId) -> Result<Readiness, OpenError> {
+    fn readiness(&self, shard: ShardId) -> Result<Readiness, OpenError> {
         let link = self.wire.link();
         if link.requests != Way::Open || link.answers != Way::Open {
             return Ok(Readiness::NotYet("no producer is connected".into()));
         }
-        let caught_up = lock(&self.following).is_some_and(|since| since.elapsed() > Duration::from_millis(50));
+        let following = lock(&self.following).get(&shard).copied();
+        let caught_up = following.is_some_and(|since| since.elapsed() > CATCHING_UP);
         let behind = || Readiness::NotYet("the changelog has not been read to its end".into());
         Ok(if caught_up { Readiness::Warm } else { behind() })
     }
@@ -188,7 +194,7 @@ impl Journals for Kafka {
             return Ok((told, restored));
         }
         let claimed = told.commit(Batch::default()).await;
-        claimed.map_err(|source| OpenError::Barrier { shard: SHARD, source })?;
+        claimed.map_err(|source| OpenError::Barrier { shard: tenure.shard, source })?;
         if told.spent { self.take_over(tenure).await } else { Ok((told, restored)) }
     }
 }
@@ -198,7 +204,7 @@ impl Journal for Told {
         let world = Arc::clone(&self.line.wire.world);
         world.acts(&self.line.wire.process, &self.tenure);
         if self.spent && !world.planted(Plant::UncleanProducer) {
-            return Err(CommitError::Spent { shard: SHARD });
+            return Err(CommitError::Spent { shard: self.tenure.shard });
         }
         let parts = self.encode(&batch)?;
         self.spent = true;
@@ -225,7 +231,10 @@ impl Journal for Told {
         let position = batch.position.as_ref().and_then(|p| p.streams.get("")).map_or(0, |version| version.0);
         world.note(
             &self.line.wire.process.identity,
-            format_args!("{events} events, {records} records, up to {position}: {text}, clean {clean}"),
+            format_args!(
+                "{} {events} events, {records} records, up to {position}: {text}, clean {clean}",
+                self.line.shard
+            ),
         );
         if verdict.result.is_ok() {
             self.identity = None;
@@ -249,7 +258,7 @@ impl Told {
     /// Events, then what remembers them: each part is one request.
     fn encode(&self, batch: &Batch) -> Result<Vec<Vec<Item>>, CommitError> {
         let world = &self.line.wire.world;
-        let limit = world.broker().record_bytes_max;
+        let limit = world.setting.record_bytes_max;
         let service = Service { name: "pod-monitor".into(), version: "0".into(), environment: None };
         let mut events = Vec::new();
         for event in &batch.events {
@@ -310,14 +319,14 @@ impl Line {
     }
 
     fn fenced(&self, source: Refusal) -> Verdict {
-        self.verdict(Err(CommitError::Fenced { shard: SHARD, source: source.into() }), false)
+        self.verdict(Err(CommitError::Fenced { shard: self.shard, source: source.into() }), false)
     }
 
     async fn produce(&self, part: Vec<Item>, begun: Instant) -> Result<(), Verdict> {
-        let (epoch, sequence) = (self.epoch, self.sequence);
+        let (shard, epoch, sequence) = (self.shard, self.epoch, self.sequence);
         while begun.elapsed() < TRANSACTION_TIMEOUT * 9 / 10 {
             let (world, part) = (Arc::clone(&self.wire.world), part.clone());
-            let call = self.wire.call(move || world.broker().produce(epoch, sequence, part));
+            let call = self.wire.call(move || world.broker(shard).produce(epoch, sequence, part));
             match timeout(SOCKET_TIMEOUT, call).await {
                 Ok(Ok(Ok(()))) => return Ok(()),
                 Ok(Ok(Err(refusal @ Refusal::Fenced))) => return Err(self.fenced(refusal)),
@@ -327,14 +336,16 @@ impl Line {
         }
         // Its commit was never asked for: nothing of it becomes visible, whatever becomes of the abort.
         let world = Arc::clone(&self.wire.world);
-        let abort = self.wire.call(move || world.broker().end(epoch, false, Duration::ZERO));
+        let abort = self.wire.call(move || world.broker(shard).end(epoch, false, Duration::ZERO));
         drop(timeout(SOCKET_TIMEOUT, abort).await);
-        Err(self
-            .verdict(Err(CommitError::Aborted { shard: SHARD, source: "no acknowledgement in time".into() }), false))
+        Err(self.verdict(
+            Err(CommitError::Aborted { shard: self.shard, source: "no acknowledgement in time".into() }),
+            false,
+        ))
     }
 
     async fn end(&self, begun: Instant) -> Verdict {
-        let epoch = self.epoch;
+        let (shard, epoch) = (self.shard, self.epoch);
         let mut clean = true;
         let limit = TRANSACTION_TIMEOUT.max(begun.elapsed() + Duration::from_secs(1));
         while begun.elapsed() < limit {
@@ -346,7 +357,7 @@ impl Line {
                 after(AGAIN).await;
                 continue;
             }
-            let call = self.wire.call(move || world.broker().end(epoch, true, marker));
+            let call = self.wire.call(move || world.broker(shard).end(epoch, true, marker));
             match timeout(SOCKET_TIMEOUT, call).await {
                 Ok(Ok(Ok(()))) => return self.verdict(Ok(()), clean),
                 Ok(Ok(Err(refusal @ Refusal::Fenced))) => return self.fenced(refusal),
@@ -369,17 +380,17 @@ impl Line {
         let percent = world.setting.straggling_percent;
         let late = world.draw(|random| random.percent(percent).then(|| random.ms(20, 3000)));
         let Some(late) = late.filter(|_| world.began.elapsed() < world.setting.chaos) else { return false };
-        let (epoch, at) = (self.epoch, Arc::clone(world));
+        let (shard, epoch, at) = (self.shard, self.epoch, Arc::clone(world));
         world.spawn(async move {
             after(late).await;
             // Nobody who asked hears the answer.
-            let answer = at.broker().end(epoch, true, marker);
-            at.note("broker", format_args!("a straggling end: {answer:?}"));
+            let answer = at.broker(shard).end(epoch, true, marker);
+            at.note("broker", format_args!("{shard} a straggling end: {answer:?}"));
         });
         true
     }
 
     fn unknown(&self, source: pod_monitor::publish::error::Source) -> Verdict {
-        self.verdict(Err(CommitError::Unknown { shard: SHARD, source }), false)
+        self.verdict(Err(CommitError::Unknown { shard: self.shard, source }), false)
     }
 }

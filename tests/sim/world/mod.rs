@@ -14,13 +14,14 @@ pub mod etcd;
 pub mod journal;
 pub mod lives;
 pub mod logs;
+pub mod observed;
 pub mod process;
 pub mod replica;
+pub mod selection;
 pub mod watching;
 pub mod wire;
 
 use std::{
-    collections::BTreeMap,
     future::Future,
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -28,15 +29,15 @@ use std::{
 };
 
 use jiff::Timestamp;
-use pod_monitor::leadership::tenure::Tenure;
+use pod_monitor::leadership::tenure::{ShardId, Tenure};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
 use tokio_util::task::TaskTracker;
 
-use self::{broker::Broker, etcd::Etcd, process::Process};
-use crate::{oracle::Gap, plants::Plant, random::Random, trace::Trace};
+use self::{broker::Broker, etcd::Etcd, observed::Observed, process::Process};
+use crate::{plants::Plant, random::Random, trace::Trace};
 
 /// The wall clocks' beginning: 2026-03-01.
 const EPOCH_SECOND: i64 = 1_772_323_200;
@@ -44,7 +45,13 @@ const EPOCH_SECOND: i64 = 1_772_323_200;
 /// What differs from seed to seed besides chance itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
+    pub replicas: usize,
     pub shards: NonZeroU32,
+    /// Replicas that start together with the world; the others join later.
+    pub founders: usize,
+    pub server_side: ServerSide,
+    /// No message takes long: for measurements.
+    pub steady: bool,
     pub lease_seconds: u64,
     pub renew_deadline: Duration,
     pub retry_period: Duration,
@@ -58,6 +65,29 @@ pub struct Setting {
     pub record_bytes_max: usize,
 }
 
+/// What an API server does about `shardSelector`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filters {
+    /// Does not know it: sends everything, and does not say that it left anything out.
+    Ignores,
+    /// Does not allow it.
+    Refuses,
+    Honours,
+}
+
+/// The same of all API servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerSide {
+    Always(Filters),
+    /// They are replaced one after the other within this time: each request may meet an old or a new one.
+    Rolling {
+        old: Filters,
+        new: Filters,
+        from: Duration,
+        until: Duration,
+    },
+}
+
 /// Everything that is shared. All of it runs on one thread: the locks are never contended.
 pub struct World {
     pub setting: Setting,
@@ -65,52 +95,11 @@ pub struct World {
     pub began: Instant,
     pub tasks: TaskTracker,
     pub etcd: Mutex<Etcd>,
-    pub broker: Mutex<Broker>,
+    /// One for each shard.
+    brokers: Vec<Mutex<Broker>>,
     random: Mutex<Random>,
     trace: Mutex<Trace>,
     observed: Mutex<Observed>,
-}
-
-/// What the world noticed for the oracle.
-#[derive(Default)]
-pub struct Observed {
-    /// What no watch could show any more.
-    pub gaps: Vec<Gap>,
-    /// Wrong by themselves: two permits at once, a part that panicked.
-    pub wrongs: Vec<String>,
-    /// A wrong notice or an edited Lease excuses two permits at once.
-    pub permits_excused: bool,
-    permits: Vec<(Arc<Process>, Tenure)>,
-    /// Gaps that a process met and has not watched behind yet: (from, newest LIST since).
-    open_gaps: BTreeMap<String, (u64, u64)>,
-}
-
-impl Observed {
-    /// A watch of pods from here on was refused: 410.
-    pub fn expired(&mut self, who: &str, from: u64) {
-        let gap = self.open_gaps.entry(who.to_owned()).or_insert((from, from));
-        gap.0 = gap.0.min(from);
-    }
-
-    /// A LIST of pods was answered.
-    pub fn listed(&mut self, who: &str, version: u64) {
-        if let Some(gap) = self.open_gaps.get_mut(who) {
-            gap.1 = gap.1.max(version);
-        }
-    }
-
-    /// A watch of pods was opened.
-    pub fn watches(&mut self, who: &str) {
-        if let Some((after, until)) = self.open_gaps.remove(who) {
-            self.gaps.push(Gap { after, until });
-        }
-    }
-
-    /// Every gap until now.
-    pub fn all_gaps(&self) -> Vec<Gap> {
-        let open = self.open_gaps.values().map(|(after, until)| Gap { after: *after, until: *until });
-        self.gaps.iter().copied().chain(open).collect()
-    }
 }
 
 impl World {
@@ -121,7 +110,7 @@ impl World {
             began: Instant::now(),
             tasks: TaskTracker::new(),
             etcd: Mutex::new(Etcd::new()),
-            broker: Mutex::new(Broker::new(setting.record_bytes_max)),
+            brokers: (0..setting.shards.get()).map(|_| Mutex::default()).collect(),
             random: Mutex::new(Random::new(seed).fork(1)),
             trace: Mutex::new(trace),
             observed: Mutex::new(Observed::default()),
@@ -142,8 +131,24 @@ impl World {
         lock(&self.etcd)
     }
 
-    pub fn broker(&self) -> MutexGuard<'_, Broker> {
-        lock(&self.broker)
+    pub fn broker(&self, shard: ShardId) -> MutexGuard<'_, Broker> {
+        lock(&self.brokers[shard.0 as usize])
+    }
+
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..self.setting.shards.get()).map(ShardId)
+    }
+
+    /// What the API server that is asked now does about `shardSelector`.
+    pub fn filters(&self) -> Filters {
+        match self.setting.server_side {
+            ServerSide::Always(filters) => filters,
+            ServerSide::Rolling { old, new, from, until } => {
+                let now = self.began.elapsed();
+                let moment = self.draw(|random| random.ms(from.as_millis() as u64, until.as_millis() as u64));
+                if now < moment { old } else { new }
+            }
+        }
     }
 
     pub fn observed(&self) -> MutexGuard<'_, Observed> {
@@ -173,22 +178,10 @@ impl World {
         self.observed().wrongs.push(what);
     }
 
-    /// Looks whether more than one replica has a permit that is not over.
+    /// Looks whether more than one replica has a permit for this shard that is not over.
     pub fn acts(&self, process: &Arc<Process>, tenure: &Tenure) {
-        let now = Instant::now();
-        let mut observed = self.observed();
-        observed.permits.retain(|(process, tenure)| !process.is_dead() && !tenure.is_over(now));
-        observed.permits.retain(|(known, _)| known.identity != process.identity);
-        if !tenure.is_over(now) {
-            observed.permits.push((Arc::clone(process), tenure.clone()));
-        }
-        if observed.permits.len() > 1 && !observed.permits_excused {
-            let who: Vec<&str> = observed.permits.iter().map(|(process, _)| process.identity.as_str()).collect();
-            let what = format!("two permits at once: {}", who.join(", "));
-            observed.permits.clear();
-            drop(observed);
-            self.wrong(what);
-        }
+        let what = self.observed().acts(process, tenure);
+        what.into_iter().for_each(|what| self.wrong(what));
     }
 }
 

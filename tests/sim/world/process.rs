@@ -1,7 +1,7 @@
 //! A process: it can be killed (nothing of it runs on), frozen (nothing of it runs until it thaws), and cut off.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{
@@ -28,9 +28,23 @@ pub struct Process {
     dead: AtomicBool,
     frozen: AtomicBool,
     thaws: Notify,
-    /// Whom it was told to be dead, rightly or not.
-    obituaries: Mutex<BTreeSet<Box<str>>>,
+    obituaries: Mutex<Obituaries>,
     obituary: Notify,
+}
+
+/// Whom it was told to be dead.
+#[derive(Default)]
+struct Obituaries {
+    /// Rightly: whoever asks later is told so, too, since another answers at the address.
+    dead: BTreeSet<Box<str>>,
+    /// Wrongly, how often: only those hear it who attend just then.
+    rumours: BTreeMap<Box<str>, u32>,
+}
+
+impl Obituaries {
+    fn rumours(&self, who: &str) -> u32 {
+        self.rumours.get(who).copied().unwrap_or_default()
+    }
 }
 
 impl Process {
@@ -85,14 +99,26 @@ impl Process {
         self.freeze(false);
     }
 
+    /// Of one that is dead.
     pub fn hear_of_death(&self, who: &str) {
-        lock(&self.obituaries).insert(who.into());
+        lock(&self.obituaries).dead.insert(who.into());
         self.obituary.notify_waiters();
     }
 
-    /// Returns when it was told that `who` is dead: once each time.
+    /// Of one that lives.
+    pub fn hear_a_rumour(&self, who: &str) {
+        *lock(&self.obituaries).rumours.entry(who.into()).or_default() += 1;
+        self.obituary.notify_waiters();
+    }
+
+    /// Returns when it was told that `who` is dead: all who attend it hear of it.
     pub async fn heard_of_death(&self, who: &str) {
-        until(&self.obituary, || lock(&self.obituaries).remove(who)).await;
+        let known = lock(&self.obituaries).rumours(who);
+        let heard = || {
+            let obituaries = lock(&self.obituaries);
+            obituaries.dead.contains(who) || obituaries.rumours(who) > known
+        };
+        until(&self.obituary, heard).await;
     }
 }
 

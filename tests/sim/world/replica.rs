@@ -43,6 +43,7 @@ use super::{
     wall,
     wire::{To, Wire},
 };
+use crate::plants::Plant;
 
 /// `--cluster-id`
 pub const CLUSTER: &str = "cluster-1";
@@ -56,7 +57,7 @@ pub async fn run(world: Arc<World>, process: Arc<Process>, stop: CancellationTok
 async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken) -> Result<(), String> {
     let setting = world.setting;
     let wire = Wire { world: Arc::clone(&world), process: Arc::clone(&process), to: To::Cluster };
-    let client = || kube::Client::new(ApiServer(wire.clone()), "monitor");
+    let client = |shard: u32| kube::Client::new(ApiServer { wire: wire.clone(), shard }, "monitor");
     let me = process.identity.as_str();
     let health = Health::default();
     let (metrics, board) = (Metrics::new(), Board::new(Shown::default()));
@@ -76,14 +77,14 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
         renew_deadline: setting.renew_deadline,
         retry_period: setting.retry_period,
     };
-    let parts = |shard| Parts {
+    let parts = |shard: ShardId| Parts {
         journals: Arc::clone(&journals),
         identity: Some(identity.clone()),
-        pods: Pods::new(client()).by(me),
+        pods: Pods::new(client(shard.0)).by(me),
         scopes: vec![Scope {
             namespace: None,
             selector: "app=exec".into(),
-            share: Share { shards, shard, ids: IdSources::default() },
+            share: Share { shards, shard: share(&world, shard), ids: IdSources::default() },
         }],
         capturer: Capturer::new(Logs(wire.clone()), limits),
         evidence: Evidence::none(),
@@ -104,8 +105,9 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
     let (fleet, cues) = Fleet::new(me, shards, metrics.clone());
     let attend = attend(Arc::clone(&process));
     let seat = |(shard, cues): (ShardId, mpsc::Receiver<Cue>)| {
+        let cues = if world.planted(Plant::NobodyGives) { mpsc::channel(1).1 } else { cues };
         let replica = Replica { shard, parts: parts(shard), health: health.clone() };
-        let leases = Leases::new(client(), "monitor", &format!("pod-monitor-{shard}"), me, Some(me), times);
+        let leases = Leases::new(client(shard.0), "monitor", &format!("pod-monitor-{shard}"), me, Some(me), times);
         let lease = health.component(format!("lease/{shard}"));
         let watcher = Watcher::new(shard, lease, metrics.clone(), board.clone(), peers.clone(), fleet.clone());
         let leases = Arc::new(leases);
@@ -117,7 +119,7 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
         Arc::new(move || peers.reaches_kafka())
     };
     let members = (shards.count.get() > 1).then(|| Members {
-        roll: Roll::new(client(), "monitor", "pod-monitor", me, Some(me), times),
+        roll: Roll::new(client(0), "monitor", "pod-monitor", me, Some(me), times),
         me: me.into(),
         times,
         fleet: fleet.clone(),
@@ -132,6 +134,14 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
     };
     seats::run(seats, members, stop, spawned).await.map_err(|error| chain(&error))
 }
+
+/// Which pods a shard tells of.
+fn share(world: &World, shard: ShardId) -> ShardId {
+    let last = world.setting.shards.get() - 1;
+    // Planted: off by one range.
+    if world.planted(Plant::WrongShare) && shard.0 == 3 { ShardId(4.min(last)) } else { shard }
+}
+
 /// Notices of death come from the world, which knows who died, and lies at times.
 fn attend(process: Arc<Process>) -> Attend {
     Arc::new(move |_, identity| {

@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     after,
     etcd::Which,
+    selection::Selection,
     wire::{Way, Wire},
 };
 
@@ -20,7 +21,9 @@ const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 
 pub struct Watching {
     wire: Wire,
+    shard: u32,
     which: Which,
+    selection: Selection,
     /// Everything up to here was sent.
     sent: u64,
     ends: Instant,
@@ -31,16 +34,28 @@ pub struct Watching {
     over: bool,
 }
 
+/// What was asked for.
+pub struct Opened {
+    pub which: Which,
+    pub selection: Selection,
+    pub from: u64,
+    pub seconds: u64,
+    /// That is forgotten already.
+    pub expired: bool,
+}
+
 enum Next {
     Line(String),
     End,
 }
 
 impl Watching {
-    pub fn new(wire: Wire, which: Which, from: u64, seconds: u64, expired: bool) -> Self {
-        let news = wire.world.etcd().changes();
+    pub fn new(wire: Wire, shard: u32, opened: Opened) -> Self {
+        let Opened { which, selection, from, seconds, expired } = opened;
+        let news = wire.world.etcd().kind(which).changes();
         let ends = Instant::now() + Duration::from_secs(seconds);
-        Self { wire, which, sent: from, ends, bookmark: ends - BOOKMARK_BEFORE_END, news, expired, over: false }
+        let bookmark = ends - BOOKMARK_BEFORE_END;
+        Self { wire, shard, which, selection, sent: from, ends, bookmark, news, expired, over: false }
     }
 
     pub fn lines(self) -> impl Stream<Item = io::Result<String>> + Send {
@@ -79,18 +94,18 @@ impl Watching {
             let compacted = {
                 let etcd = self.wire.world.etcd();
                 let kind = etcd.kind(self.which);
-                let due = kind.after(self.sent).filter(|change| !self.expired && change.version > kind.compacted);
-                if let Some(change) = due {
-                    let line = change.line.to_string();
+                let next = kind.after(self.sent, &self.selection);
+                let due = next.filter(|change| !self.expired && change.version > kind.compacted);
+                if let Some((change, line)) = due.and_then(|change| Some((change, change.line(&self.selection)?))) {
                     self.sent = change.version;
                     return Next::Line(line);
                 }
                 // What was not sent yet is forgotten.
-                self.expired || kind.after(self.sent).is_some()
+                self.expired || next.is_some()
             };
             if compacted {
                 if self.which == Which::Pods {
-                    self.wire.world.observed().expired(&self.wire.process.identity, self.sent);
+                    self.wire.world.observed().expired(&self.wire.process.identity, self.shard, self.sent);
                 }
                 self.over = true;
                 let status = json!({ "kind": "Status", "code": 410, "reason": "Expired", "message": "too old" });
@@ -101,7 +116,7 @@ impl Watching {
                 () = sleep_until(self.ends) => return Next::End,
                 () = sleep_until(self.bookmark) => {
                     // It says that all up to here was sent: what came in this very moment goes first.
-                    if self.wire.world.etcd().kind(self.which).after(self.sent).is_some() {
+                    if self.wire.world.etcd().kind(self.which).after(self.sent, &self.selection).is_some() {
                         continue;
                     }
                     self.bookmark = self.ends + BOOKMARK_BEFORE_END;

@@ -55,8 +55,9 @@ impl Wire {
     /// How long a message takes now.
     pub fn delay(&self) -> Duration {
         let slow = self.link().slow_ms;
+        let steady = self.world.setting.steady;
         self.world.draw(|random| match random.below(50) {
-            0 => random.ms(3, 200),
+            0 if !steady => random.ms(3, 200),
             1..=20 if slow > 0 => random.ms(0, slow),
             _ => random.ms(0, 3),
         })
