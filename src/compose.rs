@@ -206,7 +206,7 @@ impl Monitor {
         match &config.sink {
             Sink::Stdout => Ok(Started::Stdout(Arc::new(Stdout::new(service)), cluster, config.limits)),
             Sink::Kafka(kafka) => {
-                let identity = identity(config, &cluster.id);
+                let identity = identity(config, kafka.generation, &cluster.id);
                 let settings = settings(kafka, identity.clone(), service)?;
                 let topics = self.topics(&config.identity, &settings, kafka.create_topics).await?;
                 topics.advice.iter().for_each(|advice| tracing::warn!("{advice}"));
@@ -306,12 +306,12 @@ fn service(config: &Config) -> Service {
     }
 }
 
-fn identity(config: &Config, cluster_id: &str) -> Identity {
+fn identity(config: &Config, generation: u32, cluster_id: &str) -> Identity {
     Identity {
         cluster_id: cluster_id.to_owned(),
         lease_namespace: config.lease_namespace.clone(),
         lease_name: config.lease_name.clone(),
-        generation: 1,
+        generation,
         shards: config.shards.get(),
         shard_by: config.shard_by.as_str().into(),
         selector: config.selector.as_str().to_owned(),

@@ -10,6 +10,14 @@
 //! | `committed` | with its commit acknowledged, and nobody told of it |
 //! | `drained` | with its transaction settled, before the Lease is released |
 //! | `released` | after the release, before the process ends |
+//! | `reshard-taken` | `pod-monitor reshard`: every Lease is held |
+//! | `reshard-fenced` | every old shard is fenced and has its barrier |
+//! | `reshard-read` | the old shards were read up to their barriers |
+//! | `reshard-chunk-sent` | a part of the records is written, and no commit asked for |
+//! | `reshard-chunk` | it is committed |
+//! | `reshard-copied` | all are |
+//! | `reshard-switch-sent` | the switch is written, and no commit asked for |
+//! | `reshard-switched` | the new generation is the truth, and nobody was told of it |
 //!
 //! In builds with debug assertions only: what is released contains none of it.
 

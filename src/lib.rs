@@ -21,6 +21,7 @@ pub mod logs;
 pub mod ports;
 pub mod publish;
 pub mod replica;
+pub mod reshard;
 pub mod schema;
 pub mod sharding;
 pub mod telemetry;

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     let config = match command {
         Ok(Command::Run(config)) => config,
         Ok(Command::Verify(verify)) => return cli::verify::run(&verify),
+        Ok(Command::Reshard(reshard)) => return cli::reshard::run(*reshard),
         Ok(Command::Schema(schema)) => return cli::schema::run(&schema),
         Ok(Command::Explain(explain)) => return cli::explain::run(&explain),
         Err(error) => return cli::refuse(&error),

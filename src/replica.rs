@@ -100,10 +100,10 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
         let mut faults = Faults::of(&self);
         loop {
             let Some(granted) = self.stand_by(&mut tenures).await? else { return Ok(()) };
+            // Whoever leads speaks for itself: what was looked at last, standing by, holds no longer.
+            self.parts.peers.reach_kafka(self.shard, true);
             let beat = self.health.heartbeat("worker", BEAT_AGE_MAX);
             let worker = Worker::new(self.parts.clone(), granted.tenure.clone(), beat);
-            // From here on the worker finds out, and gives up: what was seen last while standing by says nothing any more.
-            self.parts.peers.reach_kafka(self.shard, true);
             if let Err(error) = worker.run().await {
                 faults.another(error)?;
                 granted.tenure.give_up(GiveUp::Fault);
@@ -165,7 +165,8 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
 }
 
 /// Failures of the workers of one shard. Where the process leads others beside it, they go on: the shard is given up. One
-/// that fails again and again ends the process, as the failure of an only shard does.
+/// whose work fails again and again ends the process, as the failure of an only shard does: begun anew, it looks at
+/// everything anew. One that Kafka does not let open is tried on, for what the others do works.
 struct Faults {
     shard: ShardId,
     alone: bool,
@@ -183,10 +184,11 @@ impl Faults {
     fn another(&mut self, error: worker::Error) -> Result<(), worker::Error> {
         let now = Instant::now();
         self.lately.retain(|at| now.saturating_duration_since(*at) < FAULTS_WITHIN);
-        self.lately.push(now);
-        // A changelog that does not fit, or refused rights: no replica of this configuration gets on.
-        let hopeless = matches!(error, worker::Error::Open(_));
-        if self.alone || hopeless || self.lately.len() > FAULTS_MAX {
+        let opens = !matches!(error, worker::Error::Open(_));
+        self.lately.extend(opens.then_some(now));
+        // A changelog that does not fit fits no replica of this configuration.
+        let misfit = matches!(error, worker::Error::Open(OpenError::Identity { .. }));
+        if self.alone || misfit || self.lately.len() > FAULTS_MAX {
             return Err(error);
         }
         tracing::error!(shard = %self.shard, error = %chain(&error), "shard given up, the others of this replica go on");
@@ -212,7 +214,10 @@ pub(crate) fn show(board: &Board, shard: ShardStatus) {
                 let holder = shard.holder.clone().or_else(|| known.holder.take());
                 *known = ShardStatus { holder, ..shard };
             }
-            None => shown.shards.push(shard),
+            None => {
+                let place = shown.shards.partition_point(|known| known.shard < shard.shard);
+                shown.shards.insert(place, shard);
+            }
         }
     });
 }
@@ -274,5 +279,35 @@ impl Observer for Watcher {
 
     fn trouble(&self, error: lease::Error) {
         self.lease.not_yet(chain(&error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::{error::CommitError, fence};
+
+    fn refused() -> worker::Error {
+        worker::Error::Open(OpenError::Fence { shard: ShardId(1), source: fence::Error::Lost })
+    }
+
+    fn failed() -> worker::Error {
+        worker::Error::Commit(CommitError::Spent { shard: ShardId(1) })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_fails_leaves_the_others_alone_unless_its_work_fails_again_and_again() {
+        let mut faults = Faults { shard: ShardId(1), alone: false, lately: Vec::new() };
+        for _ in 0..20 {
+            assert!(faults.another(refused()).is_ok(), "it cannot be opened: it is tried on");
+        }
+        for _ in 0..FAULTS_MAX {
+            assert!(faults.another(failed()).is_ok());
+        }
+        assert!(faults.another(failed()).is_err(), "again and again");
+        tokio::time::advance(FAULTS_WITHIN).await;
+        assert!(faults.another(failed()).is_ok(), "another story");
+        let mut only = Faults { shard: ShardId(0), alone: true, lately: Vec::new() };
+        assert!(only.another(refused()).is_err() && only.another(failed()).is_err(), "an only shard ends the process");
     }
 }

@@ -61,6 +61,7 @@ fn help_is_as_reviewed() {
         ("help-verify.txt", &["verify", "--help"]),
         ("help-schema.txt", &["schema", "--help"]),
         ("help-explain.txt", &["explain", "--help"]),
+        ("help-reshard.txt", &["reshard", "--help"]),
     ];
     for (name, arguments) in commands {
         let output = program(&here).args(arguments).output().unwrap();

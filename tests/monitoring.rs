@@ -29,15 +29,20 @@ fn json(path: &str) -> Value {
     serde_json::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The values that each label of each series may have. Take-overs have series only once there was one.
-fn series() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
+/// The text of `/metrics` with all there may be. Take-overs have series only once there was one.
+fn counted() -> String {
     let metrics = Metrics::new();
+    metrics.set_rules(None);
     let legs =
         [Leg::Acquired, Leg::Fenced, Leg::Barrier, Leg::Restored, Leg::Watching, Leg::Reconciled, Leg::FirstCommit];
     legs.into_iter().for_each(|leg| metrics.taken_over(leg, Duration::ZERO));
+    metrics.text().unwrap()
+}
+
+/// The values that each label of each series may have.
+fn series() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
     let mut found: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
-    let text = metrics.text().unwrap();
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
+    for line in counted().lines().filter(|line| !line.starts_with('#')) {
         let (name, labels) = selector(line);
         let known = found.entry(name.to_owned()).or_default();
         for (label, value) in matchers(labels) {
@@ -72,7 +77,9 @@ fn strangers(expression: &str, series: &BTreeMap<String, BTreeMap<String, BTreeS
         };
         for (label, value) in matchers(labels).into_iter().filter(|(label, _)| !FOREIGN.contains(label)) {
             let values = known.get(label);
-            let stranger = |value: &&str| values.is_none_or(|values| !values.contains(*value));
+            // Grafana fills its variables in with values that there are.
+            let filled = |value: &str| value.starts_with('$');
+            let stranger = |value: &&str| values.is_none_or(|values| !values.contains(*value) && !filled(value));
             wrong.extend(value.split('|').filter(stranger).map(|value| format!("{name}{{{label}={value}}}")));
         }
     }
@@ -110,6 +117,8 @@ fn a_series_or_a_label_value_that_is_not_ours_is_found() {
         ("rate(pod_monitor_event_total[5m])", "pod_monitor_event_total"),
         ("pod_monitor_role{role=~\"live|leader\"}", "pod_monitor_role{role=leader}"),
         ("pod_monitor_term{reason!=\"x\"}", "pod_monitor_term{reason=x}"),
+        ("pod_monitor_members{shard=~\"$shard\"}", "pod_monitor_members{shard=$shard}"),
+        ("pod_monitor_role{shard=\"one\"}", "pod_monitor_role{shard=one}"),
         (
             "pod_monitor_takeover_duration_seconds_sum{leg=\"reconcile\"}",
             "pod_monitor_takeover_duration_seconds_sum{leg=reconcile}",
@@ -117,14 +126,21 @@ fn a_series_or_a_label_value_that_is_not_ours_is_found() {
     ] {
         assert_eq!(strangers(expression, &series).1, [expected]);
     }
-    assert_eq!(strangers("pod_monitor_role{namespace=~\"$namespace\", role=\"live\"} == 1", &series).1, [""; 0]);
+    for expression in [
+        "pod_monitor_role{namespace=~\"$namespace\", role=\"live\"} == 1",
+        "pod_monitor_role{shard=~\"$shard\", role=\"live\"} == 1",
+    ] {
+        assert_eq!(strangers(expression, &series).1, [""; 0]);
+    }
 }
 
 #[test]
 fn metrics_that_the_documentation_names_exist() {
     let series = series();
     let mut seen = 0;
-    for page in ["README.md", "docs/handover.md", "docs/runbooks.md", "docs/simulation.md", "deploy/README.md"] {
+    let pages =
+        ["handover", "metrics", "rules", "evidence", "runbooks", "simulation"].map(|page| format!("docs/{page}.md"));
+    for page in pages.iter().map(String::as_str).chain(["README.md", "deploy/README.md"]) {
         let text = read(page);
         for (place, _) in text.match_indices("pod_monitor_") {
             let (name, _) = selector(&text[place..]);
@@ -134,6 +150,35 @@ fn metrics_that_the_documentation_names_exist() {
         }
     }
     assert!(seen > 5, "only {seen} metrics found: the search is broken");
+}
+
+/// What docs/metrics.md has to say of each metric: name, type, labels, help.
+fn rows() -> Vec<String> {
+    let (text, series) = (counted(), series());
+    let helps = text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let row = |((name, help), (same, kind)): ((&str, &str), (&str, &str))| {
+        assert_eq!(name, same);
+        let (shown, of) = match kind {
+            "counter" => (format!("{name}_total"), format!("{name}_total")),
+            "info" => (format!("{name}_info"), format!("{name}_info")),
+            "histogram" => (name.to_owned(), format!("{name}_count")),
+            _ => (name.to_owned(), name.to_owned()),
+        };
+        let mut labels: Vec<&str> = series[&of].keys().map(String::as_str).collect();
+        labels.sort_by_key(|label| *label != "shard");
+        format!("| `{shown}` | {kind} | {} | {} |", labels.join(", "), help.trim_end_matches('.'))
+    };
+    helps.zip(types).map(row).collect()
+}
+
+#[test]
+fn the_page_of_metrics_lists_all_of_them_and_no_others() {
+    let page = read("docs/metrics.md");
+    let listed: Vec<&str> = page.lines().filter(|line| line.starts_with("| `pod_monitor_")).collect();
+    let rows = rows();
+    assert!(rows.len() > 30, "only {} metrics found", rows.len());
+    assert!(listed == rows, "docs/metrics.md should list\n{}", rows.join("\n"));
 }
 
 #[test]

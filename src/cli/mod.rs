@@ -4,6 +4,7 @@
 //! before any of the latter two.
 
 pub mod explain;
+pub mod reshard;
 pub mod schema;
 pub mod signals;
 pub mod verify;
@@ -14,7 +15,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     compose,
-    config::{self, Config, ExplainArgs, RunArgs, Surroundings, Variables, layers},
+    config::{self, Config, ExplainArgs, ReshardArgs, RunArgs, Surroundings, Variables, layers},
     http::Health,
     telemetry::Telemetry,
 };
@@ -57,6 +58,9 @@ enum Subcommands {
     /// Read what was told and say whether anything is lost, doubled, out of order or misshapen
     #[command(after_help = verify::EXAMPLES)]
     Verify(Box<verify::VerifyArgs>),
+    /// Change how many shards there are, while no replica runs; begun anew after a death, it goes on
+    #[command(after_help = reshard::EXAMPLES)]
+    Reshard(Box<ReshardArgs>),
     /// Print what the events look like, for programs: JSON Schema, AsyncAPI, the table of causes
     #[command(after_help = schema::EXAMPLES)]
     Schema(schema::SchemaArgs),
@@ -72,6 +76,8 @@ pub enum Command {
     Run(Box<Config>),
     /// Judge what was told.
     Verify(verify::Verify),
+    /// Change the number of shards.
+    Reshard(Box<config::Reshard>),
     /// Print what events look like.
     Schema(schema::SchemaArgs),
     /// Say what would be told.
@@ -90,6 +96,9 @@ pub fn parse(
     match matches.subcommand() {
         Some(("run", given)) => Ok(Command::Run(Box::new(config::load(given, variables, surroundings)?))),
         Some(("verify", given)) => Ok(Command::Verify(verify::parse(given, variables)?)),
+        Some(("reshard", given)) => {
+            Ok(Command::Reshard(Box::new(config::reshard::load(given, variables, surroundings)?)))
+        }
         Some(("schema", given)) => Ok(Command::Schema(schema::parse(given, variables)?)),
         Some(("explain", given)) => Ok(Command::Explain(Box::new(explain::parse(given, variables)?))),
         other => unreachable!("clap lets only known sub-commands through, not {other:?}"),

@@ -115,7 +115,7 @@ pub fn run(verify: &Verify) -> ExitCode {
 
 fn judge(verify: &Verify, reader: &ClientConfig) -> Result<Report, Error> {
     // First: all that it says was told stands on the events topics by then.
-    let told = verify.changelog.then(|| told(&verify.kafka.changelog_topic, reader)).transpose()?;
+    let told = verify.changelog.then(|| told(&verify.kafka.changelog(), reader)).transpose()?;
     // The last events of a life first: whatever came before those that are read is written by the time it is looked for.
     let mut names: Vec<String> =
         EventType::ALL.iter().rev().map(|kind| record::topic(&verify.kafka.events_topic, *kind)).collect();
@@ -143,12 +143,12 @@ fn judge(verify: &Verify, reader: &ClientConfig) -> Result<Report, Error> {
 fn told(topic: &str, reader: &ClientConfig) -> Result<ByUid<Tracked>, Error> {
     let mut told = ByUid::<Tracked>::default();
     with_progress(
-        Extent::of(reader, topic, "--changelog-topic, or leave it out by --no-changelog")?,
+        Extent::of(reader, topic, "--changelog-topic and --generation, or leave it out by --no-changelog")?,
         topic,
         |message| match changelog::decode(message.key(), message.payload()) {
             Entry::Pod(uid, Some(tracked)) => drop(told.insert(uid, *tracked)),
             Entry::Pod(uid, None) => drop(told.remove(&uid)),
-            Entry::Identity(_) | Entry::Position(_) | Entry::Barrier(_) => {}
+            Entry::Identity(_) | Entry::Position(_) | Entry::Barrier(_) | Entry::Moved(_) | Entry::Inherited(_) => {}
             Entry::Unreadable(unreadable) => drop(unreadable.pod().and_then(|uid| told.remove(&uid))),
         },
     )?;

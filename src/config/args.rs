@@ -176,22 +176,9 @@ pub struct RunArgs {
     /// told of after that end
     #[arg(long, value_name = "WHAT", default_value = "uid", help_heading = "Installation")]
     pub shard_by: ShardByKind,
-    /// Name of the installation: of its Leases and its transactional ids
-    #[arg(long, value_name = "NAME", default_value = "pod-monitor", help_heading = "Installation",
-        value_parser = checked(names::dns_subdomain))]
-    pub lease_name: String,
-    /// Namespace of the installation [default: the pod's own, else 'default']
-    #[arg(long, value_name = "NAME", help_heading = "Installation", value_parser = checked(names::dns_label))]
-    pub lease_namespace: Option<String>,
-    /// After so long without a change a Lease may be taken by another replica; whole seconds
-    #[arg(long, value_name = "DURATION", default_value = "5s", help_heading = "Installation", value_parser = duration::parse)]
-    pub lease_duration: Duration,
-    /// A leader stops when no renewal was granted for so long
-    #[arg(long, value_name = "DURATION", default_value = "3s", help_heading = "Installation", value_parser = duration::parse)]
-    pub renew_deadline: Duration,
-    /// Between two renewals, and between two tries
-    #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = "Installation", value_parser = duration::parse)]
-    pub retry_period: Duration,
+    /// The Leases of the installation
+    #[command(flatten)]
+    pub lease: LeaseArgs,
     /// Act without holding the Lease: for tests that show what two leaders at once do
     #[arg(long, hide = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value = "false", default_missing_value = "true")]
@@ -215,6 +202,82 @@ pub struct RunArgs {
     /// error, warn, info, debug, trace, or per module, for instance warn,pod_monitor=debug
     #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = "Watching the monitor", value_parser = log_level)]
     pub log_level: String,
+}
+
+/// The Leases of an installation: shared by all commands that take them.
+#[derive(Clone, Args)]
+pub struct LeaseArgs {
+    /// Name of the installation: of its Leases and its transactional ids
+    #[arg(long, value_name = "NAME", default_value = "pod-monitor", help_heading = "Installation",
+        value_parser = checked(names::dns_subdomain))]
+    pub lease_name: String,
+    /// Namespace of the installation [default: the pod's own, else 'default']
+    #[arg(long, value_name = "NAME", help_heading = "Installation", value_parser = checked(names::dns_label))]
+    pub lease_namespace: Option<String>,
+    /// After so long without a change a Lease may be taken by another replica; whole seconds
+    #[arg(long, value_name = "DURATION", default_value = "5s", help_heading = "Installation", value_parser = duration::parse)]
+    pub lease_duration: Duration,
+    /// A leader stops when no renewal was granted for so long
+    #[arg(long, value_name = "DURATION", default_value = "3s", help_heading = "Installation", value_parser = duration::parse)]
+    pub renew_deadline: Duration,
+    /// Between two renewals, and between two tries
+    #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = "Installation", value_parser = duration::parse)]
+    pub retry_period: Duration,
+}
+
+/// Flags of `reshard`.
+#[derive(Args)]
+pub struct ReshardArgs {
+    /// YAML file of 'run': its settings of Kafka and of the installation are taken
+    #[arg(long, value_name = "FILE", help_heading = "Configuration")]
+    pub config: Option<PathBuf>,
+
+    /// How many shards there are to be; required
+    #[arg(long, value_name = "COUNT", help_heading = "Shards", value_parser = clap::value_parser!(u32).range(1..))]
+    pub shards: Option<u32>,
+    /// What the pods are to be shared by [default: as now]
+    #[arg(long, value_name = "WHAT", help_heading = "Shards")]
+    pub shard_by: Option<ShardByKind>,
+    /// How many shards there are now, to be sure [default: as the changelog says]
+    #[arg(long, value_name = "COUNT", help_heading = "Shards", value_parser = clap::value_parser!(u32).range(1..))]
+    pub from_shards: Option<u32>,
+    /// Say what would be done, and do nothing
+    #[arg(long, help_heading = "Shards", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true", hide_possible_values = true, hide_default_value = true)]
+    pub dry_run: bool,
+    /// How the result is told
+    #[arg(long, value_name = "FORM", default_value = "text", help_heading = "Shards")]
+    pub output: ResultKind,
+    /// Records in one transaction: for tests that end it between two
+    #[arg(long, hide = true, default_value = "1000", value_parser = clap::value_parser!(u32).range(1..))]
+    pub records_max: u32,
+
+    /// How Kafka is reached, and its topics
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    /// Make the topic of the next generation
+    #[arg(long, help_heading = "Events", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true", hide_possible_values = true, hide_default_value = true)]
+    pub create_topics: bool,
+
+    /// The Leases of the installation
+    #[command(flatten)]
+    pub lease: LeaseArgs,
+    /// Names the cluster in ids [default: uid of namespace kube-system]
+    #[arg(long, value_name = "ID", help_heading = "Installation", value_parser = checked(names::id))]
+    pub cluster_id: Option<String>,
+    /// This process as the holder of the Leases; a random part is added [default: pod or host name]
+    #[arg(long, value_name = "ID", help_heading = "Installation", value_parser = checked(names::id))]
+    pub identity: Option<String>,
+}
+
+/// How a command tells its one result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ResultKind {
+    /// For people
+    Text,
+    /// One JSON object
+    Json,
 }
 
 /// What decides over a pod's story: the same for `run` and `explain`.
@@ -304,6 +367,11 @@ pub struct KafkaArgs {
     #[arg(long, value_name = "TOPIC", default_value = "pod-monitor.changelog", help_heading = "Events",
         value_parser = checked(names::topic))]
     pub changelog_topic: String,
+    /// Counts the changes of the number of shards: 'pod-monitor reshard' prints the next one. Beyond 1 the changelog is
+    /// the topic '<changelog-topic>.g<generation>'
+    #[arg(long, value_name = "NUMBER", default_value = "1", help_heading = "Installation",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub generation: u32,
 }
 
 /// A value parser from a rule of names.rs.

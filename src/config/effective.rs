@@ -180,7 +180,7 @@ fn shards(args: &RunArgs, origins: &Origins) -> Result<NonZeroU32, Error> {
             at(origins, "shards")
         ));
     }
-    if several && args.lease_name.len() > LABEL_BYTES_MAX {
+    if several && args.lease.lease_name.len() > LABEL_BYTES_MAX {
         return conflict(format!(
             "{} is longer than {LABEL_BYTES_MAX} characters: with several shards the replicas find one another by it as a \
              label: choose a shorter one",
@@ -213,8 +213,7 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
             ),
         });
     }
-    let lease_times = lease::times(args.lease_duration, args.renew_deadline, args.retry_period)
-        .map_err(|why| Error::Conflict { why })?;
+    let lease_times = lease::of(&args.lease)?;
     let elects = args.sink == SinkKind::Kafka && !args.no_election;
     let cleanup = cleanup(&args, origins)?;
     let story = story(args.story.clone())?;
@@ -245,8 +244,8 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
         ids: story.ids,
         cluster_id: args.story.cluster_id,
         environment: args.story.environment,
-        lease_name: args.lease_name,
-        lease_namespace: args.lease_namespace.unwrap_or(own_namespace),
+        lease_name: args.lease.lease_name,
+        lease_namespace: args.lease.lease_namespace.unwrap_or(own_namespace),
         identity: identity(args.identity.as_deref().or(around.host_name.as_deref()), around.random),
         lease_times: elects.then_some(lease_times),
         advertise: args.advertise.or_else(|| advertise(args.listen, around.pod_ip.as_deref())),
@@ -284,7 +283,7 @@ fn advertise(listen: SocketAddr, pod_ip: Option<&str>) -> Option<String> {
 }
 
 /// Unique per start of the process: with the identity of its dead self a restarted replica would walk into its Lease.
-fn identity(name: Option<&str>, random: u64) -> String {
+pub(super) fn identity(name: Option<&str>, random: u64) -> String {
     let host = name.unwrap_or("pod-monitor");
     // Host names are not ours: only what an id may contain is taken over.
     let host: String = host.chars().filter(char::is_ascii_graphic).take(63).collect();
@@ -322,6 +321,7 @@ fn sink(args: &RunArgs, origins: &Origins) -> Result<Sink, Error> {
             "events-topic",
             "changelog-topic",
             "create-topics",
+            "generation",
             "lease-duration",
             "renew-deadline",
             "retry-period",

@@ -1,6 +1,7 @@
 //! How Kafka is reached, and its topics: the settings that all commands share.
 
 use super::{Error, Properties, Sources, args::KafkaArgs, effective::at, layers::Origins};
+use crate::publish::generation;
 
 /// The settings of Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,10 +14,19 @@ pub struct Kafka {
     pub sources: Sources,
     /// Topic of events, may contain [`super::names::EVENT_TYPE`].
     pub events_topic: String,
-    /// Topic of the changelog.
+    /// Topic of the first generation's changelog.
     pub changelog_topic: String,
+    /// Which generation's changelog is the truth.
+    pub generation: u32,
     /// Make missing topics.
     pub create_topics: bool,
+}
+
+impl Kafka {
+    /// Topic of this generation's changelog.
+    pub fn changelog(&self) -> String {
+        generation::changelog_topic(&self.changelog_topic, self.generation)
+    }
 }
 
 /// Checks the settings against one another. `mend`: what to do where no server is named.
@@ -38,6 +48,7 @@ pub(super) fn build(args: &KafkaArgs, origins: &Origins, mend: &'static str) -> 
         sources,
         events_topic: args.events_topic.clone(),
         changelog_topic: args.changelog_topic.clone(),
+        generation: args.generation,
         create_topics: false,
     })
 }

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use super::duration::format;
+use super::{Error, args::LeaseArgs, duration::format};
 use crate::leadership::election::Times;
+
+/// The durations of these flags.
+pub(super) fn of(args: &LeaseArgs) -> Result<Times, Error> {
+    times(args.lease_duration, args.renew_deadline, args.retry_period).map_err(|why| Error::Conflict { why })
+}
 
 /// Checks that lease_duration > renew_deadline > 1.2 x retry_period > 0; else says which one to change.
 pub fn times(lease_duration: Duration, renew_deadline: Duration, retry_period: Duration) -> Result<Times, String> {

@@ -19,6 +19,7 @@ pub(crate) mod layers;
 pub mod lease;
 pub mod names;
 pub mod properties;
+pub mod reshard;
 pub mod rules_file;
 mod rules_tree;
 pub mod selector;
@@ -30,10 +31,11 @@ use std::{ffi::OsString, fmt, path::PathBuf};
 use crate::lifecycle::rules::Rules;
 
 pub use crate::lifecycle::identity::IdSources;
-pub use args::{ExplainArgs, KafkaArgs, LogFormat, OutputKind, RunArgs};
+pub use args::{ExplainArgs, KafkaArgs, LogFormat, OutputKind, ReshardArgs, ResultKind, RunArgs};
 pub use effective::{Config, LogSettings, Namespaces, Sink, Surroundings};
 pub use kafka::Kafka;
 pub use properties::Properties;
+pub use reshard::Reshard;
 pub use selector::Selector;
 pub use sources::Sources;
 

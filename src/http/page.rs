@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::status::{ShardStatus, Status};
+use crate::telemetry::metrics::Role;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--text:#1b1f24;--soft:#59636e;--line:#d8dee4;--back:#fff;--ok:#116329;--bad:#a40e26}\
@@ -47,7 +48,7 @@ pub(super) fn render(status: &Status) -> String {
         }
     }
     page.push_str("</dl>\n");
-    page.push_str(&shards(&shown.shards));
+    page.push_str(&shards(&shown.shards, &shown.identity));
     page.push_str(&checks(status));
     page.push_str("<h2>More</h2>\n<p><a href=\"/api/status\">Status as JSON</a>, <a href=\"/metrics\">metrics</a>, ");
     page.push_str("<a href=\"/readyz?verbose\">readiness</a>, <a href=\"/livez\">liveness</a></p>\n");
@@ -55,7 +56,11 @@ pub(super) fn render(status: &Status) -> String {
     page
 }
 
-fn shards(shards: &[ShardStatus]) -> String {
+/// The column of the holder.
+const HOLDER: usize = 2;
+const STANDBY: &str = Role::Standby.as_str();
+
+fn shards(shards: &[ShardStatus], me: &str) -> String {
     if shards.is_empty() {
         return "<h2>Shards</h2>\n<p>This replica takes part in no shard yet.</p>\n".to_owned();
     }
@@ -66,16 +71,29 @@ fn shards(shards: &[ShardStatus]) -> String {
     text.push_str("</tr></thead>\n<tbody>\n");
     for shard in shards {
         let number = |value: Option<u64>| value.map_or_else(|| "–".to_owned(), |value| value.to_string());
+        let holder = shard.holder.as_deref();
+        let (class, holder) = match holder {
+            None => ("bad", "nobody".to_owned()),
+            // We act, and the Lease names another: one of us will find out by the fence.
+            Some(other) if other != me && shard.role != STANDBY => {
+                ("bad", format!("{other}, and this replica acts too"))
+            }
+            Some(holder) => ("", holder.to_owned()),
+        };
         let cells = [
             shard.shard.to_string(),
             shard.role.to_owned(),
-            shard.holder.clone().unwrap_or_else(|| "–".to_owned()),
+            holder,
             number(shard.term),
             number(shard.tracked_pods),
             number(shard.lag_records),
             shard.since.map_or_else(|| "–".to_owned(), |at| at.to_string()),
         ];
-        let cells: String = cells.iter().map(|cell| format!("<td>{}</td>", escape(cell))).collect();
+        let cell = |(index, cell): (usize, &String)| match (index, class) {
+            (HOLDER, "bad") => format!("<td class=\"bad\">{}</td>", escape(cell)),
+            _ => format!("<td>{}</td>", escape(cell)),
+        };
+        let cells: String = cells.iter().enumerate().map(cell).collect();
         text.push_str(&format!("<tr>{cells}</tr>\n"));
     }
     text.push_str("</tbody>\n</table></div>\n");
@@ -125,6 +143,22 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::http::status::{Check, Shown};
+
+    #[test]
+    fn a_shard_without_a_leader_and_one_with_two_stand_out() {
+        let shard = |role, holder: Option<&str>| ShardStatus {
+            role,
+            holder: holder.map(str::to_owned),
+            ..ShardStatus::default()
+        };
+        let page = |one| shards(&[one], "me");
+        let standby = Role::Standby.as_str();
+        assert!(page(shard(standby, None)).contains("<td class=\"bad\">nobody</td>"));
+        assert!(page(shard("live", Some("other"))).contains("<td class=\"bad\">other, and this replica acts too</td>"));
+        for fine in [shard(standby, Some("other")), shard("live", Some("me"))] {
+            assert!(!page(fine).contains("bad"));
+        }
+    }
 
     #[test]
     fn foreign_text_stays_text() {

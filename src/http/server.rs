@@ -266,7 +266,10 @@ mod tests {
         drop(beat);
         assert_eq!(get(address, "/livez").await.0, 200);
         let (_, answer) = get(address, "/metrics").await;
-        assert!(answer.contains("pod_monitor_tracked_pods 0") && answer.contains("openmetrics-text"), "{answer}");
+        assert!(
+            answer.contains("pod_monitor_tracked_pods{shard=\"0\"} 0") && answer.contains("openmetrics-text"),
+            "{answer}"
+        );
         let (_, answer) = get(address, "/api/status").await;
         let json = answer.split("\r\n\r\n").nth(1).expect("a body");
         let status: serde_json::Value = serde_json::from_str(json).expect("JSON");

@@ -32,7 +32,8 @@ pub struct Rules {
 }
 
 /// `--shard-by`: what decides in which shard a pod is told of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ShardBy {
     /// The pod's UID, as Kubernetes shares watches. Pods of one execution are told of side by side.
     #[default]
@@ -49,6 +50,11 @@ impl ShardBy {
             Self::Uid => "uid",
             Self::Execution => "execution",
         }
+    }
+
+    /// What [`ShardBy::as_str`] wrote.
+    pub fn of(text: &str) -> Option<Self> {
+        [Self::Uid, Self::Execution].into_iter().find(|by| by.as_str() == text)
     }
 }
 

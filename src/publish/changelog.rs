@@ -6,6 +6,8 @@
 //! | `meta/identity` | [`Identity`] |
 //! | `meta/position` | [`Position`] |
 //! | `meta/barrier` | [`Barrier`] |
+//! | `meta/moved` | [`Moved`]: another generation's changelog is the truth |
+//! | `meta/inherited` | [`Inherited`]; a tombstone once it is of no use |
 //!
 //! The barrier is a key of its own, not a position: it is written before anything is read, so its writer cannot know
 //! the term yet. The first position that the new holder commits carries the next term.
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     Position,
+    generation::{Inherited, Moved},
     identity::Identity,
     sound::{check, check_uid},
 };
@@ -31,6 +34,10 @@ pub const IDENTITY: &str = "meta/identity";
 pub const POSITION: &str = "meta/position";
 /// Key of [`Barrier`].
 pub const BARRIER: &str = "meta/barrier";
+/// Key of [`Moved`].
+pub const MOVED: &str = "meta/moved";
+/// Key of [`Inherited`].
+pub const INHERITED: &str = "meta/inherited";
 /// What keys of pods begin with.
 pub const POD: &str = "pod/";
 
@@ -54,6 +61,10 @@ pub enum Entry {
     Position(Position),
     /// Everything before this is final.
     Barrier(Barrier),
+    /// This changelog is the truth no more.
+    Moved(Moved),
+    /// How far the shards of earlier generations had come; `None` is a tombstone.
+    Inherited(Option<Inherited>),
     /// Not a record that this release can act on.
     Unreadable(Unreadable),
 }
@@ -134,6 +145,8 @@ fn decode_value(key: &str, value: Option<&[u8]>) -> Result<Entry, Reason> {
         (IDENTITY, _) => Ok(Entry::Identity(json(value)?)),
         (POSITION, _) => Ok(Entry::Position(json(value)?)),
         (BARRIER, _) => Ok(Entry::Barrier(json(value)?)),
+        (MOVED, _) => Ok(Entry::Moved(json(value)?)),
+        (INHERITED, _) => Ok(Entry::Inherited(value.map(|value| json(Some(value))).transpose()?)),
         _ => Err(Reason::Key),
     }
 }
@@ -205,6 +218,8 @@ mod tests {
         assert_eq!(reason(b"meta/later", Some(b"{}")), Reason::Key);
         assert_eq!(reason(b"\xff", None), Reason::Key);
         assert!(matches!(reason(b"meta/position", None), Reason::Rule(_)));
+        assert!(matches!(reason(b"meta/moved", None), Reason::Rule(_)), "nothing moves back");
+        assert_eq!(decode(Some(b"meta/inherited"), None), Entry::Inherited(None), "it is of no use any more");
         let nameless = Tracked { execution_id: "".into(), ..sample() };
         assert_eq!(
             reason(b"pod/u", Some(&serde_json::to_vec(&nameless).unwrap())),
@@ -228,8 +243,16 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_bytes_panic_the_reader(key: Vec<u8>, value: Option<Vec<u8>>, pick in 0usize..5) {
-            let known = [&b"pod/u"[..], b"meta/identity", b"meta/position", b"meta/barrier", &key];
+        fn no_bytes_panic_the_reader(key: Vec<u8>, value: Option<Vec<u8>>, pick in 0usize..7) {
+            let known = [
+                &b"pod/u"[..],
+                b"meta/identity",
+                b"meta/position",
+                b"meta/barrier",
+                b"meta/moved",
+                b"meta/inherited",
+                &key,
+            ];
             decode(Some(known[pick]), value.as_deref());
         }
     }

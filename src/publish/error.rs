@@ -145,7 +145,7 @@ pub enum OpenError {
         #[source]
         source: super::restore::Error,
     },
-    /// The changelog belongs to another installation.
+    /// The changelog belongs to another installation or generation.
     #[error("changelog of shard {shard} does not fit")]
     Identity {
         /// Which shard.

@@ -1,7 +1,11 @@
 //! Whose changelog this is: the record `meta/identity`. The record is the truth, not the flags: a replica whose flags
 //! do not fit must neither contend nor write. Pure.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
+
+use super::generation::{self, Moved};
 
 /// The format of changelogs that this release writes.
 pub const FORMAT: u16 = crate::lifecycle::tracked::FORMAT;
@@ -15,7 +19,7 @@ pub struct Identity {
     pub lease_namespace: String,
     /// `--lease-name`: the installation's name.
     pub lease_name: String,
-    /// Raised by each `reshard`.
+    /// `--generation`: raised by each `reshard`.
     pub generation: u32,
     /// `--shards`
     pub shards: u32,
@@ -40,10 +44,37 @@ pub struct Mismatch {
     /// The value in the changelog.
     pub theirs: String,
     /// What to do about it.
-    pub mend: &'static str,
+    pub mend: Cow<'static, str>,
 }
 
 impl Identity {
+    /// Whether this replica (`self`) may work with a changelog that says this of itself, read to its end.
+    pub fn may_use(&self, found: Option<&Self>, moved: Option<&Moved>) -> Result<(), Mismatch> {
+        let wrong = |theirs: String, mend: String| {
+            Err(Mismatch { key: "generation", ours: self.generation.to_string(), theirs, mend: mend.into() })
+        };
+        match (moved, found) {
+            (Some(moved), _) => wrong(
+                moved.generation.to_string(),
+                format!(
+                    "this changelog was resharded to generation {} with {} shards: start with {}",
+                    moved.generation,
+                    moved.shards,
+                    moved.flags()
+                ),
+            ),
+            (None, Some(found)) => self.fits(found),
+            // Whoever took it for new would tell everything anew.
+            (None, None) if self.generation > generation::FIRST => wrong(
+                "none".to_owned(),
+                "`pod-monitor reshard` has not ended yet: run it to its end, or start with the --shards and the \
+                 --generation that it begins from"
+                    .to_owned(),
+            ),
+            (None, None) => Ok(()),
+        }
+    }
+
     /// Whether this replica (`self`) may work with a changelog written by `other`. Selector and namespaces may differ.
     pub fn fits(&self, other: &Self) -> Result<(), Mismatch> {
         const OTHER_TOPIC: &str =
@@ -64,7 +95,7 @@ impl Identity {
         ];
         for (key, ours, theirs, mend) in pairs {
             if ours != theirs {
-                return Err(Mismatch { key, ours, theirs, mend });
+                return Err(Mismatch { key, ours, theirs, mend: mend.into() });
             }
         }
         // An older format is read and then rewritten in ours; a newer one may mean things that we do not know.
@@ -74,7 +105,7 @@ impl Identity {
                 key: "format",
                 ours,
                 theirs,
-                mend: "run the release that wrote it, or a later one",
+                mend: "run the release that wrote it, or a later one".into(),
             });
         }
         Ok(())
@@ -127,6 +158,24 @@ mod tests {
         let selector = Identity { selector: "other".into(), namespaces: vec![], ..identity() };
         assert_eq!(identity().fits(&selector), Ok(()));
         assert_eq!(identity().fits(&Identity { format: 0, ..identity() }), Ok(()));
+    }
+
+    #[test]
+    fn a_generation_is_used_from_its_reshard_on_until_the_next() {
+        let moved = Moved { generation: 2, shards: 4, shard_by: "execution".into(), topic: "log.g2".into() };
+        let said = identity().may_use(Some(&identity()), Some(&moved)).expect_err("moved").to_string();
+        for part in
+            ["generation", "resharded to generation 2 with 4 shards", "--shards 4 --shard-by execution --generation 2"]
+        {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert_eq!(identity().may_use(Some(&identity()), None), Ok(()));
+        assert_eq!(identity().may_use(None, None), Ok(()), "a new installation");
+        let second = Identity { generation: 2, ..identity() };
+        let said = second.may_use(None, None).expect_err("nobody made it").to_string();
+        assert!(said.contains("`pod-monitor reshard` has not ended yet"), "{said}");
+        assert_eq!(second.may_use(Some(&second), None), Ok(()));
+        assert_eq!(second.may_use(Some(&identity()), None).expect_err("another").key, "generation");
     }
 
     #[test]

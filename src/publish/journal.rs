@@ -5,9 +5,10 @@ use std::sync::{Arc, PoisonError};
 use tracing::{Instrument as _, info_span};
 
 use super::{
-    Batch, changelog,
+    Batch, Position, changelog,
     error::{CommitError, OpenError},
     fence::{Age, Fenced, Warm},
+    generation::Inherited,
     identity::Identity,
     restore::{Restored, Tail},
     settings::Settings,
@@ -28,13 +29,24 @@ pub struct KafkaJournal {
     age: Age,
     /// `meta/identity` as this replica would write it, until it is written.
     identity: Option<Identity>,
+    /// The last position in the changelog.
+    position: Option<Position>,
+    /// Until it is of no use any more.
+    inherited: Option<Inherited>,
 }
 
 impl KafkaJournal {
-    pub(super) fn new(fenced: Fenced, found: Option<&Identity>) -> Self {
+    pub(super) fn new(fenced: Fenced, restored: &Restored) -> Self {
         let ours = fenced.settings.identity();
-        let identity = (found != Some(ours)).then(|| ours.clone());
-        Self { line: fenced.line, age: fenced.age, identity }
+        let identity = (restored.identity.as_ref() != Some(ours)).then(|| ours.clone());
+        let (position, inherited) = (restored.position.clone(), restored.inherited.clone());
+        Self { line: fenced.line, age: fenced.age, identity, position, inherited }
+    }
+
+    /// Whether this position makes of no use what was inherited.
+    fn spends(&self, next: Option<&Position>) -> bool {
+        let inherited = self.inherited.as_ref().zip(next);
+        inherited.is_some_and(|(inherited, next)| inherited.is_spent(self.position.as_ref(), next))
     }
 }
 
@@ -47,8 +59,13 @@ impl Journal for KafkaJournal {
                 key: changelog::IDENTITY.into(),
                 reason: error.to_string(),
             })?;
-            meta.push((changelog::IDENTITY, value));
+            meta.push((changelog::IDENTITY, Some(value)));
         }
+        let spends = self.spends(batch.position.as_ref());
+        if spends {
+            meta.push((changelog::INHERITED, None));
+        }
+        let position = batch.position.clone();
         let shard = self.line.shard();
         // INV-10: giving up spends the line, so that no other producer takes this batch for one that was not committed.
         tokio::select! {
@@ -57,6 +74,8 @@ impl Journal for KafkaJournal {
             () = self.age.holds_up() => return Err(CommitError::Outdated { shard }),
         }
         self.identity = None;
+        self.inherited.take_if(|_| spends);
+        self.position = position.or_else(|| self.position.take());
         Ok(())
     }
 
@@ -134,9 +153,8 @@ impl KafkaJournals {
         let restored = barrier.restore().instrument(leg("restore")).await;
         let (journal, restored) = restored.map_err(|source| OpenError::Restore { shard, source })?;
         tenure.reached(Leg::Restored);
-        if let Some(found) = &restored.identity {
-            self.settings.identity().fits(found).map_err(|source| OpenError::Identity { shard, source })?;
-        }
+        let suits = self.settings.identity().may_use(restored.identity.as_ref(), restored.moved.as_ref());
+        suits.map_err(|source| OpenError::Identity { shard, source })?;
         Ok((journal, restored))
     }
 }
@@ -163,9 +181,7 @@ impl Journals for KafkaJournals {
             following.take_if(|tail| tail.has_rested());
             return Ok(Readiness::NotYet(failure.into()));
         }
-        if let Some(found) = tail.identity() {
-            self.settings.identity().fits(&found).map_err(|source| OpenError::Identity { shard, source })?;
-        }
+        tail.suits(self.settings.identity()).map_err(|source| OpenError::Identity { shard, source })?;
         Ok(match (standby.warm.is_answered(), tail.has_caught_up()) {
             (false, _) => Readiness::NotYet(format!("kafka does not answer{}", standby.warm.why()).into()),
             (true, false) => Readiness::NotYet("the changelog has not been read to its end".into()),

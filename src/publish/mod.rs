@@ -9,11 +9,13 @@
 pub mod changelog;
 pub mod error;
 pub mod fence;
+pub mod generation;
 pub mod identity;
 pub mod journal;
 mod kind;
 mod lag;
 mod producer;
+pub mod raw;
 mod reach;
 pub mod record;
 pub mod restore;

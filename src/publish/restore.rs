@@ -11,7 +11,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -32,7 +32,8 @@ use super::{
     changelog::{self, Entry, Unreadable},
     error::{Class, CommitError},
     fence::Fenced,
-    identity::Identity,
+    generation::{Inherited, Moved},
+    identity::{Identity, Mismatch},
     journal::KafkaJournal,
     lag::{Behind, Told},
     producer,
@@ -79,7 +80,7 @@ pub enum Error {
     /// The barrier did not arrive in time.
     #[error("the barrier did not arrive within {RESTORE_MAX:?}")]
     Timeout,
-    /// The record that says whose changelog it is cannot be understood.
+    /// A record that says whose changelog it is, or was, cannot be understood.
     #[error("nobody can tell whose changelog this is")]
     Identity(#[source] Unreadable),
 }
@@ -101,6 +102,10 @@ pub struct Restored {
     pub identity: Option<Identity>,
     /// How far the last holder had come.
     pub position: Option<Position>,
+    /// Where the truth is now, if it is here no more.
+    pub moved: Option<Moved>,
+    /// How far the shards of earlier generations had come, while that is of use.
+    pub inherited: Option<Inherited>,
     /// What has been told, per pod that is not forgotten yet.
     pub told: ByUid<Tracked>,
     /// Records that this release cannot act on: their pods are in `told` no more, and must not be acted on.
@@ -151,6 +156,14 @@ impl State {
                 self.unreadable.remove(changelog::POSITION);
                 self.restored.position = Some(position);
             }
+            Entry::Moved(moved) => {
+                self.unreadable.remove(changelog::MOVED);
+                self.restored.moved = Some(moved);
+            }
+            Entry::Inherited(inherited) => {
+                self.unreadable.remove(changelog::INHERITED);
+                self.restored.inherited = inherited;
+            }
             Entry::Barrier(barrier) => return Some(barrier),
             Entry::Unreadable(unreadable) => self.apply_unreadable(unreadable),
         }
@@ -162,6 +175,7 @@ impl State {
         match unreadable.key.as_str() {
             changelog::IDENTITY => self.restored.identity = None,
             changelog::POSITION => self.restored.position = None,
+            changelog::INHERITED => self.restored.inherited = None,
             key => {
                 if let Some(uid) = key.strip_prefix(changelog::POD) {
                     self.restored.told.remove(&PodUid(uid.into()));
@@ -186,6 +200,8 @@ struct Wish {
     failed: Option<(Error, Instant)>,
     /// Whose changelog it is, as far as it was read.
     identity: Option<Identity>,
+    /// Where the truth is now, as far as it was read.
+    moved: Option<Moved>,
     /// The end of the partition was reached once.
     caught_up: bool,
 }
@@ -228,9 +244,13 @@ impl Tail {
         Ok(Self { shard, wish, stop, behind })
     }
 
-    /// Whose changelog it is, as far as it was read: a replica that does not fit must not even contend.
-    pub fn identity(&self) -> Option<Identity> {
-        self.wish.lock().unwrap_or_else(PoisonError::into_inner).identity.clone()
+    /// Whether this replica may use the changelog, as far as it was read: one that does not fit must not even contend.
+    pub fn suits(&self, ours: &Identity) -> Result<(), Mismatch> {
+        let wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&wish.identity, &wish.moved) {
+            (None, None) if !wish.caught_up => Ok(()),
+            (found, moved) => ours.may_use(found.as_ref(), moved.as_ref()),
+        }
     }
 
     /// Whether everything that stood there when it began has been read.
@@ -347,7 +367,7 @@ impl Reader {
                 }
                 None => continue,
                 Some(Err(KafkaError::PartitionEOF(_))) => {
-                    self.wish.lock().unwrap_or_else(PoisonError::into_inner).caught_up = true;
+                    self.wish().caught_up = true;
                     self.consumer.context().0.set_at_end(true);
                     continue;
                 }
@@ -363,8 +383,10 @@ impl Reader {
             };
             heard = crate::clock::monotonic();
             self.consumer.context().0.set_at_end(false);
-            if let Entry::Identity(identity) = &entry {
-                self.wish.lock().unwrap_or_else(PoisonError::into_inner).identity = Some(identity.clone());
+            match &entry {
+                Entry::Identity(identity) => self.wish().identity = Some(identity.clone()),
+                Entry::Moved(moved) => self.wish().moved = Some(moved.clone()),
+                _ => {}
             }
             if let Some(barrier) = self.state.apply(entry)
                 && self.is_wanted(&barrier)
@@ -377,13 +399,17 @@ impl Reader {
         Ok(())
     }
 
+    fn wish(&self) -> MutexGuard<'_, Wish> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn is_wanted(&self, barrier: &changelog::Barrier) -> bool {
-        let wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        let wish = self.wish();
         wish.wanted.as_ref().is_some_and(|(wanted, _)| wanted == barrier)
     }
 
     fn answer(&self, answer: Answer) {
-        let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wish = self.wish();
         match (wish.wanted.take(), answer) {
             (Some((_, waiting)), answer) => {
                 if waiting.send(answer).is_err() {
@@ -433,7 +459,7 @@ impl Fenced {
             key: changelog::BARRIER.into(),
             reason: error.to_string(),
         })?;
-        self.line.commit(Batch::default(), vec![(changelog::BARRIER, value)]).await?;
+        self.line.commit(Batch::default(), vec![(changelog::BARRIER, Some(value))]).await?;
         if self.line.is_spent() {
             // INV-10: a journal on it could not commit anything.
             return Err(CommitError::Spent { shard: tail.shard });
@@ -447,52 +473,17 @@ impl Barrier {
     pub async fn restore(self) -> Result<(KafkaJournal, Restored), Error> {
         let answer = tokio::time::timeout(RESTORE_MAX, self.restored).await.map_err(|_| Error::Timeout)?;
         let restored = answer.map_err(|_| Error::Timeout)??;
-        if let Some(unreadable) = restored.unreadable.iter().find(|u| u.key == changelog::IDENTITY) {
+        // Without the last one, what was told to its end would be told anew.
+        let own = [changelog::IDENTITY, changelog::MOVED, changelog::INHERITED];
+        if let Some(unreadable) = restored.unreadable.iter().find(|u| own.contains(&u.key.as_str())) {
             return Err(Error::Identity(unreadable.clone()));
         }
-        let journal = KafkaJournal::new(self.fenced, restored.identity.as_ref());
+        let journal = KafkaJournal::new(self.fenced, &restored);
         Ok((journal, restored))
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-    use crate::publish::changelog::Reason;
-
-    fn tracked() -> Box<Tracked> {
-        let text =
-            r#"{"format":1,"oldest_reader":1,"resource_version":7,"namespace":"ns","pod_name":"p","execution_id":"1"}"#;
-        serde_json::from_str(text).unwrap()
-    }
-
-    #[test]
-    fn newest_record_of_each_key_counts() {
-        let uid = |n: &str| PodUid(n.into());
-        let broken = |key: &str| Entry::Unreadable(Unreadable { key: key.into(), reason: Reason::Key });
-        let mut state = State::default();
-        for entry in [
-            Entry::Pod(uid("kept"), Some(tracked())),
-            Entry::Pod(uid("gone"), Some(tracked())),
-            Entry::Pod(uid("gone"), None),
-            Entry::Pod(uid("later-unreadable"), Some(tracked())),
-            broken("pod/later-unreadable"),
-            broken("pod/mended"),
-            Entry::Pod(uid("mended"), Some(tracked())),
-            broken("pod/forgotten"),
-            Entry::Pod(uid("forgotten"), None),
-            Entry::Position(Position { term: 4, ..Position::default() }),
-        ] {
-            assert_eq!(state.apply(entry), None);
-        }
-        let restored = state.finish();
-        let mut told: Vec<_> = restored.told.keys().map(|uid| &*uid.0).collect();
-        told.sort_unstable();
-        assert_eq!(told, ["kept", "mended"]);
-        assert_eq!(restored.unreadable.len(), 1);
-        assert_eq!(restored.unreadable[0].key, "pod/later-unreadable");
-        assert_eq!(restored.next_term(), 5);
-        assert_eq!(Restored::default().next_term(), 1);
-    }
-}
+#[path = "restore_tests.rs"]
+mod tests;

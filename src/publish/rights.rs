@@ -48,6 +48,11 @@ impl Settings {
         self.command(operations, &format!("--topic {topic}"))
     }
 
+    /// The command that lets us produce under this id.
+    pub(super) fn grant_producing_as(&self, id: &str) -> String {
+        self.command(&["Write"], &format!("--transactional-id {id}"))
+    }
+
     fn command(&self, operations: &[&str], on: &str) -> String {
         let properties = self.properties();
         // What goes into a command as it is must not end its word.
@@ -113,11 +118,19 @@ pub(super) mod tests {
     }
 
     fn settings_with(properties: &[(&str, &str)]) -> Settings {
+        made(properties, 1)
+    }
+
+    pub(in crate::publish) fn of_generation(generation: u32) -> Settings {
+        made(&[], generation)
+    }
+
+    fn made(properties: &[(&str, &str)], generation: u32) -> Settings {
         let identity = Identity {
             cluster_id: "c".into(),
             lease_namespace: "ns".into(),
             lease_name: "pod-monitor".into(),
-            generation: 1,
+            generation,
             shards: 3,
             shard_by: "uid".into(),
             selector: "app=x".into(),

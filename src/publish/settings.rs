@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 pub use super::rotation::Reread;
 use super::{
+    generation,
     identity::Identity,
     record::{self, OVERHEAD_BYTES_MAX, Service},
     rotation::{Looked, Properties, Rotation, Version},
@@ -51,7 +52,9 @@ pub struct Settings {
     rotation: Rotation,
     /// `--events-topic`; may contain `{event_type}`.
     events_topic: String,
-    /// `--changelog-topic`
+    /// `--changelog-topic`: that of the first generation.
+    changelog_base: String,
+    /// That of this generation.
     changelog_topic: String,
     /// Whose changelog it is: cluster id, installation, generation, shards.
     identity: Identity,
@@ -62,7 +65,7 @@ pub struct Settings {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Values may be secrets; names are enough to know what was set.
-        let Self { bootstrap_servers, rotation, events_topic, changelog_topic, identity, service } = self;
+        let Self { bootstrap_servers, rotation, events_topic, changelog_topic, identity, service, .. } = self;
         f.debug_struct("Settings")
             .field("bootstrap_servers", bootstrap_servers)
             .field("properties", &rotation.properties().keys())
@@ -123,7 +126,8 @@ impl Settings {
             bootstrap_servers: bootstrap_servers.to_owned(),
             rotation: Rotation::new(properties),
             events_topic: events_topic.to_owned(),
-            changelog_topic: changelog_topic.to_owned(),
+            changelog_base: changelog_topic.to_owned(),
+            changelog_topic: generation::changelog_topic(changelog_topic, identity.generation),
             identity,
             service,
         };
@@ -186,6 +190,9 @@ impl Settings {
         if self.identity.shards == 0 {
             return wrong("shards", "must be at least 1".into());
         }
+        if self.identity.generation < generation::FIRST {
+            return wrong("generation", "must be at least 1".into());
+        }
         let mut topics = self.events_topics();
         topics.push(self.changelog_topic.clone());
         for (n, topic) in topics.iter().enumerate() {
@@ -239,7 +246,12 @@ impl Settings {
         topics
     }
 
-    /// The changelog topic: partition = shard.
+    /// `--changelog-topic`: what the topics of all generations are named by.
+    pub fn changelog_base(&self) -> &str {
+        &self.changelog_base
+    }
+
+    /// The changelog topic of this generation: partition = shard.
     pub fn changelog_topic(&self) -> &str {
         &self.changelog_topic
     }

@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     error::Class,
+    generation,
     producer::{self, Instance},
     reach::Reach,
     rights::{Asked, to_mend},
@@ -130,8 +131,18 @@ struct Wanted {
     changelog: bool,
 }
 
-/// Looks at all topics; makes the missing ones if `create`.
+/// Looks at all topics; makes the missing ones if `create`, but never the changelog of a generation that others follow or
+/// go before: those are made by `reshard`.
 pub async fn ensure(settings: &Settings, create: bool) -> Result<Topics, Error> {
+    look(settings, create, true).await
+}
+
+/// As [`ensure`], for the one who makes a new generation.
+pub async fn prepare(settings: &Settings, create: bool) -> Result<Topics, Error> {
+    look(settings, create, false).await
+}
+
+async fn look(settings: &Settings, create: bool, settled: bool) -> Result<Topics, Error> {
     let admin = AdminClient::from_config_and_context(&settings.admin(), Logs)
         .map_err(|error| Error::Create(settings.client_error(error)))?;
     let reach = Reach::default();
@@ -140,6 +151,9 @@ pub async fn ensure(settings: &Settings, create: bool) -> Result<Topics, Error> 
     let looker = Looker { settings, admin, look: Arc::new(look), reach };
     let wanted = wanted(settings);
     let mut found = looker.partitions().await?;
+    if settled {
+        check_generation(settings, &found)?;
+    }
     let missing: Vec<_> = wanted.iter().filter(|topic| !found.contains_key(&topic.name)).collect();
     if let Some(first) = missing.first() {
         if !create {
@@ -149,7 +163,7 @@ pub async fn ensure(settings: &Settings, create: bool) -> Result<Topics, Error> 
         found = looker.wait_for(&missing).await?;
     }
     for topic in &wanted {
-        topic.check_partitions(settings, found.get(&topic.name).copied().unwrap_or(0))?;
+        topic.check_partitions(settings, &found)?;
     }
     let configs = looker.configs(&wanted).await?;
     check_configs(settings, &wanted, &configs)
@@ -194,10 +208,15 @@ impl Wanted {
         Error::Wrong { topic: self.name.clone(), wrong, mend }
     }
 
-    fn check_partitions(&self, settings: &Settings, found: usize) -> Result<(), Error> {
+    fn check_partitions(&self, settings: &Settings, all: &HashMap<String, usize>) -> Result<(), Error> {
         let Some(shards) = self.partitions else { return Ok(()) };
         let (servers, name) = (settings.bootstrap_servers(), &self.name);
-        let wrong = format!("it has {found} partitions, but there are {shards} shards (one partition each)");
+        let found = all.get(name).copied().unwrap_or(0);
+        let later = generations(settings, all).pop().filter(|(later, _)| *later > settings.identity().generation);
+        let after = later.map_or_else(String::new, |(later, partitions)| {
+            format!(", and generation {later}, which has {partitions}, begins with a finished `pod-monitor reshard`")
+        });
+        let wrong = format!("it has {found} partitions, but there are {shards} shards (one partition each){after}");
         match found.cmp(&usize::try_from(shards).unwrap_or(usize::MAX)) {
             std::cmp::Ordering::Equal => Ok(()),
             std::cmp::Ordering::Less => Err(self.wrong(
@@ -266,6 +285,41 @@ fn check_configs(
     }
     advice.iter().for_each(|advice| warn!(advice, "topic works, but is not set up as recommended"));
     Ok(Topics { wire_bytes_max, record_bytes_max: record_bytes_max(wire_bytes_max), advice })
+}
+
+/// The generations whose changelogs there are, with their partitions; the last one last.
+fn generations(settings: &Settings, found: &HashMap<String, usize>) -> Vec<(u32, usize)> {
+    let of = |(topic, partitions): (&String, &usize)| {
+        Some((generation::of_topic(settings.changelog_base(), topic)?, *partitions))
+    };
+    let mut generations: Vec<_> = found.iter().filter_map(of).collect();
+    generations.sort_unstable();
+    generations
+}
+
+/// A changelog that is missing is new only where no other generation has one: else everything would be told anew.
+fn check_generation(settings: &Settings, found: &HashMap<String, usize>) -> Result<(), Error> {
+    let (ours, topic) = (settings.identity().generation, settings.changelog_topic());
+    if found.contains_key(topic) {
+        return Ok(());
+    }
+    let wrong = |mend: String| {
+        Err(Error::Wrong { topic: topic.to_owned(), wrong: format!("generation {ours} has no changelog"), mend })
+    };
+    match generations(settings, found).last() {
+        Some((last, partitions)) if *last > ours => wrong(format!(
+            "start with --shards {partitions} --generation {last}, which a later `pod-monitor reshard` made"
+        )),
+        Some((last, partitions)) => wrong(format!(
+            "start with --shards {partitions} --generation {last}, or run `pod-monitor reshard` first, which makes \
+             generation {ours}"
+        )),
+        None if ours > generation::FIRST => wrong(format!(
+            "a new installation starts with --generation 1; if it is not new, this user may not see the topic: {}",
+            settings.grant_all(topic)
+        )),
+        None => Ok(()),
+    }
 }
 
 struct Looker<'a> {
@@ -387,33 +441,6 @@ fn still_there(error: RDKafkaRespErr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::publish::rights::tests::settings;
-
-    #[test]
-    fn refusal_says_what_was_asked_and_what_mends_it() {
-        use RDKafkaErrorCode as Code;
-        let text = |asked, code| refused(&settings(), asked, code).to_string();
-        let said = text(Asked::Create("events"), Code::TopicAuthorizationFailed);
-        assert!(said.starts_with("kafka refuses to create topic events: "), "{said}");
-        assert!(
-            said.contains("; to mend it: kafka-acls.sh") && said.contains("--operation Create --topic events"),
-            "{said}"
-        );
-        let said = text(Asked::DescribeConfigs("changelog"), Code::TopicAuthorizationFailed);
-        assert!(
-            said.contains("configuration of topic changelog") && said.contains("--operation DescribeConfigs"),
-            "{said}"
-        );
-        let said = text(Asked::Create("events"), Code::InvalidReplicationFactor);
-        assert!(!said.contains("kafka-acls.sh"), "{said}");
-    }
-
-    #[test]
-    fn topic_that_is_not_seen_may_be_hidden_by_missing_rights() {
-        let said = wanted(&settings())[0].missing(&settings()).to_string();
-        let rights = "--operation Write --operation DescribeConfigs --topic events";
-        assert!(said.contains("kafka-topics.sh") && said.contains(rights), "{said}");
-    }
-}
+#[allow(clippy::unwrap_used, reason = "tests")]
+#[path = "topics_tests.rs"]
+mod tests;

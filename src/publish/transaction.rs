@@ -49,11 +49,14 @@ const DISTANCE: Duration = Duration::from_millis(1);
 /// Pause while librdkafka's queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 
+/// A record `meta/...`, encoded; without a value a tombstone.
+pub(super) type Meta = (&'static str, Option<Vec<u8>>);
+
 /// What the publishing thread is asked to commit.
 pub(super) struct Order {
     batch: Batch,
     /// Records `meta/...` beside the batch's position, already encoded.
-    meta: Vec<(&'static str, Vec<u8>)>,
+    meta: Vec<Meta>,
     span: Span,
     traceparent: Option<String>,
     answer: oneshot::Sender<Verdict>,
@@ -88,7 +91,7 @@ impl Line {
     }
 
     /// Commits in one transaction. If this future is dropped before its end, the outcome is unknown and the line spent.
-    pub(super) async fn commit(&mut self, batch: Batch, meta: Vec<(&'static str, Vec<u8>)>) -> Result<(), CommitError> {
+    pub(super) async fn commit(&mut self, batch: Batch, meta: Vec<Meta>) -> Result<(), CommitError> {
         let shard = self.shard;
         if std::mem::replace(&mut self.spent, true) {
             return Err(CommitError::Spent { shard });
@@ -173,7 +176,7 @@ enum Failure {
 }
 
 impl Publisher<'_> {
-    fn transact(&mut self, batch: &Batch, meta: &[(&'static str, Vec<u8>)], traceparent: Option<&str>) -> Verdict {
+    fn transact(&mut self, batch: &Batch, meta: &[Meta], traceparent: Option<&str>) -> Verdict {
         self.sizes.clear();
         self.live.reports().reset();
         self.keep_distance();
@@ -203,7 +206,7 @@ impl Publisher<'_> {
     fn send_all(
         &mut self,
         batch: &Batch,
-        meta: &[(&'static str, Vec<u8>)],
+        meta: &[Meta],
         traceparent: Option<&str>,
         deadline: Instant,
     ) -> Result<(), Failure> {
@@ -230,8 +233,8 @@ impl Publisher<'_> {
             self.sizes.push(value.map_or(0, <[u8]>::len));
         }
         for (key, value) in meta {
-            self.remember(key, Some(value), deadline)?;
-            self.sizes.push(value.len());
+            self.remember(key, value.as_deref(), deadline)?;
+            self.sizes.push(value.as_ref().map_or(0, Vec::len));
         }
         if let Some(position) = &batch.position {
             let value = serde_json::to_vec(position)

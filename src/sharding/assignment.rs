@@ -20,7 +20,7 @@ pub type Member = Box<str>;
 pub struct Seen {
     /// Who leads it; `None`: nobody, or that is not known yet.
     pub holder: Option<Member>,
-    /// Who led it before: it gave it away or went, and is not the next one.
+    /// Who led it before. Where nobody leads it now, that one gave it away or goes, and is not the next one.
     pub last: Option<Member>,
 }
 
@@ -48,7 +48,9 @@ pub fn plan(live: &BTreeSet<Member>, shards: &[Seen]) -> Plan {
     }
     let mut heirs = BTreeMap::new();
     for index in ownerless {
-        let last = shards[index].last.as_ref().filter(|_| live.len() > 1);
+        // Whoever let it go, not whoever led it before one that died.
+        let seen = &shards[index];
+        let last = seen.last.as_ref().filter(|_| seen.holder.is_none() && live.len() > 1);
         let able = loads.iter_mut().filter(|(member, _)| Some(**member) != last);
         // The least busy; of these the first by name.
         if let Some((member, load)) = able.min_by_key(|(_, load)| **load) {

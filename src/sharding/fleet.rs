@@ -90,6 +90,9 @@ impl Fleet {
     pub fn members(&self, living: BTreeMap<Member, Version>) {
         let mut inner = self.inner();
         inner.dead.retain(|dead, death| living.get(dead).is_some_and(|version| death.holds(*version)));
+        if !inner.living.keys().eq(living.keys()) {
+            tracing::info!(members = ?living.keys(), "members of the fleet");
+        }
         inner.living = living;
         inner.replan();
     }
@@ -129,6 +132,9 @@ impl Inner {
     fn replan(&mut self) {
         let live = self.live();
         let new = plan(&live, &self.shards);
+        if new != self.plan {
+            tracing::debug!(heirs = ?new.heirs, gift = ?new.gift, "who is to lead which shard");
+        }
         let old = std::mem::replace(&mut self.plan, new);
         let cue = |shard: ShardId, cue| {
             if let Err(error) = self.cues[index(shard)].try_send(cue) {

@@ -80,6 +80,8 @@ struct Part {
     notices: JoinSet<Member>,
     /// Tries to take one that another was faster with, or that we cannot see.
     conflicts: u32,
+    /// Since when this replica could not lead.
+    unable_since: Option<Instant>,
     /// It was said that there is no free Lease.
     told_full: bool,
 }
@@ -103,10 +105,10 @@ impl Members {
                 Some(sighting) = seen.recv() => {
                     let first = !listed && matches!(sighting, Sighting::All(_));
                     part.saw(sighting);
+                    part.members.health.ok();
                     if first {
                         listed = true;
                         part.keep().await;
-                        part.members.health.ok();
                     }
                 }
                 _ = renewals.tick(), if listed => part.keep().await,
@@ -130,7 +132,8 @@ impl Members {
 impl Part {
     fn of(members: Members) -> Self {
         let (slots, attended) = (BTreeMap::new(), BTreeMap::new());
-        Self { members, slots, own: None, attended, notices: JoinSet::new(), conflicts: 0, told_full: false }
+        let notices = JoinSet::new();
+        Self { members, slots, own: None, attended, notices, conflicts: 0, unable_since: None, told_full: false }
     }
 
     /// A member that did not change its Lease for so long is not counted on. Sooner than a shard of it may be taken: by
@@ -185,7 +188,7 @@ impl Part {
 
     /// Holds a Lease while this replica could lead, and none while it could not.
     async fn keep(&mut self) {
-        if !(self.members.able)() {
+        if !self.is_able() {
             return self.leave().await;
         }
         let Some(own) = &mut self.own else { return self.take().await };
@@ -194,6 +197,16 @@ impl Part {
             (Answer::Conflict, _) => self.own = None,
             (Answer::Failed, error) => self.trouble(error),
         }
+    }
+
+    /// Not from one moment to the next: a changelog that is read anew, after a shard was given away, is no reason to go.
+    fn is_able(&mut self) -> bool {
+        if (self.members.able)() {
+            self.unable_since = None;
+            return true;
+        }
+        let since = *self.unable_since.get_or_insert_with(Instant::now);
+        self.own.is_some() && since.elapsed() < self.members.times.lease_duration
     }
 
     /// Takes a free one: not the first, so that replicas that start together seldom want the same.

@@ -36,7 +36,7 @@ fn mixed(hash: u64) -> u64 {
 }
 
 /// How the pods are shared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Shards {
     /// `--shards`
     pub count: NonZeroU32,

@@ -242,6 +242,12 @@ impl From<Ended> for TenureEnd {
     }
 }
 
+/// Whose count it is. There are as many as `--shards` says, and no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByShard {
+    pub(super) shard: u32,
+}
+
 /// One label called `$label`.
 macro_rules! label_sets {
     ($($name:ident { $label:ident: $value:ty })+) => {$(

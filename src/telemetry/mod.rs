@@ -3,6 +3,7 @@
 //! Promises: nothing here can hold up or end the work; a receiver that is down costs spans, never events. Must be
 //! started and ended outside an async runtime (the OTLP exporter brings a blocking HTTP client).
 
+mod families;
 mod labels;
 pub mod logs;
 pub mod metrics;

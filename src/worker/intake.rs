@@ -13,9 +13,10 @@ use super::{Worker, pending::Source, position::Stream, table::Table};
 use crate::{
     cli::chain,
     leadership::takeover::Leg,
+    lifecycle::identity::ids,
     logs::streams::LogSource,
     ports::Journals,
-    publish::restore::Restored,
+    publish::{generation::Inherited, restore::Restored},
     telemetry::metrics::{ListResult, PodPart, Role, WatchEvent, WatchRestart},
     watch::{
         api::{Error as ApiError, Scope},
@@ -82,6 +83,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let streams =
             self.parts.scopes.iter().map(|scope| Stream::new(scope.stream(), known(scope.stream()))).collect();
         self.table = Table::new(streams);
+        self.inherited = restored.inherited.clone().filter(|_| valid);
         for (index, scope) in self.parts.scopes.clone().into_iter().enumerate() {
             let position = known(scope.stream());
             let feed = self.feed(index, scope, position);
@@ -114,7 +116,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
     fn list(&mut self, stream: usize, reason: Reason) {
         let feed = &mut self.feeds[stream];
-        let (era, floor) = (self.table.streams[stream].era(), self.table.streams[stream].seen());
+        let era = self.table.streams[stream].era();
+        let inherited = self.inherited.as_ref().map(Inherited::furthest).unwrap_or_default();
+        let floor = self.table.streams[stream].seen().max(inherited);
         feed.listing += 1;
         let (pods, scope) = (self.parts.pods.clone(), feed.scope.clone());
         let (metrics, cluster) = (self.parts.metrics.clone(), self.parts.cluster.clone());
@@ -207,6 +211,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     }
 
     fn store_was_reset(&mut self, listed: &Listed) {
+        self.inherited = None;
         let Listed { stream, snapshot, floor, .. } = listed;
         let version = snapshot.version;
         tracing::error!(
@@ -235,14 +240,18 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 metrics.watch_delivered(WatchEvent::Modified);
                 let version = pod.metadata.resource_version;
                 self.feeds[stream].suspects.clear(&pod.metadata.uid);
-                self.observe(stream, pod, arrived, Source::Watch);
+                if !self.is_inherited(stream, &pod) {
+                    self.observe(stream, pod, arrived, Source::Watch);
+                }
                 self.passed(stream, version);
             }
             NoticeKind::Deleted { pod, arrived } => {
                 metrics.watch_delivered(WatchEvent::Deleted);
                 let version = pod.metadata.resource_version;
                 self.feeds[stream].suspects.clear(&pod.metadata.uid);
-                self.deleted(stream, pod, arrived);
+                if !self.is_inherited(stream, &pod) {
+                    self.deleted(stream, pod, arrived);
+                }
                 self.passed(stream, version);
             }
             NoticeKind::Progress(version) => {
@@ -261,6 +270,15 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             }
             NoticeKind::Down(down) => self.down(stream, down),
         }
+    }
+
+    /// Whether a shard of an earlier generation has worked through this already. INV-7: what it had forgotten by then
+    /// would be told anew.
+    fn is_inherited(&self, stream: usize, pod: &Pod) -> bool {
+        let Some(inherited) = &self.inherited else { return false };
+        let (metadata, stream) = (&pod.metadata, self.table.streams[stream].name.as_str());
+        let execution = ids(metadata, &self.parts.rules.ids).execution_id;
+        inherited.covers(&metadata.uid, &execution, stream, metadata.resource_version)
     }
 
     fn expired(&mut self, stream: usize, expiry: &Expiry) {

@@ -55,6 +55,7 @@ use crate::{
         Position,
         changelog::Unreadable,
         error::{Class, CommitError, OpenError},
+        generation::Inherited,
         restore::Restored,
     },
     telemetry::metrics::{FenceResult, PodPart, Role, Verdict},
@@ -118,6 +119,8 @@ pub struct Worker<J: Journals, S> {
     /// The position in the changelog when it was last read.
     told_until: Option<Position>,
     feeds: Vec<Feed>,
+    /// What earlier generations of the changelog had worked through, while the watch may show it again.
+    inherited: Option<Inherited>,
     watches: JoinSet<()>,
     notices: mpsc::Receiver<Notice>,
     notices_in: mpsc::Sender<Notice>,
@@ -154,6 +157,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             term: 0,
             told_until: None,
             feeds: Vec::new(),
+            inherited: None,
             watches: JoinSet::new(),
             notices,
             notices_in,

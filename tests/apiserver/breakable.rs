@@ -46,6 +46,12 @@ impl Breakable {
         spawn_blocking(|| stack.restart(Component::KubeApiserver)).await?
     }
 
+    /// Starts it anew with these flags after its own.
+    pub(crate) async fn restart_with(&self, flags: &'static [&'static str]) -> Result<()> {
+        let stack = self.stack;
+        spawn_blocking(move || stack.restart_with(Component::KubeApiserver, flags)).await?
+    }
+
     /// Takes a backup of the store, as of a moment at which etcd is down.
     pub(crate) async fn back_up(&self) -> Result<Backup> {
         let stack = self.stack;

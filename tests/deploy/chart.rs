@@ -201,6 +201,37 @@ fn roles_follow_the_watched_namespaces() {
 }
 
 #[test]
+fn leases_are_granted_for_as_many_shards_as_there_are_and_members_only_where_there_are_several() {
+    let role = |values: &[&str]| -> Vec<(Value, Value)> {
+        let all = objects(&template(&[&REQUIRED[..], values].concat()).unwrap());
+        let role = all.into_iter().find(|object| name_of(object) == "Role pod-monitor/pod-monitor-leases").unwrap();
+        let rules = role["rules"].as_array().unwrap().iter();
+        rules.map(|rule| (rule["resourceNames"].clone(), rule["verbs"].clone())).collect()
+    };
+    let names = |of: &str, count: usize| json!((0..count).map(|n| format!("{of}-{n}")).collect::<Vec<_>>());
+    let (create, held) = ((Value::Null, json!(["create"])), json!(["list", "watch", "patch"]));
+    let one = [create.clone(), (names("pod-monitor", 1), held.clone())];
+    assert_eq!(role(&[]), one, "without the setting");
+    assert_eq!(role(&["--set=config.shards=1"]), one, "with it");
+    let three = [
+        create,
+        (names("x", 3), held),
+        (names("x-member", 16), json!(["patch"])),
+        (Value::Null, json!(["list", "watch"])),
+    ];
+    assert_eq!(role(&["--set=config.shards=3", "--set=config.lease-name=x"]), three);
+    let config = |values: &[&str]| -> Value {
+        let all = objects(&template(&[&REQUIRED[..], values].concat()).unwrap());
+        let made = all.into_iter().find(|object| object["kind"] == "ConfigMap").unwrap();
+        serde_saphyr::from_str(made["data"]["config.yaml"].as_str().unwrap()).unwrap()
+    };
+    let set = config(&["--set=config.shards=3", "--set=config.shard-by=execution"]);
+    assert_eq!((&set["shards"], &set["shard-by"]), (&json!(3), &json!("execution")));
+    let unset = config(&[]);
+    assert_eq!((&unset["shards"], &unset["shard-by"]), (&Value::Null, &Value::Null), "the monitor's own defaults");
+}
+
+#[test]
 fn the_policy_selects_the_pods_that_the_monitor_selects() {
     let bound = |selector: &str, more: &[&str]| {
         let selector = format!("--set-json=config.selector={}", json!(selector));

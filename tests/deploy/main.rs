@@ -171,6 +171,8 @@ fn what_the_example_has_as_comments_works_when_it_is_said() {
     assert_eq!(bound["policyName"], policy, "renamed with it");
     assert_eq!(bound["matchResources"]["objectSelector"], json!({ "matchLabels": { "app": "executor" } }));
     of("PodMonitor pod-monitor/pod-monitor");
+    let leases = &of("Role pod-monitor/pod-monitor-leases")["rules"][1]["resourceNames"];
+    assert_eq!(*leases, json!(["pod-monitor-0", "pod-monitor-1", "pod-monitor-2", "pod-monitor-3"]));
     let verbs = &of("Role executions/pod-monitor")["rules"][0]["verbs"];
     assert_eq!(*verbs, json!(["get", "list", "watch", "patch", "delete"]));
 }

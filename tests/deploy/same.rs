@@ -63,6 +63,7 @@ fn config(form: Form) -> Value {
     if form == Form::Whole {
         config["finalizer"] = "pod-monitor/captured".into();
         config["delete-finished"] = "1h".into();
+        config["shards"] = 4.into();
     }
     config
 }
@@ -111,7 +112,7 @@ fn kustomize(form: Form) -> BTreeMap<String, Value> {
         "monitor/kustomization.yaml",
         json!({
             "namespace": "pod-monitor", "resources": [from("monitor", "base")],
-            "components": components("monitor", &["monitoring"]), "configMapGenerator": [generator],
+            "components": components("monitor", &["monitoring", "shards-4"]), "configMapGenerator": [generator],
         }),
     );
     write("monitor/config.yaml", config);
@@ -163,6 +164,7 @@ fn chart_and_kustomize_say_the_same_with_everything_that_may_be_turned_on() {
     let verbs = &whole["Role executions/pod-monitor"]["rules"][0]["verbs"];
     assert_eq!(*verbs, json!(["get", "list", "watch", "patch", "delete"]));
     assert!(whole["ConfigMap pod-monitor/pod-monitor"]["data"]["rules.yaml"].is_object(), "rules are there");
+    assert_eq!(whole["Role pod-monitor/pod-monitor-leases"]["rules"].as_array().unwrap().len(), 4, "several shards");
 }
 
 #[test]
@@ -170,6 +172,7 @@ fn chart_and_kustomize_say_the_same_with_nothing_turned_on() {
     let plain = compared(Form::Plain);
     assert_eq!(plain.len(), 12, "{:?}", names(&plain));
     assert_eq!(plain["Role executions/pod-monitor"]["rules"][0]["verbs"], json!(["get", "list", "watch"]));
+    assert_eq!(plain["Role pod-monitor/pod-monitor-leases"]["rules"].as_array().unwrap().len(), 2, "one shard");
 }
 
 /// What the table of deploy/README.md says of watched namespaces: verb and resource, the parts of a row's first columns.

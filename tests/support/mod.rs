@@ -2,6 +2,7 @@
 //! writes, and the reading of log lines. Uses nothing of the monitor's code.
 #![allow(clippy::unwrap_used, dead_code, reason = "tests; no suite uses all of it")]
 
+pub(crate) mod changelog;
 pub(crate) mod proxy;
 pub(crate) mod status;
 pub(crate) mod tamper;

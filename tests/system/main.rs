@@ -9,3 +9,4 @@
 mod churn;
 mod deployment;
 mod handover;
+mod shards;

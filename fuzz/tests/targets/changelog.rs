@@ -53,7 +53,9 @@ fn survives(entry: &Entry) {
         Entry::Identity(identity) => same(identity),
         Entry::Position(position) => same(position),
         Entry::Barrier(barrier) => same(barrier),
-        Entry::Pod(_, None) => {}
+        Entry::Moved(moved) => same(moved),
+        Entry::Inherited(Some(inherited)) => same(inherited),
+        Entry::Pod(_, None) | Entry::Inherited(None) => {}
         Entry::Unreadable(unreadable) => assert!(!unreadable.to_string().is_empty()),
     }
 }
@@ -70,7 +72,7 @@ fn restored(entries: Vec<Entry>) {
         match entry {
             Entry::Pod(uid, tracked) => drop(newest.insert(uid.clone(), tracked.as_deref().cloned())),
             Entry::Unreadable(unreadable) => drop(unreadable.pod().and_then(|uid| newest.insert(uid, None))),
-            Entry::Identity(_) | Entry::Position(_) | Entry::Barrier(_) => {}
+            Entry::Identity(_) | Entry::Position(_) | Entry::Barrier(_) | Entry::Moved(_) | Entry::Inherited(_) => {}
         }
     }
     let restored = Restored::of(entries);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use http::Request;
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use kube::{
     Api, Client, Config,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -77,6 +77,26 @@ impl Cluster {
 
     fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Makes a node, with the status that it is given.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub async fn node(&self, node: Value) -> Result<()> {
+        let node: Node = serde_json::from_value(node).context("a node")?;
+        Api::<Node>::all(self.client.clone()).create(&PostParams::default(), &node).await.context("create a node")?;
+        Ok(())
+    }
+
+    /// Takes a node away.
+    ///
+    /// # Errors
+    /// When the API server refuses that.
+    pub async fn remove_node(&self, name: &str) -> Result<()> {
+        let nodes = Api::<Node>::all(self.client.clone());
+        nodes.delete(name, &DeleteParams::default()).await.context("delete a node")?;
+        Ok(())
     }
 
     /// Creates a pod and gives its UID.

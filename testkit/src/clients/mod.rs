@@ -9,6 +9,7 @@ pub mod fault;
 pub mod history;
 pub mod installation;
 pub mod lives;
+mod metrics;
 pub mod monitor;
 pub mod proxy;
 pub mod replicas;

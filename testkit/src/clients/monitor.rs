@@ -151,6 +151,9 @@ impl Launch {
         for flag in ["--kafka", "--events-topic", "--changelog-topic"] {
             command.args([flag, self.argument(flag).with_context(|| format!("the launch sets {flag}"))?]);
         }
+        if let Some(generation) = self.argument("--generation") {
+            command.args(["--generation", generation]);
+        }
         let output = command.output().context("run verify")?;
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         let (said, errors) = (text(&output.stdout), text(&output.stderr));
@@ -242,14 +245,14 @@ impl Monitor {
         Ok(answer)
     }
 
-    /// The value of one series of `/metrics`, for instance `pod_monitor_lists_total{result="ok"}`.
+    /// The sum of all series of `/metrics` that have this name and at least these labels, for instance
+    /// `pod_monitor_lists_total{result="ok"}` over all shards.
     ///
     /// # Errors
     /// When it does not answer or there is no such series.
     pub fn metric(&self, series: &str) -> Result<f64> {
         let (_, text) = self.get("/metrics")?;
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.and_then(|value| value.parse().ok()).with_context(|| format!("no series {series}"))
+        super::metrics::sum(&text, series).with_context(|| format!("no series {series}"))
     }
 
     /// Sends a signal.

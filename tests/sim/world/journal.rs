@@ -141,9 +141,8 @@ impl Kafka {
         verdict.result.map_err(|source| OpenError::Barrier { shard, source })?;
         let restored = self.restore(shard, Some(&nonce)).await?;
         let restored = early.unwrap_or(restored);
-        if let Some(found) = &restored.identity {
-            self.identity.fits(found).map_err(|source| OpenError::Identity { shard, source })?;
-        }
+        let suits = self.identity.may_use(restored.identity.as_ref(), restored.moved.as_ref());
+        suits.map_err(|source| OpenError::Identity { shard, source })?;
         let identity = (restored.identity.as_ref() != Some(&self.identity)).then(|| self.identity.clone());
         Ok((Told { line, tenure: tenure.clone(), identity, spent: !verdict.clean, opened: Instant::now() }, restored))
     }
@@ -156,6 +155,8 @@ fn decoded(read: &[(String, String)]) -> Restored {
             changelog::Entry::Pod(uid, Some(tracked)) => drop(restored.told.insert(uid, *tracked)),
             changelog::Entry::Identity(identity) => restored.identity = Some(identity),
             changelog::Entry::Position(position) => restored.position = Some(position),
+            changelog::Entry::Moved(moved) => restored.moved = Some(moved),
+            changelog::Entry::Inherited(inherited) => restored.inherited = inherited,
             changelog::Entry::Barrier(_) | changelog::Entry::Pod(_, None) => {}
             changelog::Entry::Unreadable(unreadable) => restored.unreadable.push(unreadable),
         }
