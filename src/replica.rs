@@ -104,8 +104,6 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
             self.parts.peers.reach_kafka(self.shard, true);
             let beat = self.health.heartbeat("worker", BEAT_AGE_MAX);
             let worker = Worker::new(self.parts.clone(), granted.tenure.clone(), beat);
-            // From here on the worker finds out, and gives up: what was seen last while standing by says nothing any more.
-            self.parts.peers.reach_kafka(self.shard, true);
             if let Err(error) = worker.run().await {
                 faults.another(error)?;
                 granted.tenure.give_up(GiveUp::Fault);

@@ -148,11 +148,11 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Captured output", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value = "true", default_missing_value = "true", hide_possible_values = true)]
     pub kubernetes_events: bool,
-    /// Captures at the same time
+    /// Captures at the same time, of each shard
     #[arg(long, value_name = "COUNT", default_value = "32", help_heading = "Captured output",
         value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub captures_max: u32,
-    /// Captures at the same time from one node
+    /// Captures at the same time from one node, of each shard
     #[arg(long, value_name = "COUNT", default_value = "8", help_heading = "Captured output",
         value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub captures_per_node_max: u32,

@@ -244,7 +244,7 @@ impl Pods {
         scope.share.selector().filter(|_| !self.traffic.is_declined())
     }
 
-    /// Whether a pod that the server sent belongs to the shard; counted, if it does not. One without readable metadata is
+    /// INV-18: whether a pod that the server sent belongs to the shard; counted, if it does not. One without readable metadata is
     /// everybody's: it is only counted and logged.
     pub fn is_ours(&self, scope: &Scope, decoded: &Decoded) -> bool {
         let ours = decoded.metadata().is_none_or(|metadata| scope.share.holds(metadata));

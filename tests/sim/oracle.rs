@@ -380,6 +380,6 @@ fn shard_of(uid: &str, shards: u32) -> u32 {
         hash = hash.wrapping_mul(1_099_511_628_211);
     }
     // Range k begins at the first hash that is at least k / shards of 2^64.
-    let begins = |k: u32| ((u128::from(k) << 64) + u128::from(shards) - 1) / u128::from(shards);
+    let begins = |k: u32| (u128::from(k) << 64).div_ceil(u128::from(shards));
     (0..shards).rev().find(|k| u128::from(hash) >= begins(*k)).unwrap_or_default()
 }
