@@ -91,12 +91,8 @@ impl Fleet {
         let mut inner = self.inner();
         inner.dead.retain(|dead, death| living.get(dead).is_some_and(|version| death.holds(*version)));
         if !inner.living.keys().eq(living.keys()) {
-<<<<<<< HEAD
             let members: Vec<&Member> = living.keys().collect();
             tracing::info!(?members, "members of the fleet");
-=======
-            tracing::info!(members = ?living.keys(), "members of the fleet");
->>>>>>> sim
         }
         inner.living = living;
         inner.replan();

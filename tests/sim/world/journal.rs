@@ -142,11 +142,7 @@ impl Kafka {
         let restored = self.restore(shard, Some(&nonce)).await?;
         let restored = early.unwrap_or(restored);
         let suits = self.identity.may_use(restored.identity.as_ref(), restored.moved.as_ref());
-<<<<<<< HEAD
-        suits.map_err(|source| OpenError::Identity { shard: shard, source })?;
-=======
         suits.map_err(|source| OpenError::Identity { shard, source })?;
->>>>>>> sim
         let identity = (restored.identity.as_ref() != Some(&self.identity)).then(|| self.identity.clone());
         Ok((Told { line, tenure: tenure.clone(), identity, spent: !verdict.clean, opened: Instant::now() }, restored))
     }
