@@ -78,17 +78,10 @@ struct Part {
     own: Option<Own>,
     attended: BTreeMap<Member, AbortHandle>,
     notices: JoinSet<Member>,
-<<<<<<< HEAD
     /// Since when this replica could not lead.
     unable_since: Option<Instant>,
     /// Tries to take one that another was faster with, or that we cannot see.
     conflicts: u32,
-=======
-    /// Tries to take one that another was faster with, or that we cannot see.
-    conflicts: u32,
-    /// Since when this replica could not lead.
-    unable_since: Option<Instant>,
->>>>>>> sim
     /// It was said that there is no free Lease.
     told_full: bool,
 }
@@ -140,11 +133,7 @@ impl Part {
     fn of(members: Members) -> Self {
         let (slots, attended) = (BTreeMap::new(), BTreeMap::new());
         let notices = JoinSet::new();
-<<<<<<< HEAD
         Self { members, slots, own: None, attended, notices, unable_since: None, conflicts: 0, told_full: false }
-=======
-        Self { members, slots, own: None, attended, notices, conflicts: 0, unable_since: None, told_full: false }
->>>>>>> sim
     }
 
     /// A member that did not change its Lease for so long is not counted on. Sooner than a shard of it may be taken: by
