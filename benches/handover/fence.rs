@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cases::Case,
-    results::{Trial, commit, load},
+    results::{Trial, commit},
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -105,7 +105,7 @@ impl Fences {
             lost: 0,
             doubled: 0,
             legs: BTreeMap::new(),
-            load: load(),
+            load: testkit::machine::load(),
         })
     }
 

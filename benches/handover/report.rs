@@ -1,6 +1,6 @@
 //! The tables of docs/benchmarks.md.
 
-use std::{fmt::Write as _, fs};
+use std::fmt::Write as _;
 
 use clap::ValueEnum as _;
 
@@ -18,7 +18,7 @@ pub(crate) fn markdown(results: &Results) -> String {
          p90 {:.1}.\n\n",
         dates(results),
         results.commits().join(", "),
-        machine(),
+        testkit::machine::describe(),
         percentile(&loads, 0.5),
         percentile(&loads, 0.9)
     );
@@ -100,17 +100,4 @@ fn dates(results: &Results) -> String {
     dates.sort_unstable();
     dates.dedup();
     dates.join(", ")
-}
-
-fn machine() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let processors = read("/proc/cpuinfo");
-    let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let model = model.map_or("unknown processor", |(_, name)| name).to_owned();
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let memory = read("/proc/meminfo");
-    let kib =
-        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
-    let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{cores} cores ({model}), {} GiB, Linux {}", kib.unwrap_or_default() >> 20, kernel.trim())
 }

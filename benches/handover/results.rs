@@ -4,7 +4,6 @@ use std::{
     fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
-    process::Command,
     sync::OnceLock,
 };
 
@@ -80,21 +79,8 @@ pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
     sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
 }
 
-/// The load average of the last minute; 0 where the system does not say.
-pub(crate) fn load() -> f64 {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default()
-}
-
 /// The commit of the working tree when this was first asked: what is measured was copied then.
 pub(crate) fn commit() -> String {
     static COMMIT: OnceLock<String> = OnceLock::new();
-    COMMIT.get_or_init(look).clone()
-}
-
-fn look() -> String {
-    let mut git = Command::new("git");
-    git.args(["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "--short", "HEAD"]);
-    let said = git.output().ok().filter(|output| output.status.success());
-    said.map_or_else(|| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    COMMIT.get_or_init(|| testkit::machine::commit(Path::new(env!("CARGO_MANIFEST_DIR")))).clone()
 }

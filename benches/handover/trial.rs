@@ -60,7 +60,7 @@ pub(crate) async fn run(
     // Any moment between two renewals, and between two looks of a standby, is as likely as any other.
     sleep(random.between(Duration::ZERO, plan.who.period())).await;
     let leader = crew.leader().await?;
-    let load = results::load();
+    let load = testkit::machine::load();
     let (written, stop) = (Written::default(), CancellationToken::new());
     let striking = async {
         let struck = strike(plan, crew, leader, (&written, seen), random).await;

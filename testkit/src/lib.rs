@@ -10,8 +10,10 @@
 pub mod chart;
 #[cfg(feature = "clients")]
 pub mod clients;
+pub mod counting;
 #[cfg(feature = "clients")]
 pub mod demo;
+pub mod machine;
 pub mod monitor_image;
 #[cfg(feature = "clients")]
 pub mod recorded;

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: the measurements behind docs/benchmarks.md. Never part of a test: times do not fail a build.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -16,14 +17,19 @@ use crate::{claim, suites};
     cargo xtask bench handover                   # an hour or two; broken off, it goes on where it stopped\n  \
     cargo xtask bench handover --trials 5        # a shorter look\n  \
     cargo xtask bench handover --fresh --case graceful --case kill\n  \
-    cargo xtask bench steady --minutes 30")]
+    cargo xtask bench steady --minutes 30\n  \
+    cargo xtask bench scale                      # what size costs, and the plots of docs/; half an hour\n  \
+    cargo xtask bench scale --only memory --only replay")]
 pub(crate) struct Bench {
     /// Which ones; all but the long ones when none is named.
     #[arg(value_enum)]
     names: Vec<Which>,
-    /// Only this one: the same as its name alone.
-    #[arg(long, value_name = "NAME", conflicts_with = "names")]
-    only: Option<Which>,
+    /// Only this one: the same as its name alone. scale: only this part of it; repeatable. A wrong name lists them.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// scale: draw its plots into this directory; without --only, into docs.
+    #[arg(long, value_name = "DIRECTORY")]
+    plots: Option<PathBuf>,
     /// handover: trials of each case; the baselines' kills, which take 15 s each, get a fifth of it.
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     trials: usize,
@@ -50,10 +56,24 @@ enum Which {
     Handover,
     /// Three replicas beside busy loops: no false death notice, no lost Lease. Long.
     Steady,
+    /// What size costs: memory, take-overs, restores, shards, and watch events without an API server. Long.
+    Scale,
 }
 
+/// Parts of `scale`, and what each needs.
+const SCALE: [(&str, Option<Profile>); 8] = [
+    ("memory", None),
+    ("replay", None),
+    ("churn", None),
+    ("reconcile", None),
+    ("restore", Some(Profile::Kafka)),
+    ("shards", Some(Profile::Kafka)),
+    ("live", Some(Profile::Full)),
+    ("takeover", Some(Profile::Full)),
+];
+
 impl Which {
-    const ALL: [Self; 5] = [Self::Pipeline, Self::Commit, Self::Latency, Self::Handover, Self::Steady];
+    const ALL: [Self; 6] = [Self::Pipeline, Self::Commit, Self::Latency, Self::Handover, Self::Steady, Self::Scale];
 
     fn name(self) -> &'static str {
         match self {
@@ -62,11 +82,12 @@ impl Which {
             Self::Latency => "latency",
             Self::Handover => "handover",
             Self::Steady => "steady",
+            Self::Scale => "scale",
         }
     }
 
     fn is_long(self) -> bool {
-        matches!(self, Self::Handover | Self::Steady)
+        matches!(self, Self::Handover | Self::Steady | Self::Scale)
     }
 
     fn needs_stack(self) -> bool {
@@ -78,21 +99,52 @@ impl Bench {
     pub(crate) fn run(&self) -> Result<()> {
         Packages::ensure()?;
         claim::target_dir()?;
-        let named: Vec<Which> = self.names.iter().copied().chain(self.only).collect();
+        let named = self.named()?;
         let wanted = |which: &Which| if named.is_empty() { !which.is_long() } else { named.contains(which) };
         for which in Which::ALL.into_iter().filter(wanted) {
             println!("== {}", which.name());
+            if which == Which::Scale {
+                self.scale()?;
+                continue;
+            }
             // One for each: what one bench leaves behind is not measured by the next.
             let stack = which.needs_stack().then(|| Stack::boot(Options::new(Profile::Full))).transpose()?;
-            let mut command = suites::cargo(&["bench", "--locked", "--quiet", "--bench"]);
-            command.args(self.arguments(which));
-            command.current_dir(suites::workspace()).env("CARGO_TARGET_DIR", suites::target_dir()?);
-            if let Some(stack) = &stack {
-                command.envs(stack.endpoints().variables()?);
-            }
-            run(&mut command, which.name())?;
+            run(&mut cargo_bench(self.arguments(which), stack.as_ref())?, which.name())?;
         }
         Ok(())
+    }
+
+    /// The benches that were asked for.
+    fn named(&self) -> Result<Vec<Which>> {
+        if !self.names.is_empty() {
+            let of_scale = self.only.is_empty() || self.names.contains(&Which::Scale);
+            ensure!(of_scale, "--only beside a name is for a part of scale");
+            return Ok(self.names.clone());
+        }
+        self.only.iter().map(|name| Which::from_str(name, false).map_err(anyhow::Error::msg)).collect()
+    }
+
+    /// Its parts one after the other, each with as much of a stack as it needs; then everything that was measured.
+    fn scale(&self) -> Result<()> {
+        let only: &[String] = if self.names.is_empty() { &[] } else { &self.only };
+        for name in only {
+            let known: Vec<&str> = SCALE.iter().map(|(part, _)| *part).collect();
+            ensure!(known.contains(&name.as_str()), "no part {name:?} of scale; there are: {}", known.join(", "));
+        }
+        for (part, profile) in SCALE.iter().filter(|(part, _)| only.is_empty() || only.iter().any(|name| name == part))
+        {
+            println!("-- {part}");
+            let stack = profile.map(|profile| Stack::boot(Options::new(profile))).transpose()?;
+            let arguments = ["scale", "--", "--only", part].map(String::from).to_vec();
+            run(&mut cargo_bench(arguments, stack.as_ref())?, part)?;
+        }
+        let mut arguments = ["scale", "--", "--summary"].map(String::from).to_vec();
+        let plots = self.plots.clone().or_else(|| only.is_empty().then(|| suites::workspace().join("docs")));
+        if let Some(plots) = plots {
+            let plots = std::path::absolute(plots)?;
+            arguments.extend(["--plots".to_owned(), plots.display().to_string()]);
+        }
+        run(&mut cargo_bench(arguments, None)?, "scale")
     }
 
     /// The bench target and what it is told.
@@ -102,7 +154,7 @@ impl Bench {
                 vec!["handover".to_owned(), "--".into(), "--trials".into(), self.trials.to_string()]
             }
             Which::Steady => vec!["handover".to_owned(), "--".into(), "--steady".into(), self.minutes.to_string()],
-            Which::Pipeline | Which::Commit | Which::Latency => vec![which.name().to_owned()],
+            Which::Pipeline | Which::Commit | Which::Latency | Which::Scale => vec![which.name().to_owned()],
         };
         if which == Which::Handover {
             arguments.extend(self.fresh.then(|| "--fresh".to_owned()));
@@ -110,6 +162,15 @@ impl Bench {
         }
         arguments
     }
+}
+
+fn cargo_bench(arguments: Vec<String>, stack: Option<&Stack>) -> Result<Command> {
+    let mut command = suites::cargo(&["bench", "--locked", "--quiet", "--bench"]);
+    command.args(arguments).current_dir(suites::workspace()).env("CARGO_TARGET_DIR", suites::target_dir()?);
+    if let Some(stack) = stack {
+        command.envs(stack.endpoints().variables()?);
+    }
+    Ok(command)
 }
 
 fn run(command: &mut Command, name: &str) -> Result<()> {

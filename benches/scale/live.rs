@@ -1,0 +1,273 @@
+//! The whole monitor beside a real API server and a real broker: status writes at the highest rate that the API server
+//! holds, its processor time beside the API server's, Lease writes, and what it takes by itself.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api,
+    api::{WatchEvent, WatchParams},
+};
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+};
+use serde_json::json;
+use testkit::{
+    clients::{
+        cluster::{Cluster, execution},
+        monitor::{Launch, Monitor},
+        until,
+    },
+    stack::{Component, Endpoints, Stack},
+};
+
+use crate::{
+    bar,
+    results::{Results, Row, Target, percentile},
+};
+
+/// Pods whose status is written once, as fast as the API server takes it.
+const PODS: usize = 8000;
+/// Writes at the same time; twice as many made no more of them here.
+pub(crate) const AT_ONCE: usize = 16;
+/// Writes before that are not measured: everything gets warm.
+const WARM_UP: usize = 800;
+const REPLICAS: usize = 3;
+const START_MAX: Duration = Duration::from_secs(60);
+const TELL_MAX: Duration = Duration::from_secs(120);
+const LEASES_FOR: Duration = Duration::from_secs(30);
+const STOP_MAX: Duration = Duration::from_secs(20);
+
+/// One record of the events topic: when it was visible, what it says of whom.
+pub(crate) struct Seen {
+    pub(crate) at: Instant,
+    pub(crate) uid: String,
+    pub(crate) event: String,
+}
+
+pub(crate) type Arrivals = Arc<Mutex<Vec<Seen>>>;
+
+/// Reads a topic from its present end on a thread of its own, and nothing of a record but two fields: who measures should
+/// cost little.
+pub(crate) fn arrivals(kafka: &str, topic: &str) -> Result<Arrivals> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", kafka)
+        .set("group.id", "scale")
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("fetch.wait.max.ms", "20")
+        .create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), START_MAX)?;
+    let mut assignment = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        assignment.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
+    }
+    ensure!(assignment.count() > 0, "topic {topic} does not exist");
+    consumer.assign(&assignment)?;
+    let seen = Arrivals::default();
+    let into = Arc::downgrade(&seen);
+    let follow = move || {
+        while let Some(into) = into.upgrade() {
+            let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
+            let at = Instant::now();
+            let value = String::from_utf8_lossy(message.payload().unwrap_or_default());
+            let text = |field: &str| {
+                let from = value.find(field)? + field.len();
+                value[from..].split('"').next().map(str::to_owned)
+            };
+            let (uid, event) =
+                (text("\"pod_uid\":\"").unwrap_or_default(), text("\"event_type\":\"").unwrap_or_default());
+            into.lock().unwrap_or_else(PoisonError::into_inner).push(Seen { at, uid, event });
+        }
+    };
+    thread::Builder::new().name("arrivals".into()).spawn(follow)?;
+    Ok(seen)
+}
+
+pub(crate) fn count(arrivals: &Arrivals, event: &str) -> usize {
+    arrivals.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|seen| seen.event == event).count()
+}
+
+/// A stack on which nobody but us acts on pods.
+pub(crate) fn stack() -> Result<Stack> {
+    let stack = Stack::from_env()?;
+    for component in
+        [Component::KubeControllerManager, Component::KubeScheduler, Component::Kubelet, Component::Containerd]
+    {
+        if stack.service(component)?.process.is_alive() {
+            stack.kill(component, testkit::stack::Signal::KILL)?;
+        }
+    }
+    Ok(stack)
+}
+
+pub(crate) fn launch(endpoints: &Endpoints, app: &str, number: usize) -> Launch {
+    let program = Path::new(env!("CARGO_BIN_EXE_pod-monitor"));
+    let mut launch = Launch::new(program, endpoints, app, app).set("--log-level", "info");
+    launch = launch.with(&["--identity", &format!("{app}-{number}-{}", std::process::id())]);
+    launch.log = endpoints.run_dir.join(format!("scale-{app}-{number}.log"));
+    launch
+}
+
+/// Makes pods that are bound to a node that does not exist; gives name and UID of each.
+pub(crate) async fn create(
+    cluster: &Cluster,
+    app: &str,
+    numbers: std::ops::Range<usize>,
+) -> Result<Vec<(String, String)>> {
+    let bar = bar(numbers.len() as u64, "pods made");
+    let made = stream::iter(numbers).map(|n| {
+        let bar = &bar;
+        async move {
+            let id = format!("{n:06}");
+            let mut pod = execution(app, &id, "true");
+            pod["spec"]["nodeName"] = json!("no-such-node");
+            let uid = cluster.create(pod).await?;
+            bar.inc(1);
+            Ok::<_, anyhow::Error>((format!("exec-{id}"), uid))
+        }
+    });
+    let made = made.buffer_unordered(AT_ONCE).try_collect().await;
+    bar.finish_and_clear();
+    made
+}
+
+pub(crate) async fn tracks(monitor: &Monitor, pods: usize, limit: Duration) -> Result<()> {
+    let look = async || {
+        let tracked = monitor.metric("pod_monitor_tracked_pods").unwrap_or_default();
+        Ok((tracked >= pods as f64).then_some(()))
+    };
+    until(limit, "the leader tracks all pods", look).await
+}
+
+pub(crate) async fn run(results: &mut Results) -> Result<()> {
+    let stack = stack()?;
+    let endpoints = stack.endpoints().clone();
+    let app = format!("live-{}", std::process::id());
+    let cluster = Cluster::connect(&endpoints, &app).await?;
+    let mut first = launch(&endpoints, &app, 0).start()?;
+    first.leading(START_MAX).await?;
+    // What a start leaves behind is given back by then.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let base = memory(first.pid())? / f64::from(1 << 20);
+    let mut standbys = Vec::new();
+    for number in 1..REPLICAS {
+        let mut standby = launch(&endpoints, &app, number).start()?;
+        standby.ready(START_MAX).await?;
+        standbys.push(standby);
+    }
+    let leases = lease_writes(&cluster).await?;
+    let pods = create(&cluster, &app, 0..PODS).await?;
+    let seen = arrivals(&endpoints.kafka, &format!("{app}.events"))?;
+    let told = async || Ok((count(&seen, "pod_scheduled") >= PODS).then_some(()));
+    until(TELL_MAX, "all pods are told as scheduled", told).await?;
+    let server = stack.service(Component::KubeApiserver)?.process.pid;
+    let cpu = |pid: u32| cpu_seconds(pid);
+    let (ours, theirs) = (cpu(first.pid())?, cpu(u32::try_from(server)?)?);
+    let (written, took) = write(&cluster, &pods).await?;
+    let all = async || Ok((count(&seen, "execution_running") >= PODS).then_some(()));
+    until(TELL_MAX, "all writes are told", all).await?;
+    let (ours, theirs) = (cpu(first.pid())? - ours, cpu(u32::try_from(server)?)? - theirs);
+    let lags = lags(&written, &seen);
+    ensure!(lags.len() == PODS - WARM_UP, "{} of {} writes were told once", lags.len(), PODS - WARM_UP);
+    for monitor in standbys.into_iter().chain([first]) {
+        monitor.stop(STOP_MAX).await?;
+    }
+    cluster.remove_namespace().await?;
+    let rate = PODS as f64 / took.as_secs_f64();
+    let note = format!("{rate:.0} writes/s by {AT_ONCE} writers, the most that the API server took; N {}", lags.len());
+    let row = |what: &str, share| Row::new(what, Target::None, percentile(&lags, share), "ms", note.clone());
+    results.set(
+        "live",
+        vec![
+            row("status write sent -> visible event, p50", 0.5),
+            Row {
+                target: Target::AtMost(100.0),
+                ..row("status write sent -> visible event at the API server's highest rate, p99", 0.99)
+            },
+            Row::new(
+                "processor time of the leader by kube-apiserver's, same run",
+                Target::AtMost(15.0),
+                100.0 * ours / theirs,
+                "%",
+                format!("{ours:.1} s by {theirs:.1} s for {PODS} status writes"),
+            ),
+            Row::new(
+                "Lease writes a second, all three replicas and one shard",
+                Target::AtMost(1.0),
+                leases,
+                "/s",
+                format!("at defaults, {} s", LEASES_FOR.as_secs()),
+            ),
+            Row::new("base RSS: a leader without pods", Target::AtMost(30.0), base, "MiB", "5 s after it became ready"),
+        ],
+    )
+}
+
+/// When each status write was sent, by UID.
+type Written = HashMap<String, Instant>;
+
+/// Writes every pod's status once, as fast as the API server answers.
+async fn write(cluster: &Cluster, pods: &[(String, String)]) -> Result<(Written, Duration)> {
+    let begun = Instant::now();
+    let bar = bar(pods.len() as u64, "writes");
+    let writes = stream::iter(pods.iter().enumerate()).map(|(number, (name, uid))| {
+        let bar = &bar;
+        async move {
+            let started = json!([{ "name": "main", "ready": true, "restartCount": 0, "image": "i", "imageID": "i",
+                "state": { "running": { "startedAt": "2026-01-01T00:00:00Z" } } }]);
+            let sent = Instant::now();
+            cluster.patch_status(name, json!({ "phase": "Running", "containerStatuses": started })).await?;
+            bar.inc(1);
+            Ok::<_, anyhow::Error>((number >= WARM_UP).then(|| (uid.clone(), sent)))
+        }
+    });
+    let written: Vec<_> = writes.buffer_unordered(AT_ONCE).try_collect().await?;
+    bar.finish_and_clear();
+    Ok((written.into_iter().flatten().collect(), begun.elapsed()))
+}
+
+/// Milliseconds from each write to its event.
+fn lags(written: &Written, seen: &Arrivals) -> Vec<f64> {
+    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let running = seen.iter().filter(|seen| seen.event == "execution_running");
+    let lag = |seen: &Seen| Some(seen.at.saturating_duration_since(*written.get(&seen.uid)?).as_secs_f64() * 1000.0);
+    running.filter_map(lag).collect()
+}
+
+/// Changes of all Leases of the namespace, a second.
+async fn lease_writes(cluster: &Cluster) -> Result<f64> {
+    let leases: Api<Lease> = Api::namespaced(cluster.client(), cluster.namespace());
+    let version = leases.list(&Default::default()).await?.metadata.resource_version.context("a version")?;
+    let mut changes = Box::pin(leases.watch(&WatchParams::default(), &version).await?);
+    let (mut writes, until) = (0, tokio::time::Instant::now() + LEASES_FOR);
+    while let Ok(Some(change)) = tokio::time::timeout_at(until, changes.next()).await {
+        writes += usize::from(matches!(change?, WatchEvent::Added(_) | WatchEvent::Modified(_)));
+    }
+    Ok(writes as f64 / LEASES_FOR.as_secs_f64())
+}
+
+/// Resident bytes of a process.
+pub(crate) fn memory(pid: u32) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("its size")?;
+    let kib: f64 = line.split_whitespace().next().context("a number")?.parse()?;
+    Ok(kib * 1024.0)
+}
+
+/// Processor time of a process, in seconds; the clock ticks 100 times in one.
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = text.rsplit(')').next().context("the fields behind the name")?;
+    let ticks = |at: usize| fields.split_whitespace().nth(at).and_then(|ticks| ticks.parse::<f64>().ok());
+    Ok((ticks(11).context("utime")? + ticks(12).context("stime")?) / 100.0)
+}
