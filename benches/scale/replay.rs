@@ -260,7 +260,7 @@ fn parts(
         journals: Arc::new(journals),
         identity: Some(identity()),
         pods: Pods::new(client),
-        scopes: vec![Scope { namespace: None, selector: "app=fixture".into() }],
+        scopes: vec![Scope { namespace: None, selector: "app=fixture".into(), share: Share::whole() }],
         capturer: Capturer::new(Logs, limits),
         evidence: Evidence::none(),
         report: Report::Raw,

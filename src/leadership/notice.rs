@@ -68,8 +68,8 @@ pub fn by_connection(us: Attendant) -> Attend {
 
 /// One connection to each holder, however many of its Leases are watched. It ends with the last of those who attend.
 pub fn shared(attend: Attend) -> Attend {
-    type Notice = BoxFuture<'static, ()>;
-    let under_way: Mutex<BTreeMap<(Box<str>, Box<str>), WeakShared<Notice>>> = Mutex::default();
+    type UnderWay = BTreeMap<(Box<str>, Box<str>), WeakShared<BoxFuture<'static, ()>>>;
+    let under_way: Mutex<UnderWay> = Mutex::default();
     Arc::new(move |address, identity| {
         let mut under_way = under_way.lock().unwrap_or_else(PoisonError::into_inner);
         // What was dropped by all, or came long ago.

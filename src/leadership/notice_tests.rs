@@ -140,10 +140,12 @@ async fn several_who_attend_one_holder_share_a_connection_and_all_hear_of_its_de
     let (first, second, other) = (attends("a"), attends("a"), attends("b"));
     assert_eq!(*begun.lock().expect("not poisoned"), ["a".into(), "b".into()].map(|name: Box<str>| name));
     drop(other);
-    let both = tokio::spawn(async move { tokio::join!(first, second) });
-    tokio::task::yield_now().await;
-    dies.notify_waiters();
-    timeout(LIMIT, both).await.expect("both hear of it").expect("no panic");
+    let both = async { tokio::join!(first, second) };
+    let die = async {
+        tokio::task::yield_now().await;
+        dies.notify_waiters();
+    };
+    timeout(LIMIT, async { tokio::join!(both, die) }).await.expect("both hear of it");
     drop(attends("a"));
     assert_eq!(begun.lock().expect("not poisoned").len(), 3, "what is over is begun anew");
 }

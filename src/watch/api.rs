@@ -256,7 +256,7 @@ impl Pods {
 
     /// A server that refuses the question is not asked it again: everything is left out on our side.
     fn declined(&self, asked: bool, error: Error) -> Error {
-        if let Error::Refused { code: 400..=499 | 500, message, .. } = &error
+        if let Error::Refused { code: 400..=500, message, .. } = &error
             && asked
             && message.to_lowercase().contains("shard")
             && self.traffic.decline()

@@ -54,6 +54,8 @@ enum Which {
     Latency,
     /// Gaps around a change of hands, beside kube-leader-election and client-go. Long.
     Handover,
+    /// A killed leader of eight shards beside one of one, and how often Leases are written.
+    Moves,
     /// Three replicas beside busy loops: no false death notice, no lost Lease. Long.
     Steady,
     /// What size costs: memory, take-overs, restores, shards, and watch events without an API server. Long.
@@ -73,7 +75,8 @@ const SCALE: [(&str, Option<Profile>); 8] = [
 ];
 
 impl Which {
-    const ALL: [Self; 6] = [Self::Pipeline, Self::Commit, Self::Latency, Self::Handover, Self::Steady, Self::Scale];
+    const ALL: [Self; 7] =
+        [Self::Pipeline, Self::Commit, Self::Latency, Self::Handover, Self::Moves, Self::Steady, Self::Scale];
 
     fn name(self) -> &'static str {
         match self {
@@ -81,13 +84,14 @@ impl Which {
             Self::Commit => "commit",
             Self::Latency => "latency",
             Self::Handover => "handover",
+            Self::Moves => "moves",
             Self::Steady => "steady",
             Self::Scale => "scale",
         }
     }
 
     fn is_long(self) -> bool {
-        matches!(self, Self::Handover | Self::Steady | Self::Scale)
+        matches!(self, Self::Handover | Self::Moves | Self::Steady | Self::Scale)
     }
 
     fn needs_stack(self) -> bool {
@@ -154,7 +158,9 @@ impl Bench {
                 vec!["handover".to_owned(), "--".into(), "--trials".into(), self.trials.to_string()]
             }
             Which::Steady => vec!["handover".to_owned(), "--".into(), "--steady".into(), self.minutes.to_string()],
-            Which::Pipeline | Which::Commit | Which::Latency | Which::Scale => vec![which.name().to_owned()],
+            Which::Pipeline | Which::Commit | Which::Latency | Which::Moves | Which::Scale => {
+                vec![which.name().to_owned()]
+            }
         };
         if which == Which::Handover {
             arguments.extend(self.fresh.then(|| "--fresh".to_owned()));

@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    World,
+    Setting, World,
     api::ApiServer,
     journal::Kafka,
     logs::Logs,
@@ -47,6 +47,13 @@ use crate::plants::Plant;
 
 /// `--cluster-id`
 pub const CLUSTER: &str = "cluster-1";
+const LIMITS: Limits = Limits {
+    log_bytes_max: 1 << 14,
+    encoded_bytes_max: 1 << 15,
+    capture_deadline: Duration::from_secs(5),
+    captures_max: 8,
+    captures_per_node_max: 4,
+};
 
 /// Runs until `stop`, or until it gives up and says why.
 pub async fn run(world: Arc<World>, process: Arc<Process>, stop: CancellationToken) -> Result<(), String> {
@@ -61,22 +68,11 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
     let me = process.identity.as_str();
     let health = Health::default();
     let (metrics, board) = (Metrics::new(), Board::new(Shown::default()));
-    let limits = Limits {
-        log_bytes_max: 1 << 14,
-        encoded_bytes_max: 1 << 15,
-        capture_deadline: Duration::from_secs(5),
-        captures_max: 8,
-        captures_per_node_max: 4,
-    };
     let (began, skew) = (world.began, process.skew_ms);
     let shards = Shards { count: setting.shards, by: ShardBy::Uid };
     let (identity, peers) = (identity(shards), Peers::default());
     let journals = Arc::new(Kafka::new(Arc::clone(&world), Arc::clone(&process), identity.clone()));
-    let times = Times {
-        lease_duration: Duration::from_secs(setting.lease_seconds),
-        renew_deadline: setting.renew_deadline,
-        retry_period: setting.retry_period,
-    };
+    let times = times(setting);
     let parts = |shard: ShardId| Parts {
         journals: Arc::clone(&journals),
         identity: Some(identity.clone()),
@@ -86,10 +82,10 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
             selector: "app=exec".into(),
             share: Share { shards, shard: share(&world, shard), ids: IdSources::default() },
         }],
-        capturer: Capturer::new(Logs(wire.clone()), limits),
+        capturer: Capturer::new(Logs(wire.clone()), LIMITS),
         evidence: Evidence::none(),
         report: Report::Raw,
-        capture_deadline: limits.capture_deadline,
+        capture_deadline: LIMITS.capture_deadline,
         rules: Arc::new(rules()),
         reconcile_interval: setting.reconcile_interval,
         wall: Wall::by(move || wall(began, skew)),
@@ -140,6 +136,14 @@ fn share(world: &World, shard: ShardId) -> ShardId {
     let last = world.setting.shards.get() - 1;
     // Planted: off by one range.
     if world.planted(Plant::WrongShare) && shard.0 == 3 { ShardId(4.min(last)) } else { shard }
+}
+
+fn times(setting: Setting) -> Times {
+    Times {
+        lease_duration: Duration::from_secs(setting.lease_seconds),
+        renew_deadline: setting.renew_deadline,
+        retry_period: setting.retry_period,
+    }
 }
 
 /// Notices of death come from the world, which knows who died, and lies at times.

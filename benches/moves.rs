@@ -1,5 +1,5 @@
 //! Measures what a killed leader costs that leads eight shards beside one that leads the only one, both with a thousand
-//! tracked pods, side by side in one run, and how often Leases are written: `cargo xtask bench shards` (needs the stack of
+//! tracked pods, side by side in one run, and how often Leases are written: `cargo xtask bench moves` (needs the stack of
 //! POD_MONITOR_TEST_STACK).
 //!
 //! Two replicas share sixteen shards, eight each; one is killed, and the gap of each of its shards is what its successor
