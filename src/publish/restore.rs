@@ -42,7 +42,7 @@ use super::{
 use crate::{
     cli::chain,
     leadership::tenure::ShardId,
-    lifecycle::tracked::Tracked,
+    lifecycle::tracked::Kept,
     watch::pod::{ByUid, PodUid},
 };
 
@@ -102,7 +102,7 @@ pub struct Restored {
     /// How far the last holder had come.
     pub position: Option<Position>,
     /// What has been told, per pod that is not forgotten yet.
-    pub told: ByUid<Tracked>,
+    pub told: ByUid<Kept>,
     /// Records that this release cannot act on: their pods are in `told` no more, and must not be acted on.
     pub unreadable: Vec<Unreadable>,
 }
@@ -139,7 +139,7 @@ impl State {
                     self.unreadable.remove(&changelog::pod_key(&uid));
                 }
                 match tracked {
-                    Some(tracked) => drop(self.restored.told.insert(uid, *tracked)),
+                    Some(tracked) => drop(self.restored.told.insert(uid, (*tracked).into())),
                     None => drop(self.restored.told.remove(&uid)),
                 }
             }
@@ -459,7 +459,7 @@ impl Barrier {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::publish::changelog::Reason;
+    use crate::{lifecycle::tracked::Tracked, publish::changelog::Reason};
 
     fn tracked() -> Box<Tracked> {
         let text =
