@@ -36,6 +36,7 @@ use pod_monitor::{
         record::{Service, write_value},
         restore::Restored,
     },
+    sharding::ranges::Share,
     telemetry::Metrics,
     watch::{
         api::{Pods, Scope},

@@ -1,7 +1,9 @@
 //! What has been told of a pod: the value of its changelog record, and all that a standby knows of it.
 //!
 //! A format number guards readers against records of a later release; fields that this release does not know survive a
-//! rewrite. Kept small on purpose: one of these per living pod is the memory that the monitor needs.
+//! rewrite. One per living pod is the memory that the monitor needs: it is held packed, as [`Kept`].
+
+mod kept;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,8 @@ use super::{
     user_rules::Ruling,
 };
 use crate::watch::pod::{PodUid, ResourceVersion};
+
+pub use kept::Kept;
 
 /// The format that this release writes.
 pub const FORMAT: u16 = 1;
@@ -137,11 +141,15 @@ impl Tracked {
 
     /// How this pod's execution ended, told or decided, for another pod of it that comes later.
     pub fn ended(&self, uid: &PodUid) -> Option<EarlierEnd> {
-        let (event_type, timestamp) = match (&self.end, &self.verdict) {
-            (Some(end), _) => (end.event_type?, end.at?),
-            (None, Some(verdict)) => (verdict.outcome.event_type(), verdict.at),
-            (None, None) => return None,
-        };
-        Some(EarlierEnd { pod_uid: uid.clone(), event_type, timestamp })
+        ended(uid, self.end.as_ref(), self.verdict.as_deref())
     }
+}
+
+fn ended(uid: &PodUid, end: Option<&End>, verdict: Option<&Verdict>) -> Option<EarlierEnd> {
+    let (event_type, timestamp) = match (end, verdict) {
+        (Some(end), _) => (end.event_type?, end.at?),
+        (None, Some(verdict)) => (verdict.outcome.event_type(), verdict.at),
+        (None, None) => return None,
+    };
+    Some(EarlierEnd { pod_uid: uid.clone(), event_type, timestamp })
 }

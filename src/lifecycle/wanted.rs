@@ -87,14 +87,19 @@ pub struct ToFollow {
     pub deleting: bool,
 }
 
+/// Whether a log of this pod may be one that is to be followed, whatever was told of it.
+pub fn may_follow(pod: &Pod, rules: &Rules) -> bool {
+    pod.metadata.deletion_timestamp.is_some() || rules.follow != FollowLogs::Deleted
+}
+
 /// What is to be followed: the log of a pod that is deleted while it runs is gone 1-3 s after its container ends, and of
 /// what one prints that runs on a node keeps only the last. A read, so that it needs no commit; the same pod gives the same
 /// answer as often as it is shown.
 pub fn to_follow(told: Option<&Tracked>, pod: &Pod, rules: &Rules) -> Option<ToFollow> {
-    let deleting = pod.metadata.deletion_timestamp.is_some();
-    if !deleting && rules.follow == FollowLogs::Deleted {
+    if !may_follow(pod, rules) {
         return None;
     }
+    let deleting = pod.metadata.deletion_timestamp.is_some();
     let main = main_container(pod, rules);
     let runs = main.status.is_some_and(|status| status.state.running.is_some());
     let is_over = told.is_some_and(|t| t.end.is_some() || t.verdict.is_some() || t.gone.is_some());

@@ -43,7 +43,7 @@ use super::{
 use crate::{
     cli::chain,
     leadership::tenure::ShardId,
-    lifecycle::tracked::Tracked,
+    lifecycle::tracked::Kept,
     watch::pod::{ByUid, PodUid},
 };
 
@@ -107,7 +107,7 @@ pub struct Restored {
     /// How far the shards of earlier generations had come, while that is of use.
     pub inherited: Option<Inherited>,
     /// What has been told, per pod that is not forgotten yet.
-    pub told: ByUid<Tracked>,
+    pub told: ByUid<Kept>,
     /// Records that this release cannot act on: their pods are in `told` no more, and must not be acted on.
     pub unreadable: Vec<Unreadable>,
 }
@@ -144,7 +144,7 @@ impl State {
                     self.unreadable.remove(&changelog::pod_key(&uid));
                 }
                 match tracked {
-                    Some(tracked) => drop(self.restored.told.insert(uid, *tracked)),
+                    Some(tracked) => drop(self.restored.told.insert(uid, (*tracked).into())),
                     None => drop(self.restored.told.remove(&uid)),
                 }
             }

@@ -1,7 +1,7 @@
 //! Tests of what records add up to.
 
 use super::*;
-use crate::publish::changelog::Reason;
+use crate::{lifecycle::tracked::Tracked, publish::changelog::Reason};
 
 fn tracked() -> Box<Tracked> {
     let text =

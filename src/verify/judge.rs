@@ -195,13 +195,14 @@ impl Judge {
     pub fn finish(mut self, told: Option<&ByUid<Tracked>>) -> Report {
         let (mut open, mut unjudged) = (0, 0);
         for (uid, pod) in &mut self.pods {
-            let promised = told.and_then(|told| told.get(&PodUid(uid.clone()))).map_or(0, |tracked| tracked.sequence);
+            let promised =
+                told.and_then(|told| told.get(&PodUid((**uid).into()))).map_or(0, |tracked| tracked.sequence);
             let once = once(uid, pod, &self.topics, &mut self.found);
             in_order(uid, pod, &once, &self.topics, &mut self.found);
             unjudged += u64::from(complete(uid, pod, &once, promised, &self.topics, &mut self.found));
             open += u64::from(!once.iter().any(|index| stage(pod.events[*index].event_type) == END));
         }
-        let missing = |(uid, tracked): &(&PodUid, &Tracked)| tracked.sequence > 0 && !self.pods.contains_key(&uid.0);
+        let missing = |(uid, tracked): &(&PodUid, &Tracked)| tracked.sequence > 0 && !self.pods.contains_key(&*uid.0);
         for (uid, tracked) in told.into_iter().flatten().filter(missing) {
             // Nobody knows in which partition it stood.
             if is_cut(&self.topics) {

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     hash::{BuildHasherDefault, DefaultHasher},
+    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -20,10 +21,11 @@ mod text;
 pub use salvage::{Decoded, Odd, decode};
 pub use text::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
 
-/// A pod's `metadata.uid`: the identity that everything is keyed by (names come back, UIDs do not).
+/// A pod's `metadata.uid`: the identity that everything is keyed by (names come back, UIDs do not). Shared, since every
+/// place that knows of a pod keeps it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PodUid(pub Box<str>);
+pub struct PodUid(pub Arc<str>);
 
 impl fmt::Display for PodUid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,10 +91,10 @@ pub struct Metadata {
     #[serde(deserialize_with = "version")]
     pub resource_version: ResourceVersion,
     /// `metadata.labels`
-    #[serde(deserialize_with = "texts")]
+    #[serde(deserialize_with = "text::map")]
     pub labels: BTreeMap<Box<str>, Box<str>>,
     /// `metadata.annotations`
-    #[serde(deserialize_with = "texts")]
+    #[serde(deserialize_with = "text::map")]
     pub annotations: BTreeMap<Box<str>, Box<str>>,
     /// `metadata.creationTimestamp`
     #[serde(deserialize_with = "time")]
@@ -409,12 +411,6 @@ fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> R
     Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
 }
 
-/// A key without a value is no key.
-fn texts<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<Box<str>, Box<str>>, D::Error> {
-    let texts: BTreeMap<Box<str>, Option<Box<str>>> = nullable(d)?;
-    Ok(texts.into_iter().filter_map(|(key, text)| Some((key, text?))).collect())
-}
-
 fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Vec<T>, D::Error> {
     few::list(d, few::KEPT_MAX)
 }
@@ -424,13 +420,11 @@ fn exit_codes<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<i32>, D::Error> {
 }
 
 fn version<'de, D: Deserializer<'de>>(d: D) -> Result<ResourceVersion, D::Error> {
-    let text = Option::<std::borrow::Cow<'de, str>>::deserialize(d)?.unwrap_or_default();
-    Ok(ResourceVersion(text.parse().unwrap_or(0)))
+    text::read(d, |text| Ok(ResourceVersion(text.parse().unwrap_or(0))))
 }
 
 /// Times are facts about the pod, not conditions for telling of it: what cannot be read is absent, and so is the Unix
 /// epoch, which the kubelet writes for "never".
 fn time<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Timestamp>, D::Error> {
-    let text = Option::<std::borrow::Cow<'de, str>>::deserialize(d)?.unwrap_or_default();
-    Ok(text.parse::<Timestamp>().ok().filter(|t| t.as_second() > 0))
+    text::read(d, |text| Ok(text.parse::<Timestamp>().ok().filter(|t| t.as_second() > 0)))
 }

@@ -11,7 +11,6 @@ use crate::{
         event::EarlierEnd,
         identity,
         rules::{Rules, ShardBy},
-        tracked::Tracked,
     },
     watch::pod::{Pod, PodUid},
 };
@@ -24,8 +23,19 @@ const PODS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Executions(HashMap<Box<str>, Execution>);
 
+/// What is known of one. Nearly all have one pod, which lives: there are as many of these as pods.
+#[derive(Debug)]
+enum Execution {
+    /// A pod that was told of and has not ended, and nothing else.
+    One(PodUid),
+    /// A pod that has ended, and nothing else.
+    Ended(Box<Ended>),
+    /// Anything else.
+    Several(Box<Several>),
+}
+
 #[derive(Debug, Default)]
-struct Execution {
+struct Several {
     /// Pods of it that were told of and have not ended.
     live: Vec<PodUid>,
     ended: Vec<Ended>,
@@ -49,55 +59,59 @@ pub(super) enum Found<'a> {
 }
 
 impl Executions {
-    /// Takes in what is, or is about to be, told of a pod; gives the pods that waited for it. An end that was decided never
-    /// changes, so that a transaction which came to nothing leaves no wrong end here.
-    pub(super) fn note(&mut self, uid: &PodUid, tracked: &Tracked) -> Vec<PodUid> {
-        let execution = self.0.entry(tracked.execution_id.clone()).or_default();
-        let Some(end) = tracked.ended(uid) else {
-            if execution.live.len() < PODS_MAX && !execution.live.contains(uid) {
-                execution.live.push(uid.clone());
-            }
+    /// Takes in what is, or is about to be, told of a pod of this execution: that it lives, or how it ended and whether that
+    /// is told; gives the pods that waited for it. An end that was decided never changes, so that a transaction which came
+    /// to nothing leaves no wrong end here.
+    pub(super) fn note(&mut self, uid: &PodUid, id: &str, end: Option<EarlierEnd>, told: bool) -> Vec<PodUid> {
+        let Some(execution) = self.0.get_mut(id) else {
+            let new =
+                end.map_or_else(|| Execution::One(uid.clone()), |end| Execution::Ended(Box::new(Ended { end, told })));
+            self.0.insert(id.into(), new);
             return Vec::new();
         };
-        execution.live.retain(|live| live != uid);
-        let told = tracked.end.is_some();
-        match execution.ended.iter_mut().find(|known| known.end.pod_uid == *uid) {
-            Some(known) => known.told |= told,
-            None => execution.ended.push(Ended { end, told }),
+        match (&mut *execution, end) {
+            (Execution::One(live), None) if *live == *uid => Vec::new(),
+            (Execution::One(live), Some(end)) if *live == *uid => {
+                *execution = Execution::Ended(Box::new(Ended { end, told }));
+                Vec::new()
+            }
+            (Execution::Ended(known), Some(_)) if known.end.pod_uid == *uid => {
+                known.told |= told;
+                Vec::new()
+            }
+            (execution, end) => execution.several().note(uid, end, told),
         }
-        if execution.ended.len() > PODS_MAX {
-            execution.ended.remove(0);
-        }
-        if told { std::mem::take(&mut execution.waiting) } else { Vec::new() }
     }
 
     /// Pods of this one's execution that have not ended as far as was told: what is known of them by now comes first.
     pub(super) fn siblings(&self, pod: &Pod, rules: &Rules) -> Vec<PodUid> {
         let ids = identity::ids(&pod.metadata, &rules.ids);
-        self.0.get(&ids.execution_id).map(|execution| execution.live.clone()).unwrap_or_default()
+        self.0.get(&ids.execution_id).map(|execution| execution.live().to_vec()).unwrap_or_default()
     }
 
     /// What was to be told of this pod came to nothing: whoever waits for its end goes on waiting.
-    pub(super) fn untold(&mut self, uid: &PodUid, tracked: &Tracked) {
-        let execution = self.0.get_mut(&tracked.execution_id);
-        let known = execution.and_then(|e| e.ended.iter_mut().find(|known| known.end.pod_uid == *uid));
-        known.into_iter().for_each(|known| known.told = false);
+    pub(super) fn untold(&mut self, uid: &PodUid, id: &str) {
+        let ended = self.0.get_mut(id).map(Execution::ended_mut).unwrap_or_default();
+        ended.iter_mut().filter(|known| known.end.pod_uid == *uid).for_each(|known| known.told = false);
     }
 
     /// Forgets a pod; gives the pods that waited for it.
-    pub(super) fn forget(&mut self, uid: &PodUid, tracked: &Tracked) -> Vec<PodUid> {
-        let waited = self.0.get_mut(&tracked.execution_id).map(|execution| execution.forget(uid)).unwrap_or_default();
-        if self.0.get(&tracked.execution_id).is_some_and(Execution::is_empty) {
-            self.0.remove(&tracked.execution_id);
+    pub(super) fn forget(&mut self, uid: &PodUid, id: &str) -> Vec<PodUid> {
+        let (waited, empty) = self.0.get_mut(id).map(|execution| execution.forget(uid)).unwrap_or_default();
+        if empty {
+            self.0.remove(id);
         }
         waited
     }
 
     /// The same for a pod of which nothing is told, so that nobody knows its execution: looks through all.
     pub(super) fn forget_untold(&mut self, uid: &PodUid) -> Vec<PodUid> {
-        let knows = |e: &&mut Execution| e.live.contains(uid) || e.ended.iter().any(|known| known.end.pod_uid == *uid);
-        let waited = self.0.values_mut().filter(knows).flat_map(|execution| execution.forget(uid)).collect();
-        self.0.retain(|_, execution| !execution.is_empty());
+        let mut waited = Vec::new();
+        self.0.retain(|_, execution| {
+            let (waiting, empty) = if execution.is_of(uid) { execution.forget(uid) } else { (Vec::new(), false) };
+            waited.extend(waiting);
+            !empty
+        });
         waited
     }
 
@@ -108,23 +122,93 @@ impl Executions {
         let Some(execution) = self.0.get_mut(&ids.execution_id) else { return Found::Earlier(None) };
         let is_earlier = |known: &&Ended| known.end.timestamp <= made && known.end.pod_uid != *uid;
         let in_order = rules.shard_by == ShardBy::Execution;
-        if in_order && execution.ended.iter().filter(is_earlier).any(|known| !known.told) {
-            execution.waiting.push(uid.clone());
+        if in_order && execution.ended().iter().filter(is_earlier).any(|known| !known.told) {
+            execution.several().waiting.push(uid.clone());
             return Found::ToWait;
         }
-        let earlier = execution.ended.iter().filter(is_earlier).map(|known| &known.end);
+        let earlier = execution.ended().iter().filter(is_earlier).map(|known| &known.end);
         Found::Earlier(earlier.max_by_key(|end| end.timestamp))
     }
 }
 
 impl Execution {
-    fn forget(&mut self, uid: &PodUid) -> Vec<PodUid> {
-        self.live.retain(|live| live != uid);
-        self.ended.retain(|known| known.end.pod_uid != *uid);
-        std::mem::take(&mut self.waiting)
+    fn live(&self) -> &[PodUid] {
+        match self {
+            Self::One(live) => std::slice::from_ref(live),
+            Self::Ended(_) => &[],
+            Self::Several(several) => &several.live,
+        }
     }
 
-    fn is_empty(&self) -> bool {
-        self.live.is_empty() && self.ended.is_empty() && self.waiting.is_empty()
+    fn ended(&self) -> &[Ended] {
+        match self {
+            Self::One(_) => &[],
+            Self::Ended(ended) => std::slice::from_ref(&**ended),
+            Self::Several(several) => &several.ended,
+        }
+    }
+
+    fn ended_mut(&mut self) -> &mut [Ended] {
+        match self {
+            Self::One(_) => &mut [],
+            Self::Ended(ended) => std::slice::from_mut(&mut **ended),
+            Self::Several(several) => &mut several.ended,
+        }
+    }
+
+    /// Whether this pod lives in it or has ended in it.
+    fn is_of(&self, uid: &PodUid) -> bool {
+        self.live().contains(uid) || self.ended().iter().any(|known| known.end.pod_uid == *uid)
+    }
+
+    /// With room for more.
+    fn several(&mut self) -> &mut Several {
+        if !matches!(self, Self::Several(_)) {
+            let known = std::mem::replace(self, Self::Several(Box::default()));
+            if let Self::Several(several) = self {
+                match known {
+                    Self::One(live) => several.live.push(live),
+                    Self::Ended(ended) => several.ended.push(*ended),
+                    Self::Several(_) => {}
+                }
+            }
+        }
+        match self {
+            Self::Several(several) => several,
+            Self::One(_) | Self::Ended(_) => unreachable!("it has just been made one of several"),
+        }
+    }
+
+    /// Gives who waited, and whether nothing is left.
+    fn forget(&mut self, uid: &PodUid) -> (Vec<PodUid>, bool) {
+        match self {
+            Self::One(live) => (Vec::new(), live == uid),
+            Self::Ended(ended) => (Vec::new(), ended.end.pod_uid == *uid),
+            Self::Several(several) => {
+                several.live.retain(|live| live != uid);
+                several.ended.retain(|known| known.end.pod_uid != *uid);
+                (std::mem::take(&mut several.waiting), several.live.is_empty() && several.ended.is_empty())
+            }
+        }
+    }
+}
+
+impl Several {
+    fn note(&mut self, uid: &PodUid, end: Option<EarlierEnd>, told: bool) -> Vec<PodUid> {
+        let Some(end) = end else {
+            if self.live.len() < PODS_MAX && !self.live.contains(uid) {
+                self.live.push(uid.clone());
+            }
+            return Vec::new();
+        };
+        self.live.retain(|live| live != uid);
+        match self.ended.iter_mut().find(|known| known.end.pod_uid == *uid) {
+            Some(known) => known.told |= told,
+            None => self.ended.push(Ended { end, told }),
+        }
+        if self.ended.len() > PODS_MAX {
+            self.ended.remove(0);
+        }
+        if told { std::mem::take(&mut self.waiting) } else { Vec::new() }
     }
 }

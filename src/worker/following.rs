@@ -14,15 +14,19 @@ use crate::{
 impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     /// A pod that is deleted while it runs is followed at once, whatever Kafka does meanwhile; others where that is wanted.
     pub(super) fn consider_following(&mut self, pod: &Pod) {
+        // By far most are not to be followed, and need not be unpacked to know that.
+        if !wanted::may_follow(pod, &self.parts.rules) {
+            return;
+        }
         let told = self.table.tracked(&pod.metadata.uid);
-        if let Some(log) = wanted::to_follow(told, pod, &self.parts.rules) {
+        if let Some(log) = wanted::to_follow(told.as_ref(), pod, &self.parts.rules) {
             self.captures.follow(log);
         }
     }
 
     /// A pod is gone; its going waits for what was followed of it, and for what others know of how it went.
     pub(super) fn gone(&mut self, stream: usize, uid: &PodUid, last: Option<Box<Pod>>, gone: Gone, arrived: Instant) {
-        let wanted = wanted::when_gone(uid, self.table.tracked(uid), last.as_deref());
+        let wanted = wanted::when_gone(uid, self.table.tracked(uid).as_ref(), last.as_deref());
         self.table.gone(stream, uid, last, gone, arrived);
         if !self.table.is_capturing(uid) && self.captures.ask_gone(wanted) {
             self.table.capturing(uid);
@@ -39,7 +43,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.settle_commit(until).await?;
         // A release waits for no capture. But what was followed to its end is here now, and gone from its node soon.
         let table = &self.table;
-        let ended = self.captures.take_ended(|uid| wanted::outstanding(uid, table.tracked(uid)?));
+        let ended = self.captures.take_ended(|uid| wanted::outstanding(uid, &table.tracked(uid)?));
         let ended = self.captures.explained(ended).await;
         if !ended.is_empty() && self.publishing.is_idle() && !self.tenure.is_expired(Instant::now()) {
             for (uid, captured) in ended {

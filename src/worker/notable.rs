@@ -61,7 +61,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     pub(super) fn observe(&mut self, stream: usize, pod: Box<Pod>, arrived: Instant, source: Source) {
         if self.parts.cleanup.is_wanted() {
             let told = self.table.tracked(&pod.metadata.uid);
-            self.cleanup.observed(&pod, told, self.parts.wall.now());
+            self.cleanup.observed(&pod, told.as_ref(), self.parts.wall.now());
             self.cleanup.begin();
         }
         self.consider_following(&pod);
@@ -76,7 +76,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let now = self.parts.wall.now();
         for uid in moved {
             if let Some(told) = self.table.tracked(uid) {
-                self.cleanup.committed(uid, told, now);
+                self.cleanup.committed(uid, &told, now);
             }
         }
         self.cleanup.begin();

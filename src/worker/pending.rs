@@ -81,9 +81,14 @@ pub struct Gone {
 }
 
 /// An older and a newer pending become one, which holds the position where the older did.
-pub(super) fn merge(older: Option<Pending>, newer: Option<Pending>, stream: &mut Stream) -> Option<Pending> {
+pub(super) fn merge(
+    older: Option<Box<Pending>>,
+    newer: Option<Box<Pending>>,
+    stream: &mut Stream,
+) -> Option<Box<Pending>> {
     match (older, newer) {
         (Some(older), Some(newer)) => {
+            let (older, newer) = (*older, *newer);
             let holds = match (older.holds, newer.holds) {
                 (Some(low), Some(high)) => {
                     stream.settled(low.max(high));
@@ -94,7 +99,7 @@ pub(super) fn merge(older: Option<Pending>, newer: Option<Pending>, stream: &mut
             let left = newer.left.or(older.left.filter(|_| newer.pod.is_none()));
             // Who saw it go knows more than a LIST that lacks it.
             let gone = older.gone.filter(|gone| gone.observed).or(newer.gone).or(older.gone);
-            Some(Pending { pod: newer.pod.or(older.pod), gone, left, holds, ..newer })
+            Some(Box::new(Pending { pod: newer.pod.or(older.pod), gone, left, holds, ..newer }))
         }
         (older, newer) => newer.or(older),
     }

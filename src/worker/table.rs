@@ -20,7 +20,7 @@ use crate::{
     lifecycle::{
         event::{Captured, Cause, EarlierEnd, LogsStatus},
         identity::OddId,
-        tracked::Tracked,
+        tracked::{Kept, Tracked},
         wanted::{self, Wanted},
     },
     logs::reason,
@@ -38,17 +38,18 @@ const TOMBSTONES_MAX: usize = 2000;
 /// One pod.
 #[derive(Debug, Default)]
 struct Slot {
-    stream: usize,
-    tracked: Option<Tracked>,
-    pending: Option<Pending>,
-    captured: Option<Captured>,
+    stream: u32,
+    tracked: Option<Kept>,
+    /// Boxed like the rest of what few pods have at any time: most only stand here.
+    pending: Option<Box<Pending>>,
+    captured: Option<Box<Captured>>,
     capturing: bool,
     busy: bool,
     queued: bool,
     /// Kept for a look at the same state when its settle grace is over.
     settling: Option<Box<Pod>>,
     /// When its clock is to be looked at, where that was asked for.
-    tick_at: Option<Timestamp>,
+    tick_at: Option<Box<Timestamp>>,
     /// Its clock is to be looked at.
     tick: bool,
 }
@@ -66,9 +67,9 @@ pub struct InFlight {
 #[derive(Debug)]
 struct Move {
     uid: PodUid,
-    pending: Option<Pending>,
-    captured: Option<Captured>,
-    tracked: Tracked,
+    pending: Option<Box<Pending>>,
+    captured: Option<Box<Captured>>,
+    tracked: Kept,
     capture: Option<Wanted>,
     tick: bool,
 }
@@ -174,7 +175,7 @@ impl Table {
     /// Makes what the changelog holds the truth about what has been told, and gives the captures that it still wants.
     /// Observations and captures that wait stay.
     /// Nothing more is told of `unreadable` pods: a later release wrote of them, or their story would be told anew.
-    pub fn restore(&mut self, told: ByUid<Tracked>, unreadable: HashSet<PodUid>) -> Vec<Wanted> {
+    pub fn restore<T: Into<Kept>>(&mut self, told: ByUid<T>, unreadable: HashSet<PodUid>) -> Vec<Wanted> {
         for uid in &unreadable {
             self.remove(uid);
         }
@@ -187,30 +188,36 @@ impl Table {
             }
             // Its tombstone was committed: a going without a last state that waits for it has been told.
             if let Some(pending) = slot.pending.take_if(|p| p.pod.is_none()) {
-                pending.holds.inspect(|holds| self.streams[slot.stream].settled(*holds));
+                pending.holds.inspect(|holds| self.streams[slot.stream as usize].settled(*holds));
             }
         }
         self.gone.clear();
-        for (uid, mut tracked) in told {
+        self.slots.reserve(told.len().saturating_sub(self.slots.len()));
+        for (uid, tracked) in told {
+            let mut tracked: Kept = tracked.into();
             if self.rewrites.contains(&uid) {
                 tracked.resource_version = ResourceVersion::default();
             }
             // A namespace that is no longer watched: its records wait in the changelog until it is again.
-            let Some(stream) = self.stream_of(&tracked.namespace) else { continue };
-            if let Some(version) = tracked.gone {
+            let Some(stream) = self.stream_of(tracked.namespace()) else { continue };
+            if let Some(version) = tracked.gone() {
                 self.gone.insert((stream, version, uid.clone()));
             }
             // Everything is looked at anew: nobody waits yet.
-            self.executions.note(&uid, &tracked);
+            let (end, told) = (tracked.ended(&uid), tracked.end().is_some());
+            self.executions.note(&uid, tracked.execution_id(), end, told);
             let slot = self.slots.entry(uid).or_default();
-            slot.stream = stream;
+            slot.stream = index(stream);
             slot.tracked = Some(tracked);
         }
         self.slots.retain(|_, s| s.tracked.is_some() || s.pending.is_some());
         self.captures_held = self.slots.values().filter(|s| s.captured.is_some()).count();
         self.requeue_all();
         let wanted = self.slots.iter().filter(|(_, s)| !s.capturing && s.captured.is_none());
-        wanted.filter_map(|(uid, s)| wanted::outstanding(uid, s.tracked.as_ref()?)).collect()
+        // Few have a verdict that waits, and only those need be unpacked.
+        let decided =
+            wanted.filter_map(|(uid, s)| s.tracked.as_ref().filter(|t| t.verdict().is_some()).map(|t| (uid, t)));
+        decided.filter_map(|(uid, tracked)| wanted::outstanding(uid, &tracked.unpack())).collect()
     }
 
     /// Nothing more is told of this pod, until everything is looked at anew.
@@ -229,12 +236,12 @@ impl Table {
         let removed = self.slots.remove(uid);
         self.captures_held -= usize::from(removed.as_ref().is_some_and(|slot| slot.captured.is_some()));
         if let Some(tracked) = removed.as_ref().and_then(|s| s.tracked.as_ref()) {
-            self.ready.extend(self.executions.forget(uid, tracked));
+            self.ready.extend(self.executions.forget(uid, tracked.execution_id()));
         }
         if let Some(slot) = removed
             && let Some(holds) = slot.pending.and_then(|p| p.holds)
         {
-            self.streams[slot.stream].settled(holds);
+            self.streams[slot.stream as usize].settled(holds);
         }
     }
 
@@ -260,9 +267,9 @@ impl Table {
             return;
         }
         let slot = self.slots.entry(uid.clone()).or_default();
-        slot.stream = stream;
+        slot.stream = index(stream);
         let settling = slot.settling.take();
-        let pending = slot.pending.get_or_insert_with(|| Pending::new(arrived));
+        let pending = slot.pending.get_or_insert_with(|| Box::new(Pending::new(arrived)));
         if pending.is_newer(version) {
             return;
         }
@@ -281,10 +288,10 @@ impl Table {
             return;
         }
         let slot = self.slots.entry(uid.clone()).or_default();
-        slot.stream = stream;
+        slot.stream = index(stream);
         // A state whose settle grace is open knows the exit code: better than no last state.
         let last = last.or(slot.settling.take());
-        let pending = slot.pending.get_or_insert_with(|| Pending::new(arrived));
+        let pending = slot.pending.get_or_insert_with(|| Box::new(Pending::new(arrived)));
         // Who saw it go knows more than a LIST that lacks it.
         if pending.gone.is_none_or(|known| !known.observed) {
             // Judged by a GET, it may have left, returned and ended since that last state.
@@ -301,7 +308,7 @@ impl Table {
         if let Some(slot) = self.slots.get_mut(uid) {
             slot.capturing = false;
             self.captures_held += usize::from(slot.captured.is_none());
-            slot.captured = Some(captured);
+            slot.captured = Some(Box::new(captured));
             self.enqueue(uid);
         }
     }
@@ -341,7 +348,7 @@ impl Table {
     pub fn settle(&mut self, uid: &PodUid, arrived: Instant) {
         let Some(slot) = self.slots.get_mut(uid) else { return };
         if let (None, Some(pod)) = (&slot.pending, slot.settling.take()) {
-            slot.pending = Some(Pending { pod: Some(pod), ..Pending::new(arrived) });
+            slot.pending = Some(Box::new(Pending { pod: Some(pod), ..Pending::new(arrived) }));
             self.enqueue(uid);
         }
     }
@@ -356,33 +363,34 @@ impl Table {
 
     /// The pod left the selection without going: nothing is told until it returns. Whether that is news.
     pub fn left(&mut self, uid: &PodUid, version: ResourceVersion, arrived: Instant) -> bool {
-        let news = |s: &&mut Slot| s.tracked.as_ref().is_none_or(|t| !t.left);
+        let news = |s: &&mut Slot| s.tracked.as_ref().is_none_or(|t| !t.left());
         let Some(slot) = self.slots.get_mut(uid).filter(news) else { return false };
-        slot.pending.get_or_insert_with(|| Pending::new(arrived)).left = Some(version);
+        slot.pending.get_or_insert_with(|| Box::new(Pending::new(arrived))).left = Some(version);
         self.enqueue(uid);
         true
     }
 
     /// Pods of a stream that were told of and not told as gone, with the version that the record rests on.
     pub fn present(&self, stream: usize) -> impl Iterator<Item = (&PodUid, ResourceVersion)> {
-        let of_stream = self.slots.iter().filter(move |(_, s)| s.stream == stream && s.pending.is_none() && !s.busy);
+        let of_stream =
+            self.slots.iter().filter(move |(_, s)| s.stream as usize == stream && s.pending.is_none() && !s.busy);
         of_stream.filter_map(|(uid, s)| {
             let tracked = s.tracked.as_ref()?;
-            tracked.gone.is_none().then_some((uid, tracked.resource_version))
+            tracked.gone().is_none().then_some((uid, tracked.resource_version))
         })
     }
 
     /// How many pods have been told as stalled and have not got on, by cause.
     pub fn stalled(&self) -> BTreeMap<Cause, usize> {
         let mut stalled = BTreeMap::new();
-        let open = self.slots.values().filter_map(|s| s.tracked.as_ref().filter(|t| t.end.is_none())?.stalled());
+        let open = self.slots.values().filter_map(|s| s.tracked.as_ref().filter(|t| t.end().is_none())?.stalled());
         open.for_each(|s| *stalled.entry(s.cause).or_default() += 1);
         stalled
     }
 
     /// What has been told of a pod.
-    pub fn tracked(&self, uid: &PodUid) -> Option<&Tracked> {
-        self.slots.get(uid)?.tracked.as_ref()
+    pub fn tracked(&self, uid: &PodUid) -> Option<Tracked> {
+        self.slots.get(uid)?.tracked.as_ref().map(Kept::unpack)
     }
 
     fn enqueue(&mut self, uid: &PodUid) {
@@ -415,11 +423,12 @@ impl Table {
             self.captures_held -= usize::from(captured.is_some());
             let Some(slot) = self.slots.get_mut(&uid) else { continue };
             slot.busy = false;
-            if self.streams[slot.stream].era() != positions[slot.stream].0 {
+            let stream = slot.stream as usize;
+            if self.streams[stream].era() != positions[stream].0 {
                 tracked.resource_version = ResourceVersion::default();
             }
-            if let Some(version) = tracked.gone {
-                self.gone.insert((slot.stream, version, uid.clone()));
+            if let Some(version) = tracked.gone() {
+                self.gone.insert((stream, version, uid.clone()));
             }
             slot.tracked = Some(tracked);
             // Of one that went meanwhile, what was followed is here or on its way; the node has nothing any more.
@@ -439,15 +448,16 @@ impl Table {
         for Move { uid, mut pending, captured, tick, tracked, .. } in in_flight.moves {
             let Some(slot) = self.slots.get_mut(&uid) else { continue };
             slot.busy = false;
-            if slot.tracked.as_ref().is_none_or(|told| told.end.is_none()) {
-                self.executions.untold(&uid, &tracked);
+            if slot.tracked.as_ref().is_none_or(|told| told.end().is_none()) {
+                self.executions.untold(&uid, tracked.execution_id());
             }
             slot.tick |= tick;
-            if self.streams[slot.stream].era() != in_flight.positions[slot.stream].0 {
-                pending.iter_mut().for_each(Pending::forget_versions);
+            let stream = slot.stream as usize;
+            if self.streams[stream].era() != in_flight.positions[stream].0 {
+                pending.iter_mut().for_each(|pending| pending.forget_versions());
             }
             slot.captured = slot.captured.take().or(captured);
-            slot.pending = merge(pending, slot.pending.take(), &mut self.streams[slot.stream]);
+            slot.pending = merge(pending, slot.pending.take(), &mut self.streams[stream]);
             self.enqueue(&uid);
         }
     }
@@ -462,6 +472,11 @@ impl Slot {
         }
         self.pending.is_some() || self.captured.is_some() || self.tick
     }
+}
+
+/// Streams are namespaces of one configuration: there are few.
+fn index(stream: usize) -> u32 {
+    u32::try_from(stream).expect("a configuration names fewer namespaces")
 }
 
 #[cfg(test)]

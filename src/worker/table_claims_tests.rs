@@ -145,7 +145,7 @@ fn after_a_restore_pods_are_looked_at_in_the_order_in_which_they_were_made() {
         let mut rig = Rig::new();
         rig.table.observe(0, attempt("v", 12, 6, None), Instant::now(), Source::List);
         rig.table.observe(0, attempt("u", 11, 0, Some(5)), Instant::now(), Source::List);
-        rig.table.restore(ByUid::default(), HashSet::new());
+        rig.table.restore(ByUid::<Tracked>::default(), HashSet::new());
         assert_eq!(rig.form().claims.len(), 1, "v says that u had ended");
     }
 }

@@ -345,7 +345,7 @@ fn a_reset_store_is_remembered_in_the_changelog() {
 #[test]
 fn nothing_is_told_of_a_pod_whose_record_cannot_be_read() {
     let mut rig = Rig::new();
-    rig.table.restore(ByUid::default(), HashSet::from([uid()]));
+    rig.table.restore(ByUid::<Tracked>::default(), HashSet::from([uid()]));
     whole_life(&mut rig);
     assert!(rig.story().is_empty() && rig.told.is_empty());
 }

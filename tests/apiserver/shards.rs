@@ -1,6 +1,6 @@
 //! Several shards against a real API server, with and without server-side sharding.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use testkit::clients::{
@@ -9,6 +9,7 @@ use testkit::clients::{
     monitor::{Launch, Monitor},
     until,
 };
+use tokio::time::Instant;
 
 use crate::{
     breakable::Breakable,

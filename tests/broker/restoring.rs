@@ -49,7 +49,7 @@ async fn tombstone_forgets_a_pod_and_the_newest_record_counts() {
     let change = Batch { records: vec![(uid(0), None), (uid(2), Some(newer.clone()))], ..Batch::default() };
     journal.commit(change).await.unwrap();
     let (_journal, restored) = journals.open(&tenure("b")).await.unwrap();
-    let mut told: Vec<_> = restored.told.into_iter().collect();
+    let mut told: Vec<_> = restored.told.into_iter().map(|(uid, kept)| (uid, kept.unpack())).collect();
     told.sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!(told, [(uid(1), tracked(1)), (uid(2), newer)]);
     assert_eq!(restored.unreadable, []);

@@ -125,7 +125,7 @@ impl Suite {
             Self::Core => {
                 let mut commands = vec![cargo_test(&["--lib", "--bins", "--no-fail-fast"])];
                 commands.extend(
-                    ["laws", "recorded", "checklist", "tidy", "cli", "run", "monitoring"]
+                    ["laws", "recorded", "checklist", "tidy", "cli", "run", "monitoring", "allocations"]
                         .map(|name| cargo_test(&["--test", name])),
                 );
                 commands.push(cargo_test(&["--test", "replay"]));

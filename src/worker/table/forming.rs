@@ -10,7 +10,7 @@ use super::{
     BATCH_BYTES_MAX, BATCH_PODS_MAX, Drift, Formed, Move, TOMBSTONES_MAX, Table,
 };
 use crate::{
-    lifecycle::rules::Rules,
+    lifecycle::{rules::Rules, tracked::Kept},
     watch::pod::{PodUid, ResourceVersion},
 };
 
@@ -47,17 +47,18 @@ impl Table {
             }
         };
         let (pending, captured, tick) = (slot.pending.take(), slot.captured.take(), std::mem::take(&mut slot.tick));
-        bytes += captured.as_ref().map_or(0, size);
+        bytes += captured.as_deref().map_or(0, size);
         let had_capture = captured.is_some();
-        let due = Due { captured: captured.as_ref(), pending: pending.as_ref(), tick, earlier: earlier.as_ref() };
-        let decision = chain(&uid, slot.tracked.as_ref(), &due, now, rules);
-        let stream = &mut self.streams[slot.stream];
+        let due = Due { captured: captured.as_deref(), pending: pending.as_deref(), tick, earlier: earlier.as_ref() };
+        let told = slot.tracked.as_ref().map(Kept::unpack);
+        let decision = chain(&uid, told.as_ref(), &due, now, rules);
+        let stream = &mut self.streams[slot.stream as usize];
         if let Some(until) = decision.settle_until {
             slot.settling = pending.as_ref().and_then(|p| p.pod.clone());
             formed.settle.push((until, uid.clone()));
         }
-        if let Some(at) = decision.tick_at.filter(|at| slot.tick_at != Some(*at)) {
-            slot.tick_at = Some(at);
+        if let Some(at) = decision.tick_at.filter(|at| slot.tick_at.as_deref() != Some(at)) {
+            slot.tick_at = Some(Box::new(at));
             formed.ticks.push((at, uid.clone()));
         }
         let Some(tracked) = decision.tracked else {
@@ -90,9 +91,12 @@ impl Table {
             let pod = format!("{}/{}", tracked.namespace, tracked.pod_name);
             formed.claims.push((pod, tracked.execution_id.clone(), earlier.clone()));
         }
-        self.ready.extend(self.executions.note(&uid, &tracked));
+        let (end, is_told) = (tracked.ended(&uid), tracked.end.is_some());
+        self.ready.extend(self.executions.note(&uid, &tracked.execution_id, end, is_told));
         formed.batch.events.extend(decision.events);
-        formed.batch.records.push((uid.clone(), Some(tracked.clone())));
+        let kept = Kept::from(&tracked);
+        formed.batch.records.push((uid.clone(), Some(tracked)));
+        let tracked = kept;
         formed.in_flight.moves.push(Move { uid, pending, captured, tracked, capture: decision.capture, tick });
         bytes
     }
@@ -116,7 +120,7 @@ impl Table {
         formed.in_flight.rewrites = self.rewrites.iter().filter(idle).take(TOMBSTONES_MAX).cloned().collect();
         for uid in &formed.in_flight.rewrites {
             self.rewrites.remove(uid);
-            let tracked = self.slots.get(uid).and_then(|s| s.tracked.clone());
+            let tracked = self.slots.get(uid).and_then(|s| s.tracked.as_ref().map(Kept::unpack));
             formed.batch.records.extend(tracked.map(|tracked| (uid.clone(), Some(tracked))));
         }
     }
@@ -128,7 +132,7 @@ impl Table {
             self.slots.get(uid).is_none_or(|s| !s.busy && s.pending.is_none() && s.captured.is_none() && !s.capturing)
         };
         let remembered = |uid: &PodUid| {
-            let end = self.slots.get(uid).and_then(|s| s.tracked.as_ref()?.end?.at);
+            let end = self.slots.get(uid).and_then(|s| s.tracked.as_ref()?.end()?.at);
             end.and_then(|end| end.checked_add(rules.remember_ended).ok()).is_some_and(|until| now < until)
         };
         let passed = |(stream, version, uid): &&(usize, ResourceVersion, PodUid)| {

@@ -152,7 +152,7 @@ fn decoded(read: &[(String, String)]) -> Restored {
     let mut restored = Restored::default();
     for (key, value) in read {
         match changelog::decode(Some(key.as_bytes()), Some(value.as_bytes())) {
-            changelog::Entry::Pod(uid, Some(tracked)) => drop(restored.told.insert(uid, *tracked)),
+            changelog::Entry::Pod(uid, Some(tracked)) => drop(restored.told.insert(uid, (*tracked).into())),
             changelog::Entry::Identity(identity) => restored.identity = Some(identity),
             changelog::Entry::Position(position) => restored.position = Some(position),
             changelog::Entry::Moved(moved) => restored.moved = Some(moved),
