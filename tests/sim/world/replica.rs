@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    World,
+    Setting, World,
     api::ApiServer,
     journal::Kafka,
     logs::Logs,
@@ -61,22 +61,11 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
     let me = process.identity.as_str();
     let health = Health::default();
     let (metrics, board) = (Metrics::new(), Board::new(Shown::default()));
-    let limits = Limits {
-        log_bytes_max: 1 << 14,
-        encoded_bytes_max: 1 << 15,
-        capture_deadline: Duration::from_secs(5),
-        captures_max: 8,
-        captures_per_node_max: 4,
-    };
     let (began, skew) = (world.began, process.skew_ms);
     let shards = Shards { count: setting.shards, by: ShardBy::Uid };
     let (identity, peers) = (identity(shards), Peers::default());
     let journals = Arc::new(Kafka::new(Arc::clone(&world), Arc::clone(&process), identity.clone()));
-    let times = Times {
-        lease_duration: Duration::from_secs(setting.lease_seconds),
-        renew_deadline: setting.renew_deadline,
-        retry_period: setting.retry_period,
-    };
+    let (limits, times) = (limits(), times(setting));
     let parts = |shard: ShardId| Parts {
         journals: Arc::clone(&journals),
         identity: Some(identity.clone()),
@@ -133,6 +122,24 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
         Box::pin(async move { freezable(&frozen, part).await })
     };
     seats::run(seats, members, stop, spawned).await.map_err(|error| chain(&error))
+}
+
+fn limits() -> Limits {
+    Limits {
+        log_bytes_max: 1 << 14,
+        encoded_bytes_max: 1 << 15,
+        capture_deadline: Duration::from_secs(5),
+        captures_max: 8,
+        captures_per_node_max: 4,
+    }
+}
+
+fn times(setting: Setting) -> Times {
+    Times {
+        lease_duration: Duration::from_secs(setting.lease_seconds),
+        renew_deadline: setting.renew_deadline,
+        retry_period: setting.retry_period,
+    }
 }
 
 /// Which pods a shard tells of.
