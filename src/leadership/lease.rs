@@ -27,10 +27,8 @@ use super::{
 };
 use crate::watch::stream::Backoff;
 
-/// How long the server keeps a watch of the Lease open.
-pub(super) const WATCH_SECONDS: u32 = 30;
-/// A watch that is silent for longer is half-open.
-pub(super) const SILENCE_MAX: Duration = Duration::from_secs(35);
+/// How much longer than the server keeps a watch open it may be silent: then it is half-open.
+const SPARE: Duration = Duration::from_secs(5);
 
 /// Why the API server did not let us read or write the Lease.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +83,7 @@ pub struct Leases {
     name: String,
     me: String,
     call_max: Duration,
+    watch_seconds: u32,
 }
 
 /// A Lease as it was read: `None` where there is none, as of that version.
@@ -107,6 +106,7 @@ impl Leases {
             name: name.to_owned(),
             me: me.to_owned(),
             call_max: call_max(times),
+            watch_seconds: watch_seconds(times),
         }
     }
 
@@ -212,7 +212,7 @@ impl Leases {
         if out.send((record, version)).await.is_err() {
             return Ok(());
         }
-        let params = WatchParams::default().fields(&format!("metadata.name={}", self.name)).timeout(WATCH_SECONDS);
+        let params = WatchParams::default().fields(&format!("metadata.name={}", self.name)).timeout(self.watch_seconds);
         let (api, from) = (self.api(), version.0.to_string());
         let opened = timeout(self.call_max, api.watch(&params, &from)).await.map_err(|_| self.late("watch"))?;
         let mut events = opened.map_err(|error| self.error("watch", Box::new(error)))?.boxed();
@@ -220,7 +220,8 @@ impl Leases {
         // instead of waiting for a TLS handshake; what it brings, or why it fails, the watch tells as well.
         drop(self.look().await);
         loop {
-            let next = timeout(SILENCE_MAX, events.try_next()).await.map_err(|_| self.late("watch"))?;
+            let limit = silence_max(self.watch_seconds);
+            let next = timeout(limit, events.try_next()).await.map_err(|_| self.late("watch"))?;
             let seen = match next.map_err(|error| self.error("watch", Box::new(error)))? {
                 Some(WatchEvent::Added(lease) | WatchEvent::Modified(lease)) => {
                     (Some(Record::read(&lease)), record::version(&lease))
@@ -260,6 +261,17 @@ impl Leases {
     }
 }
 
+/// How long the server keeps a watch of Leases open: as long as a living holder may be silent. One that is half-open, and
+/// what is planned by what it does not show, is found soon after.
+pub(super) fn watch_seconds(times: Times) -> u32 {
+    u32::try_from(times.lease_duration.as_secs()).unwrap_or(u32::MAX).clamp(1, 30)
+}
+
+/// A watch that is silent for longer is half-open.
+pub(super) fn silence_max(watch_seconds: u32) -> Duration {
+    Duration::from_secs(watch_seconds.into()) + SPARE
+}
+
 /// How long one call may take: two tries fit into the deadline, with the pause between them.
 pub(super) fn call_max(times: Times) -> Duration {
     (times.renew_deadline - times.retry_period.min(times.renew_deadline / 2)) / 2
@@ -284,5 +296,22 @@ fn code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<u16> 
     match error.downcast_ref::<kube::Error>() {
         Some(kube::Error::Api(status)) => Some(status.code),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_half_open_watch_is_found_soon_after_a_holder_may_be_silent() {
+        let silence = |lease_seconds| {
+            let lease_duration = Duration::from_secs(lease_seconds);
+            let times = Times { lease_duration, renew_deadline: lease_duration / 2, retry_period: lease_duration / 8 };
+            (watch_seconds(times), silence_max(watch_seconds(times)).as_secs())
+        };
+        assert_eq!(silence(15), (15, 20));
+        assert_eq!(silence(0), (1, 6), "the server takes 0 for its own default");
+        assert_eq!(silence(3600), (30, 35));
     }
 }

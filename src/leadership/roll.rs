@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     election::Times,
-    lease::{Error, Leases, SILENCE_MAX, WATCH_SECONDS, call_max},
+    lease::{Error, Leases, call_max, silence_max, watch_seconds},
     record::{self, Record},
 };
 use crate::watch::stream::Backoff;
@@ -87,11 +87,12 @@ impl Roll {
         if out.send(Sighting::All(all)).await.is_err() {
             return Ok(());
         }
-        let params = WatchParams::default().labels(&label).timeout(WATCH_SECONDS);
+        let seconds = watch_seconds(self.times);
+        let (params, silence) = (WatchParams::default().labels(&label).timeout(seconds), silence_max(seconds));
         let opened = timeout(limit, api.watch(&params, &version)).await.map_err(|_| self.late("watch", limit))?;
         let mut events = opened.map_err(|error| self.error("watch", error))?.boxed();
         loop {
-            let next = timeout(SILENCE_MAX, events.try_next()).await.map_err(|_| self.late("watch", SILENCE_MAX))?;
+            let next = timeout(silence, events.try_next()).await.map_err(|_| self.late("watch", silence))?;
             let sighting = match next.map_err(|error| self.error("watch", error))? {
                 Some(WatchEvent::Added(lease) | WatchEvent::Modified(lease)) => {
                     Sighting::One(name(&lease), Some(Record::read(&lease)))

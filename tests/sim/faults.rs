@@ -99,13 +99,7 @@ fn cause(cluster: &Arc<Cluster>, fault: Fault, random: &mut Random, left_ms: u64
     cluster.world.note("fault", format_args!("{fault:?} {who} {} ms", lasts.as_millis()));
     match fault {
         Fault::Crash => cluster.crash(slot),
-        Fault::CrashHalf => {
-            let mut living = cluster.living();
-            for _ in 0..living.len() / 2 {
-                let (slot, _) = living.swap_remove(random.below(living.len() as u64) as usize);
-                cluster.crash(slot);
-            }
-        }
+        Fault::CrashHalf => crash_half(cluster, random),
         Fault::Stop => cluster.stop(slot),
         Fault::Leave => cluster.leave(slot, lasts),
         Fault::Freeze => {
@@ -140,24 +134,10 @@ fn cause(cluster: &Arc<Cluster>, fault: Fault, random: &mut Random, left_ms: u64
                 impair(cluster, &process, random, lasts, |link| link.answers = Way::Reset);
             }
         }
-        Fault::DeleteLease => {
-            let shard = any_shard(cluster, random);
-            let _ = cluster.world.etcd().remove(Which::Leases, &format!("{SHARD_LEASES}{shard}"));
-        }
-        Fault::EditLease => {
-            let shard = any_shard(cluster, random);
-            edit_lease(cluster, &format!("{SHARD_LEASES}{shard}"), random);
-        }
-        Fault::DeleteMember => {
-            if let Some(name) = any_member(cluster, random) {
-                let _ = cluster.world.etcd().remove(Which::Leases, &name);
-            }
-        }
-        Fault::EditMember => {
-            if let Some(name) = any_member(cluster, random) {
-                edit_lease(cluster, &name, random);
-            }
-        }
+        Fault::DeleteLease => delete(cluster, Some(any_shard(cluster, random))),
+        Fault::EditLease => edit(cluster, Some(any_shard(cluster, random)), random),
+        Fault::DeleteMember => delete(cluster, any_member(cluster, random)),
+        Fault::EditMember => edit(cluster, any_member(cluster, random), random),
         Fault::WrongNotice => {
             cluster.world.observed().excuse(0..cluster.world.setting.shards.get());
             for (_, other) in cluster.living() {
@@ -184,11 +164,19 @@ fn impair(
     });
 }
 
-/// One whose Lease is tampered with.
-fn any_shard(cluster: &Cluster, random: &mut Random) -> u32 {
+fn crash_half(cluster: &Cluster, random: &mut Random) {
+    let mut living = cluster.living();
+    for _ in 0..living.len() / 2 {
+        let (slot, _) = living.swap_remove(random.below(living.len() as u64) as usize);
+        cluster.crash(slot);
+    }
+}
+
+/// The name of a shard's Lease, to be tampered with.
+fn any_shard(cluster: &Cluster, random: &mut Random) -> String {
     let shard = random.below(u64::from(cluster.world.setting.shards.get())) as u32;
     cluster.world.observed().excuse([shard]);
-    shard
+    format!("{SHARD_LEASES}{shard}")
 }
 
 /// The name of a member Lease.
@@ -198,8 +186,12 @@ fn any_member(cluster: &Cluster, random: &mut Random) -> Option<String> {
     members.get(random.below(members.len() as u64) as usize).map(|name| (*name).clone())
 }
 
+fn delete(cluster: &Cluster, lease: Option<String>) {
+    let _ = lease.and_then(|name| cluster.world.etcd().remove(Which::Leases, &name));
+}
+
 /// By hand: somebody else's name, no name, odd numbers, a note, no label.
-fn edit_lease(cluster: &Cluster, name: &str, random: &mut Random) {
+fn edit(cluster: &Cluster, lease: Option<String>, random: &mut Random) {
     let edits = [
         json!({ "spec": { "holderIdentity": "somebody" } }),
         json!({ "spec": { "holderIdentity": null } }),
@@ -210,9 +202,8 @@ fn edit_lease(cluster: &Cluster, name: &str, random: &mut Random) {
     ];
     let edit = &edits[random.below(edits.len() as u64) as usize];
     let mut etcd = cluster.world.etcd();
-    if let Some(lease) = etcd.leases.objects.get(name) {
-        let mut value = (*lease.value).clone();
-        merge(&mut value, edit);
-        etcd.put(Which::Leases, name, value);
-    }
+    let Some(lease) = lease.and_then(|name| etcd.leases.objects.get(&name).cloned()) else { return };
+    let mut value = (*lease.value).clone();
+    merge(&mut value, edit);
+    etcd.put(Which::Leases, &lease.name, value);
 }

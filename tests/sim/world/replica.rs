@@ -47,13 +47,6 @@ use crate::plants::Plant;
 
 /// `--cluster-id`
 pub const CLUSTER: &str = "cluster-1";
-const LIMITS: Limits = Limits {
-    log_bytes_max: 1 << 14,
-    encoded_bytes_max: 1 << 15,
-    capture_deadline: Duration::from_secs(5),
-    captures_max: 8,
-    captures_per_node_max: 4,
-};
 
 /// Runs until `stop`, or until it gives up and says why.
 pub async fn run(world: Arc<World>, process: Arc<Process>, stop: CancellationToken) -> Result<(), String> {
@@ -72,7 +65,7 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
     let shards = Shards { count: setting.shards, by: ShardBy::Uid };
     let (identity, peers) = (identity(shards), Peers::default());
     let journals = Arc::new(Kafka::new(Arc::clone(&world), Arc::clone(&process), identity.clone()));
-    let times = times(setting);
+    let (limits, times) = (limits(), times(setting));
     let parts = |shard: ShardId| Parts {
         journals: Arc::clone(&journals),
         identity: Some(identity.clone()),
@@ -82,10 +75,10 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
             selector: "app=exec".into(),
             share: Share { shards, shard: share(&world, shard), ids: IdSources::default() },
         }],
-        capturer: Capturer::new(Logs(wire.clone()), LIMITS),
+        capturer: Capturer::new(Logs(wire.clone()), limits),
         evidence: Evidence::none(),
         report: Report::Raw,
-        capture_deadline: LIMITS.capture_deadline,
+        capture_deadline: limits.capture_deadline,
         rules: Arc::new(rules()),
         reconcile_interval: setting.reconcile_interval,
         wall: Wall::by(move || wall(began, skew)),
@@ -131,11 +124,14 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
     seats::run(seats, members, stop, spawned).await.map_err(|error| chain(&error))
 }
 
-/// Which pods a shard tells of.
-fn share(world: &World, shard: ShardId) -> ShardId {
-    let last = world.setting.shards.get() - 1;
-    // Planted: off by one range.
-    if world.planted(Plant::WrongShare) && shard.0 == 3 { ShardId(4.min(last)) } else { shard }
+fn limits() -> Limits {
+    Limits {
+        log_bytes_max: 1 << 14,
+        encoded_bytes_max: 1 << 15,
+        capture_deadline: Duration::from_secs(5),
+        captures_max: 8,
+        captures_per_node_max: 4,
+    }
 }
 
 fn times(setting: Setting) -> Times {
@@ -144,6 +140,13 @@ fn times(setting: Setting) -> Times {
         renew_deadline: setting.renew_deadline,
         retry_period: setting.retry_period,
     }
+}
+
+/// Which pods a shard tells of.
+fn share(world: &World, shard: ShardId) -> ShardId {
+    let last = world.setting.shards.get() - 1;
+    // Planted: off by one range.
+    if world.planted(Plant::WrongShare) && shard.0 == 3 { ShardId(4.min(last)) } else { shard }
 }
 
 /// Notices of death come from the world, which knows who died, and lies at times.
