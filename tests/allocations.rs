@@ -30,7 +30,7 @@ const LIFE: &str = include_str!("fixtures/life.jsonl");
 /// Of reading the nine events of a life, on average; kube's typed decode takes 277 for one.
 const DECODE_MAX: f64 = 46.0;
 /// Of all that is done with them: reading, deciding, and writing its four events.
-const WHOLE_MAX: f64 = 150.0;
+const WHOLE_MAX: f64 = 63.0;
 
 fn rules() -> Rules {
     let settle_grace = SignedDuration::from_secs(10);
