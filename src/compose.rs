@@ -4,6 +4,7 @@
 //! shard needs (`shards.rs`). Each waits for its server with back-off, says so once, and gives up only for what waiting
 //! cannot mend.
 
+mod files;
 mod shards;
 
 use std::{sync::Arc, time::Duration};
@@ -78,6 +79,9 @@ pub enum Error {
     /// Kafka clients could not be started.
     #[error("start Kafka clients")]
     Journals(#[source] OpenError),
+    /// Fewer open files than the shards need.
+    #[error(transparent)]
+    Files(#[from] files::TooFew),
     /// A shard's part gave up.
     #[error(transparent)]
     Seats(#[from] seats::Error),
@@ -93,7 +97,12 @@ impl Error {
     /// Whether the mend is another configuration (exit code 2), not another try.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Cluster(_) | Self::ClusterId(_) | Self::Settings(_) | Self::Topics(_) | Self::Journals(_) => true,
+            Self::Cluster(_)
+            | Self::ClusterId(_)
+            | Self::Settings(_)
+            | Self::Topics(_)
+            | Self::Journals(_)
+            | Self::Files(_) => true,
             Self::Seats(seats::Error::Worker(worker::Error::Open(error))) => {
                 matches!(error, OpenError::Identity { .. })
             }
@@ -107,6 +116,7 @@ impl Error {
 /// # Errors
 /// As [`Error`] says; the process ends with exit code 1 or 2.
 pub async fn run(config: Config, telemetry: &Telemetry, health: Health) -> Result<(), Error> {
+    files::allow(config.shards.get())?;
     let stop = CancellationToken::new();
     // Before anything else: from here on a signal is a wish, not a kill.
     let mut signals = JoinSet::new();

@@ -255,6 +255,7 @@ impl Observer for Watcher {
     fn taken(&self, why: Why) {
         tracing::info!(shard = %self.shard, ?why, "lease acquired");
         self.metrics.lease_taken(why.into());
+        self.fleet.leads(self.shard);
     }
 
     fn is_warm(&self) -> bool {
@@ -265,6 +266,10 @@ impl Observer for Watcher {
         self.fleet.is_next(self.shard)
     }
 
+    fn is_to_give(&self) -> bool {
+        self.fleet.is_to_give(self.shard)
+    }
+
     fn dead(&self, holder: &str) {
         self.fleet.dead(holder);
     }
@@ -272,6 +277,8 @@ impl Observer for Watcher {
     fn ended(&self, why: Ended) {
         tracing::info!(shard = %self.shard, ?why, "tenure ended");
         self.metrics.tenure_ended(why.into());
+        let let_go = matches!(why, Ended::GaveUp(_) | Ended::Stop);
+        self.fleet.ended(self.shard, let_go);
         if why == Ended::GaveUp(GiveUp::Share) {
             self.metrics.given_away();
         }

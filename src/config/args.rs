@@ -233,13 +233,13 @@ pub struct ReshardArgs {
     pub config: Option<PathBuf>,
 
     /// How many shards there are to be; required
-    #[arg(long, value_name = "COUNT", help_heading = "Shards", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "COUNT", help_heading = "Shards", value_parser = clap::value_parser!(u32).range(1..=128))]
     pub shards: Option<u32>,
     /// What the pods are to be shared by [default: as now]
     #[arg(long, value_name = "WHAT", help_heading = "Shards")]
     pub shard_by: Option<ShardByKind>,
     /// How many shards there are now, to be sure [default: as the changelog says]
-    #[arg(long, value_name = "COUNT", help_heading = "Shards", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "COUNT", help_heading = "Shards", value_parser = clap::value_parser!(u32).range(1..=128))]
     pub from_shards: Option<u32>,
     /// Say what would be done, and do nothing
     #[arg(long, help_heading = "Shards", action = ArgAction::Set, num_args = 0..=1, require_equals = true,

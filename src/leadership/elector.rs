@@ -42,6 +42,8 @@ pub trait Observer: Send + Sync + 'static {
     fn is_warm(&self) -> bool;
     /// Whether this replica is the next in turn, if the shard has no leader.
     fn is_next(&self) -> bool;
+    /// Whether this replica is to give the shard away, still.
+    fn is_to_give(&self) -> bool;
     /// This holder is dead.
     fn dead(&self, holder: &str);
     /// Our tenure ended.
@@ -188,7 +190,9 @@ impl<O: Observer> Elector<O> {
                 Some(()) = self.drained.1.recv() => Input::Drained,
                 Some(cue) = self.cues.recv() => match cue {
                     Cue::Look => Input::Wake,
-                    Cue::Give => Input::GiveUp(GiveUp::Share),
+                    // What was planned before it waited here may be out of date.
+                    Cue::Give if self.observer.is_to_give() => Input::GiveUp(GiveUp::Share),
+                    Cue::Give => Input::Wake,
                 },
                 Some(ended) = watching.join_next() => return ended,
             };

@@ -2,7 +2,7 @@
 //! Kafka, and by which rules of the user they would tell failures. A holder that is cut off from Kafka gives up only where somebody else would get on.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -29,10 +29,12 @@ struct Inner {
     rules: Box<str>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Report {
     at: Instant,
     kafka: bool,
+    /// Shards that it could not lead now.
+    cold: BTreeSet<ShardId>,
     /// Whether it said that it has other rules than we; earlier releases say nothing.
     other_rules: bool,
 }
@@ -53,10 +55,17 @@ impl Peers {
         self.warm().get(&shard).is_some_and(|warm| *warm)
     }
 
-    /// The same for all shards.
+    /// The same for at least half of the shards: one whose partition has no leader is no reason to count for nothing.
     pub fn reaches_kafka(&self) -> bool {
         let warm = self.warm();
-        !warm.is_empty() && warm.values().all(|warm| *warm)
+        !warm.is_empty() && 2 * warm.values().filter(|warm| **warm).count() >= warm.len()
+    }
+
+    /// Shards that we could not lead now.
+    fn cold(&self) -> String {
+        let warm = self.warm();
+        let cold: Vec<String> = warm.iter().filter(|(_, warm)| !**warm).map(|(shard, _)| shard.to_string()).collect();
+        if cold.is_empty() { String::new() } else { format!(" cold={}", cold.join(",")) }
     }
 
     fn warm(&self) -> MutexGuard<'_, BTreeMap<ShardId, bool>> {
@@ -66,13 +75,15 @@ impl Peers {
     /// What we say of ourselves: one line.
     pub fn report(&self, me: &str) -> String {
         // Earlier releases take all that follows for the name, which does no harm.
-        format!("kafka={} peer={me} rules={}\n", u8::from(self.reaches_kafka()), self.0.rules)
+        format!("kafka={} peer={me} rules={}{}\n", u8::from(self.reaches_kafka()), self.0.rules, self.cold())
     }
 
     /// Takes in what another said. Lines that it cannot read say nothing.
     pub fn heard(&self, line: &str, now: Instant) {
         let Some((kafka, peer)) = line.trim_end().split_once(" peer=") else { return };
         let kafka = kafka == "kafka=1";
+        let (peer, cold) = peer.split_once(" cold=").unwrap_or((peer, ""));
+        let cold = cold.split(',').filter_map(|shard| shard.parse().ok()).map(ShardId).collect();
         let (peer, rules) = peer.split_once(" rules=").map_or((peer, None), |(peer, rules)| (peer, Some(rules)));
         let other_rules = rules.is_some_and(|rules| *rules != *self.0.rules);
         let mut reports = self.0.reports.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,7 +99,7 @@ impl Peers {
             );
         }
         if reports.len() < PEERS_MAX {
-            reports.insert(peer.into(), Report { at: now, kafka, other_rules });
+            reports.insert(peer.into(), Report { at: now, kafka, cold, other_rules });
         }
     }
 
@@ -97,9 +108,9 @@ impl Peers {
         self.fresh(now, |_| true)
     }
 
-    /// Standbys that said a moment ago that they reach Kafka.
-    pub fn reaching_kafka(&self, now: Instant) -> usize {
-        self.fresh(now, |report| report.kafka)
+    /// Standbys that said a moment ago that they reach Kafka, and could lead this shard.
+    pub fn reaching_kafka(&self, shard: ShardId, now: Instant) -> usize {
+        self.fresh(now, |report| report.kafka && !report.cold.contains(&shard))
     }
 
     /// Standbys that said a moment ago that they have other rules of the user than we.
@@ -122,20 +133,22 @@ mod tests {
     async fn only_fresh_reports_count() {
         let (holder, standby) = (Peers::default(), Peers::default());
         let now = Instant::now();
-        assert_eq!((holder.standing_by(now), holder.reaching_kafka(now)), (0, 0));
+        assert_eq!((holder.standing_by(now), holder.reaching_kafka(ShardId(0), now)), (0, 0));
         holder.heard(&standby.report("b"), now);
         holder.heard("nonsense\n", now);
-        assert_eq!((holder.standing_by(now), holder.reaching_kafka(now)), (1, 0));
+        assert_eq!((holder.standing_by(now), holder.reaching_kafka(ShardId(0), now)), (1, 0));
         standby.reach_kafka(ShardId(0), true);
         standby.reach_kafka(ShardId(1), false);
-        assert!(standby.is_warm(ShardId(0)) && !standby.is_warm(ShardId(1)) && !standby.reaches_kafka());
-        standby.reach_kafka(ShardId(1), true);
+        assert!(standby.is_warm(ShardId(0)) && !standby.is_warm(ShardId(1)));
         let later = now + Duration::from_millis(1500);
         holder.heard(&standby.report("b"), later);
         holder.heard(&standby.report("c"), now);
-        assert_eq!((holder.standing_by(later), holder.reaching_kafka(later)), (2, 2));
+        assert_eq!((holder.standing_by(later), holder.reaching_kafka(ShardId(0), later)), (2, 2));
         let late = now + Duration::from_millis(2500);
-        assert_eq!((holder.standing_by(late), holder.reaching_kafka(late)), (1, 1));
+        assert_eq!((holder.standing_by(late), holder.reaching_kafka(ShardId(0), late)), (1, 1));
+        assert_eq!(holder.reaching_kafka(ShardId(1), late), 0, "it said that it could not lead that one");
+        standby.reach_kafka(ShardId(2), false);
+        assert!(!standby.reaches_kafka(), "for most it does not");
     }
 
     #[tokio::test(start_paused = true)]

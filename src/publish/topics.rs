@@ -228,11 +228,7 @@ impl Wanted {
             )),
             std::cmp::Ordering::Greater => Err(self.wrong(
                 wrong,
-                format!(
-                    "start with --shards {found}, or run pod-monitor reshard (partitions cannot be taken away; a new \
-                     topic is made by: {})",
-                    self.create_command(settings)
-                ),
+                format!("start with --shards {found}, or run pod-monitor reshard: partitions cannot be taken away"),
             )),
         }
     }

@@ -115,6 +115,10 @@ impl Observer for Heard {
         true
     }
 
+    fn is_to_give(&self) -> bool {
+        false
+    }
+
     fn dead(&self, _: &str) {}
 
     fn ended(&self, why: Ended) {

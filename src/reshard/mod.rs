@@ -5,7 +5,7 @@
 //!   read ──▶ done already? ──▶ say so
 //!     │ due
 //!     ▼
-//!   prepare topics ─▶ take every Lease ─▶ fence every old shard, a barrier in each ─▶ read up to the barriers
+//!   take every Lease ─▶ prepare topics ─▶ fence every old shard, a barrier in each ─▶ read up to the barriers
 //!                                                                                          │
 //!   switch, in one transaction over both topics ◀── until nothing differs ◀── copy, in many transactions
 //!     meta/moved in each old shard, meta/identity, meta/position, meta/inherited in each new one
@@ -178,10 +178,11 @@ pub async fn run<B: Books>(
         }
         Err(moved) => return Ok(Outcome::Already(moved)),
     };
-    tell(Step::Prepare);
-    books.prepare(&found, &identity).await.map_err(Error::Books)?;
     tell(Step::Take);
     books.take().await.map_err(Error::Books)?;
+    // Where a replica leads, nothing is left behind.
+    tell(Step::Prepare);
+    books.prepare(&found, &identity).await.map_err(Error::Books)?;
     failpoint::reached("reshard-taken");
     tell(Step::Fence);
     books.fence().await.map_err(Error::Books)?;

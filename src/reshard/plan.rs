@@ -57,6 +57,17 @@ pub enum Refusal {
         /// What to start with.
         flags: String,
     },
+    /// A reshard to it was begun, and has not ended.
+    #[error(
+        "generation {generation} has not begun: a reshard to it has not ended. End that first: pod-monitor reshard \
+         --generation {former} --shards ..., and start no replica before"
+    )]
+    Unfinished {
+        /// The generation that was named.
+        generation: u32,
+        /// The one that is the truth.
+        former: u32,
+    },
     /// It is another installation's.
     #[error("topic {topic} is not ours to reshard: {mismatch}")]
     Foreign {
@@ -217,7 +228,11 @@ impl Wish {
         }
         let Some(found) = old.iter().find_map(|held| held.identity.as_ref()) else {
             let flags = format!("--shards {}", self.count);
-            return Err(Refusal::Unused { topic: self.topic(), flags });
+            return Err(match self.ours.generation {
+                0 | 1 => Refusal::Unused { topic: self.topic(), flags },
+                // Its topic was made, and nothing says that it is the truth.
+                generation => Refusal::Unfinished { generation, former: generation - 1 },
+            });
         };
         let partitions = u32::try_from(old.len()).unwrap_or(u32::MAX);
         let expected = Identity { shards: partitions, shard_by: found.shard_by.clone(), ..self.ours.clone() };

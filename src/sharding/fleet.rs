@@ -34,6 +34,8 @@ pub struct Fleet(Arc<Mutex<Inner>>);
 struct Inner {
     me: Member,
     shards: Vec<Seen>,
+    /// Shards that this replica leads, whatever their Leases say.
+    led: BTreeSet<ShardId>,
     /// Members that live, by their Leases, and the versions of these.
     living: BTreeMap<Member, Version>,
     /// Members that are said to be dead although their Leases do not show it yet.
@@ -69,8 +71,9 @@ impl Fleet {
         let shards = shards.all().map(|_| Seen::default()).collect();
         // Alone until others are seen: where there are no members (one shard), it is always its turn.
         let (living, dead) = (BTreeMap::from([(me.into(), Version::default())]), BTreeMap::new());
-        let mut inner = Inner { me: me.into(), shards, living, dead, plan: Plan::default(), cues, metrics };
-        inner.plan = plan(&inner.live(), &inner.shards);
+        let (me, led, plan) = (me.into(), BTreeSet::new(), Plan::default());
+        let mut inner = Inner { me, shards, led, living, dead, plan, cues, metrics };
+        inner.plan = inner.planned();
         (Self(Arc::new(Mutex::new(inner))), received)
     }
 
@@ -83,6 +86,29 @@ impl Fleet {
             seen.last = before.or_else(|| seen.last.take());
             inner.replan();
         }
+    }
+
+    /// This replica leads the shard from now on.
+    pub fn leads(&self, shard: ShardId) {
+        let mut inner = self.inner();
+        inner.led.insert(shard);
+        inner.replan();
+    }
+
+    /// It leads it no more, whatever the Lease still says. `let_go`: another is to have it.
+    pub fn ended(&self, shard: ShardId, let_go: bool) {
+        let mut inner = self.inner();
+        inner.led.remove(&shard);
+        if let_go {
+            inner.shards[index(shard)].last = Some(inner.me.clone());
+        }
+        inner.replan();
+    }
+
+    /// Whether this replica is to give the shard away.
+    pub fn is_to_give(&self, shard: ShardId) -> bool {
+        let inner = self.inner();
+        inner.plan.gift.as_ref().is_some_and(|(giver, given)| *giver == inner.me && *given == shard)
     }
 
     /// These live, by their Leases, which have these versions. Whoever is not among them any more need not be remembered
@@ -130,9 +156,19 @@ impl Inner {
         self.living.keys().filter(|member| !self.dead.contains_key(*member)).cloned().collect()
     }
 
+    /// By what is seen; a Lease that still names us where our tenure is over says nothing.
+    fn planned(&self) -> Plan {
+        let leads = |(shard, seen): (usize, &Seen)| match &seen.holder {
+            Some(holder) if *holder == self.me && !self.led.iter().any(|led| index(*led) == shard) => {
+                Seen { holder: None, last: seen.last.clone() }
+            }
+            _ => seen.clone(),
+        };
+        plan(&self.live(), &self.shards.iter().enumerate().map(leads).collect::<Vec<_>>())
+    }
+
     fn replan(&mut self) {
-        let live = self.live();
-        let new = plan(&live, &self.shards);
+        let new = self.planned();
         if new != self.plan {
             tracing::debug!(heirs = ?new.heirs, gift = ?new.gift, "who is to lead which shard");
         }
@@ -153,9 +189,8 @@ impl Inner {
         {
             cue(*shard, Cue::Give);
         }
-        let ours = self.shards.iter().filter(|seen| seen.holder.as_ref() == Some(&self.me)).count();
-        self.metrics.set_members(live.len());
-        self.metrics.set_shards_held(ours);
+        self.metrics.set_members(self.live().len());
+        self.metrics.set_shards_held(self.led.len());
     }
 }
 
@@ -189,6 +224,24 @@ mod tests {
         names.iter().map(|name| (Member::from(*name), Version(version))).collect()
     }
 
+    fn lead(fleet: &Fleet, shard: u32) {
+        fleet.leads(ShardId(shard));
+        fleet.holder(ShardId(shard), Some("b"));
+    }
+
+    #[test]
+    fn nothing_is_given_away_while_a_shard_of_ours_is_without_us_although_its_lease_still_names_us() {
+        let (fleet, mut received) = fleet(3);
+        fleet.members(members(&["a", "b"], 7));
+        (0..3).for_each(|shard| lead(&fleet, shard));
+        cues(&mut received);
+        fleet.ended(ShardId(0), false);
+        assert!(!fleet.is_to_give(ShardId(2)), "the API server did not answer in time: first somebody leads it again");
+        assert_eq!(cues(&mut received)[2], None);
+        fleet.leads(ShardId(0));
+        assert!(fleet.is_to_give(ShardId(2)));
+    }
+
     #[test]
     fn one_shard_is_always_the_turn_of_whoever_sees_it_free() {
         let (fleet, mut received) = fleet(1);
@@ -220,10 +273,13 @@ mod tests {
     #[test]
     fn what_is_too_much_is_given_away_one_at_a_time() {
         let (fleet, mut received) = fleet(3);
-        (0..3).for_each(|shard| fleet.holder(ShardId(shard), Some("b")));
+        (0..3).for_each(|shard| lead(&fleet, shard));
         cues(&mut received);
         fleet.members(members(&["a", "b"], 7));
         assert_eq!(cues(&mut received), [None, None, Some(Cue::Give)]);
+        assert!(fleet.is_to_give(ShardId(2)) && !fleet.is_to_give(ShardId(1)));
+        fleet.ended(ShardId(2), true);
+        assert!(!fleet.is_to_give(ShardId(1)) && !fleet.is_next(ShardId(2)), "one at a time, and not back to us");
         fleet.holder(ShardId(2), None);
         assert!(!fleet.is_next(ShardId(2)), "it is the other's");
         assert_eq!(cues(&mut received), [None, None, None]);
@@ -235,11 +291,11 @@ mod tests {
     fn who_writes_its_lease_twice_after_its_death_lives() {
         let (fleet, mut received) = fleet(2);
         fleet.members(members(&["a", "b"], 7));
-        fleet.holder(ShardId(0), Some("b"));
+        lead(&fleet, 0);
         fleet.dead("a");
         fleet.holder(ShardId(1), None);
         assert!(fleet.is_next(ShardId(1)), "who else");
-        fleet.holder(ShardId(1), Some("b"));
+        lead(&fleet, 1);
         fleet.members(members(&["a", "b"], 8));
         fleet.members(members(&["a", "b"], 8));
         assert!(fleet.is_dead("a"), "that write may have been on its way");

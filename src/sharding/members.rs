@@ -63,6 +63,8 @@ struct Slot {
     record: Record,
     /// Since when it has not changed.
     since: Instant,
+    /// It has changed since it was first listed: whoever died long ago has left one that is held, too.
+    lives: bool,
 }
 
 /// The Lease that is ours.
@@ -87,8 +89,8 @@ struct Part {
 }
 
 impl Members {
-    /// Takes part until `stop`, and lets the own Lease go then. `joined` is cancelled once it is known who else there is
-    /// and the others know of us, or never will.
+    /// Takes part until `stop`, and lets the own Lease go then. `joined` is cancelled once it is known who else lives, and
+    /// the others know of us, or never will.
     pub async fn run(self, stop: CancellationToken, joined: CancellationToken) {
         let (seen_in, mut seen) = mpsc::channel(WAITING_MAX);
         let mut watching = JoinSet::new();
@@ -96,18 +98,21 @@ impl Members {
         watching.spawn(async move { roll.watch(seen_in, |error| health.not_yet(chain(&error))).await });
         let mut renewals = interval(self.times.retry_period);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut part, mut listed) = (Part::of(self), false);
+        // In that time each member that lives writes its Lease.
+        let look = self.times.retry_period * 3 / 2;
+        let (mut part, mut known_at) = (Part::of(self), None);
         loop {
-            let stale_at = part.stale_at();
+            let (stale_at, listed) = (part.stale_at(), known_at.is_some());
+            let known = known_at.is_some_and(|at| at <= Instant::now());
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some(sighting) = seen.recv() => {
                     let first = !listed && matches!(sighting, Sighting::All(_));
-                    part.saw(sighting);
+                    part.saw(sighting, first);
                     part.members.health.ok();
                     if first {
-                        listed = true;
+                        known_at = Some(Instant::now() + look);
                         part.keep().await;
                     }
                 }
@@ -117,11 +122,12 @@ impl Members {
                     part.members.fleet.dead(&dead);
                 }
                 () = sleep_until(stale_at.unwrap_or_else(Instant::now)), if stale_at.is_some() => {}
+                () = sleep_until(known_at.unwrap_or_else(Instant::now)), if listed && !known => {}
             }
-            if listed {
+            if known_at.is_some() {
                 part.tell();
             }
-            if part.own.is_some() || part.told_full {
+            if known && (part.own.is_some() || part.told_full) {
                 joined.cancel();
             }
         }
@@ -150,23 +156,25 @@ impl Part {
         held.map(|slot| slot.since + fresh).filter(|at| *at > now).min()
     }
 
-    fn saw(&mut self, sighting: Sighting) {
+    /// `first`: nothing was seen before.
+    fn saw(&mut self, sighting: Sighting, first: bool) {
         match sighting {
             Sighting::All(mut records) => {
                 let name = |slot| self.members.roll.name(slot);
                 let records: Vec<_> =
                     (0..MEMBERS_MAX).map(|slot| (slot, records.remove(name(slot).as_str()))).collect();
-                records.into_iter().for_each(|(slot, record)| self.saw_one(slot, record));
+                records.into_iter().for_each(|(slot, record)| self.saw_one(slot, record, !first));
             }
             Sighting::One(name, record) => {
                 if let Some(slot) = (0..MEMBERS_MAX).find(|slot| self.members.roll.name(*slot) == *name) {
-                    self.saw_one(slot, record);
+                    self.saw_one(slot, record, true);
                 }
             }
         }
     }
 
-    fn saw_one(&mut self, slot: u32, record: Option<Record>) {
+    /// `changed`: it is news, and not only to us.
+    fn saw_one(&mut self, slot: u32, record: Option<Record>, changed: bool) {
         if let Some(own) = self.own.as_mut().filter(|own| own.slot == slot) {
             match &record {
                 Some(record) if record.version <= own.version => {}
@@ -182,7 +190,7 @@ impl Part {
         };
         // The same one again, by a LIST, is no sign of life.
         if self.slots.get(&slot).is_none_or(|known| known.record.version < record.version) {
-            self.slots.insert(slot, Slot { record, since: Instant::now() });
+            self.slots.insert(slot, Slot { record, since: Instant::now(), lives: changed });
         }
     }
 
@@ -248,7 +256,7 @@ impl Part {
     fn tell(&mut self) {
         let fresh = self.fresh();
         let me = &self.members.me;
-        let lives = |slot: &&Slot| !slot.record.holder.is_empty() && slot.since.elapsed() < fresh;
+        let lives = |slot: &&Slot| slot.lives && !slot.record.holder.is_empty() && slot.since.elapsed() < fresh;
         let others = self.slots.values().filter(lives).filter(|slot| slot.record.holder != *me);
         let mut living: BTreeMap<Member, Version> = BTreeMap::new();
         for Slot { record, .. } in others {
@@ -279,7 +287,7 @@ impl Part {
 /// The Lease to take: one that is ours already although nobody told us, else the first free one from `first` on.
 fn choose(slots: &BTreeMap<u32, Slot>, me: &str, first: u32, silence: Duration) -> Option<u32> {
     let free = |slot: &u32| match slots.get(slot) {
-        Some(Slot { record, since }) => record.holder.is_empty() || since.elapsed() >= silence,
+        Some(Slot { record, since, .. }) => record.holder.is_empty() || since.elapsed() >= silence,
         None => true,
     };
     let ours = slots.iter().find(|(_, slot)| *slot.record.holder == *me).map(|(slot, _)| *slot);
@@ -293,7 +301,7 @@ mod tests {
     fn slot(holder: &str) -> Slot {
         let (version, lease_duration) = (Version(1), Duration::from_secs(15));
         let record = Record { version, holder: holder.into(), lease_duration, transitions: 0, address: None };
-        Slot { record, since: Instant::now() }
+        Slot { record, since: Instant::now(), lives: true }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
 //! One replica's part in all shards: for each an election and what acts by it, beside one another.
 //!
 //! ```text
-//!   every shard is warm ─▶ member ─▶ ┌ election k ──Tenure──▶ replica k (its worker) ┐ for each shard k
-//!                                    └ … a shard that fails leaves the others alone  ┘
+//!   member ─▶ shard k is warm ─▶ ┌ election k ──Tenure──▶ replica k (its worker) ┐ for each shard k
+//!                                └ … a shard that fails leaves the others alone  ┘
 //!   stop ─▶ no member any more ─▶ every election lets its Lease go
 //! ```
 
@@ -54,11 +54,6 @@ pub async fn run<J: Journals + 'static, S: LogSource + Clone>(
     stop: CancellationToken,
     spawned: impl Fn(Running) -> Running,
 ) -> Result<(), Error> {
-    let prepared = {
-        let replicas = seats.iter().map(|seat| &seat.replica).collect();
-        stop.run_until_cancelled(prepare(replicas)).await
-    };
-    let Some(()) = prepared.transpose()? else { return Ok(()) };
     let (electors_stop, mut parts) = (CancellationToken::new(), JoinSet::new());
     let joined = CancellationToken::new();
     match members {
@@ -81,10 +76,8 @@ pub async fn run<J: Journals + 'static, S: LogSource + Clone>(
             })));
         }
     }
-    if stop.run_until_cancelled(joined.cancelled()).await.is_some() {
-        for seat in seats {
-            parts.spawn(spawned(Box::pin(seat.run(electors_stop.clone()))));
-        }
+    for seat in seats {
+        parts.spawn(spawned(Box::pin(seat.run(joined.clone(), electors_stop.clone()))));
     }
     while let Some(ended) = parts.join_next().await {
         ended.map_err(Error::Part)??;
@@ -92,16 +85,17 @@ pub async fn run<J: Journals + 'static, S: LogSource + Clone>(
     Ok(())
 }
 
-async fn prepare<J: Journals + 'static, S: LogSource + Clone>(replicas: Vec<&Replica<J, S>>) -> Result<(), Error> {
-    for replica in replicas {
-        replica.prepare().await.map_err(worker::Error::Open)?;
-    }
-    Ok(())
-}
-
 impl<J: Journals + 'static, S: LogSource + Clone> Seat<J, S> {
-    /// The first to fail ends both; an orderly end of one is waited for by the other.
-    async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+    /// Each shard by itself: one whose changelog cannot be read keeps no other one waiting. The first of the two to fail
+    /// ends both; an orderly end of one is waited for by the other.
+    async fn run(self, joined: CancellationToken, stop: CancellationToken) -> Result<(), Error> {
+        let prepared = async {
+            self.replica.prepare().await?;
+            joined.cancelled().await;
+            Ok(())
+        };
+        let Some(prepared) = stop.run_until_cancelled(prepared).await else { return Ok(()) };
+        prepared.map_err(worker::Error::Open)?;
         let election = async { self.elector.run(stop).await.map_err(Error::Part) };
         let acting = async { self.replica.run(self.tenures).await.map_err(Error::Worker) };
         tokio::try_join!(biased; election, acting).map(|_| ())

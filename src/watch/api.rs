@@ -232,6 +232,10 @@ impl Pods {
         match (&page.shard, &shard) {
             (Some(told), asked) if asked.as_ref() != Some(told) => {
                 let why = format!("it is of the shard {told}, asked was for {}", asked.as_deref().unwrap_or("all"));
+                // What such a server leaves out is not known: from now on it is to send all.
+                if self.traffic.decline() {
+                    tracing::warn!(why, "the API server is asked for the pods of all shards from now on");
+                }
                 return Err(Error::Unreadable { verb: "list", why });
             }
             (told, _) => self.traffic.server_side(told.is_some()),

@@ -44,7 +44,8 @@ impl Traffic {
     /// A LIST said whether the server leaves out what is not ours.
     pub(super) fn server_side(&self, yes: bool) {
         if self.0.server_side.swap(yes, Ordering::Relaxed) != yes {
-            tracing::info!(server_side = yes, "pods of other shards are left out by the API server");
+            let by = if yes { "by the API server" } else { "here" };
+            tracing::info!(by, "pods of other shards are left out");
         }
     }
 

@@ -23,7 +23,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     pub(super) fn consider_giving_up(&mut self) {
         let (Some(kafka_max), now) = (self.parts.renew_deadline, Instant::now()) else { return };
         let waits = self.publishing.waits_since().is_some_and(|since| now - since > kafka_max);
-        if waits && self.parts.peers.reaching_kafka(now) > 0 {
+        if waits && self.parts.peers.reaching_kafka(self.tenure.shard, now) > 0 {
             self.gave_up = true;
             return self.tenure.give_up(GiveUp::Kafka);
         }

@@ -165,3 +165,32 @@ async fn a_shard_that_is_fenced_again_and_again_holds_up_no_other() -> Result<()
     ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "asked to stop");
     bench.close().await
 }
+
+/// As large as the API server takes: annotations of 250 KB, and a message of its end of a megabyte.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_oversized_pod_holds_up_no_other() -> Result<()> {
+    let bench = Bench::new("oversized").await?;
+    let monitor = both(&bench, &[]).await?;
+    let mut history = bench.history()?;
+    let (mut truth, mut large) = (Vec::new(), Vec::new());
+    for (id, other) in ids(0, "large").zip(ids(1, "free")).take(5) {
+        let mut pod = execution(&bench.app, &id, "true");
+        pod["spec"]["nodeName"] = status::NODE.into();
+        pod["metadata"]["annotations"] = json!({ "notes": "x".repeat(250_000) });
+        large.push(bench.cluster.create(pod).await?);
+        let mut ended = status::ended(3);
+        ended["containerStatuses"][0]["state"]["terminated"]["message"] = "m".repeat(900_000).into();
+        bench.cluster.patch_status(&format!("exec-{id}"), ended).await?;
+        let (one, took) = tells(&bench, &mut history, &other).await?;
+        ensure!(took < SOON, "an end of the other shard was told after {took:?}");
+        truth.push(one);
+    }
+    let story = ["pod_scheduled", "execution_running", "execution_failed"];
+    for uid in &large {
+        expect(&mut history, uid, &story).await?;
+    }
+    truth.extend(large.into_iter().map(|uid| Truth { uid, expected: story.to_vec() }));
+    faultless(&history, &truth)?;
+    ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "asked to stop");
+    bench.close().await
+}

@@ -1,10 +1,12 @@
 //! Four replicas and eight shards, a churn of real pods: replicas join, leave, are killed by halves, frozen and updated one
-//! after the other. Nothing is lost, doubled or out of order; the shards are shared evenly, and stay so.
+//! after the other; then the number of shards is changed, by a command that dies on the way and is begun anew. Nothing is
+//! lost, doubled or out of order; the shards are shared evenly, and stay so.
 
 use std::{
     cell::Cell,
     collections::BTreeMap,
     path::Path,
+    process::{Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -24,6 +26,10 @@ use testkit::{
 
 const REPLICAS: usize = 4;
 const SHARDS: usize = 8;
+/// After that.
+const FEWER: usize = 3;
+/// Where the command that changes it dies: with nothing done yet, with records copied, with the switch on its way.
+const DEATHS: [&str; 3] = ["reshard-fenced", "reshard-chunk", "reshard-switch-sent"];
 const AT_ONCE: usize = 5;
 const LEASE_DURATION: Duration = Duration::from_secs(3);
 const LEASE: [&str; 6] = ["--lease-duration", "3s", "--renew-deadline", "2s", "--retry-period", "500ms"];
@@ -36,6 +42,7 @@ struct Crew {
     name: String,
     launches: Vec<Launch>,
     running: Vec<Option<Monitor>>,
+    shards: usize,
 }
 
 /// Of each shard: its holder, and how often it changed hands.
@@ -52,7 +59,7 @@ impl Crew {
         };
         let leases = Api::namespaced(cluster.client(), cluster.namespace());
         let (launches, running) = (0..REPLICAS).map(|index| (launch(index), None)).unzip();
-        Self { leases, name: app.to_owned(), launches, running }
+        Self { leases, name: app.to_owned(), launches, running, shards: SHARDS }
     }
 
     fn start(&mut self, index: usize) {
@@ -67,7 +74,7 @@ impl Crew {
 
     async fn holders(&self) -> anyhow::Result<Holders> {
         let mut holders = Vec::new();
-        for shard in 0..SHARDS {
+        for shard in 0..self.shards {
             let lease = self.leases.get_opt(&format!("{}-{shard}", self.name)).await?.and_then(|lease| lease.spec);
             let holder = lease.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
             holders.push((holder, lease.and_then(|spec| spec.lease_transitions).unwrap_or_default()));
@@ -84,10 +91,10 @@ impl Crew {
     /// Waits until every shard is live at one of those that run, none of which leads more than its share.
     async fn even(&self) -> Duration {
         let begun = Instant::now();
-        let share = SHARDS.div_ceil(self.running.iter().flatten().count()) as f64;
+        let share = self.shards.div_ceil(self.running.iter().flatten().count()) as f64;
         let look = async || {
             let live = self.live();
-            let even = live.iter().sum::<f64>() == SHARDS as f64 && live.iter().all(|live| *live <= share);
+            let even = live.iter().sum::<f64>() == self.shards as f64 && live.iter().all(|live| *live <= share);
             Ok(even.then_some(()))
         };
         let waited = until(LIMIT, "every shard is led, evenly", look).await;
@@ -109,7 +116,7 @@ impl Crew {
     /// Waits until every shard is live somewhere.
     async fn all_led(&self) -> Duration {
         let begun = Instant::now();
-        let look = async || Ok((self.live().iter().sum::<f64>() == SHARDS as f64).then_some(()));
+        let look = async || Ok((self.live().iter().sum::<f64>() == self.shards as f64).then_some(()));
         until(LIMIT, "every shard is led", look).await.unwrap_or_else(|error| panic!("{error:#}: {:?}", self.live()));
         begun.elapsed()
     }
@@ -121,6 +128,47 @@ impl Crew {
     async fn stop(&mut self, index: usize) {
         let status = self.running[index].take().unwrap().stop(LIMIT).await.unwrap();
         assert_eq!(status.code(), Some(0), "asked to stop");
+    }
+
+    /// `pod-monitor reshard` to fewer shards, dying at this step.
+    fn reshard(&self, dies_at: Option<&str>) -> (ExitStatus, String) {
+        let launch = &self.launches[0];
+        let mut command = Command::new(&launch.program);
+        command.args(["reshard", "--create-topics", "--shards", &FEWER.to_string()]).stdin(Stdio::null());
+        for flag in ["--kafka", "--events-topic", "--changelog-topic", "--lease-name", "--lease-namespace"] {
+            command.args([flag, launch.argument(flag).unwrap()]);
+        }
+        command.args(&LEASE[..]).envs(launch.variables.iter().map(|(name, value)| (name, value)));
+        command.envs(dies_at.map(|step| ("POD_MONITOR_DIE_AT", step)));
+        let output = command.output().unwrap();
+        (
+            output.status,
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+        )
+    }
+
+    /// All stop, the number of shards is changed by a command that dies again and again, and all start with it.
+    async fn fewer(&mut self) {
+        let (status, said) = self.reshard(None);
+        assert!(!status.success() && said.contains("led by"), "while replicas lead: {status}: {said}");
+        for index in 0..REPLICAS {
+            self.stop(index).await;
+        }
+        for step in DEATHS {
+            let (status, said) = self.reshard(Some(step));
+            assert!(status.code().is_none() && said.contains("dying at"), "{step}: {status}: {said}");
+        }
+        let (status, said) = self.reshard(None);
+        assert!(status.success(), "begun anew: {status}: {said}");
+        println!("{said}");
+        self.shards = FEWER;
+        for index in 0..REPLICAS {
+            let launch = self.launches[index].clone().set("--shards", &FEWER.to_string());
+            self.launches[index] = launch.set("--generation", "2");
+            self.start(index);
+        }
+        self.ready().await;
+        println!("{FEWER} shards: even after {:?}", self.even().await);
     }
 
     /// What was logged of changes of hands, oldest first.
@@ -200,6 +248,7 @@ async fn whole_story(crew: &mut Crew) {
     let before = crew.holders().await.unwrap();
     lasts(CALM).await;
     assert_eq!(crew.holders().await.unwrap(), before, "nothing moves once it is even");
+    crew.fewer().await;
 }
 
 /// The shards of killed leaders were taken by notice, those of stopped ones and gifts by their release; each in time.
