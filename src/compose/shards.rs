@@ -139,7 +139,7 @@ impl<J: Journals + 'static> Shared<J> {
             times: *times,
             fleet: fleet.clone(),
             attend: Arc::clone(attend),
-            able: Arc::new(move || peers.reaches_kafka()),
+            able: Arc::new(move || peers.reach()),
             health: self.health.component("members"),
         }
     }

@@ -16,6 +16,17 @@ const FRESH: Duration = Duration::from_secs(2);
 /// Standbys that are remembered; more of them than any installation has.
 const PEERS_MAX: usize = 64;
 
+/// How many shards a replica could lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// None, or less than half.
+    Few,
+    /// At least half of them.
+    Most,
+    /// Every one.
+    All,
+}
+
 /// What this replica knows of the others, and what it tells them of itself. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Peers(Arc<Inner>);
@@ -55,10 +66,20 @@ impl Peers {
         self.warm().get(&shard).is_some_and(|warm| *warm)
     }
 
+    /// For how many shards that is so.
+    pub fn reach(&self) -> Reach {
+        let warm = self.warm();
+        match (warm.values().filter(|warm| **warm).count(), warm.len()) {
+            (0, _) => Reach::Few,
+            (count, all) if count == all => Reach::All,
+            (count, all) if 2 * count >= all => Reach::Most,
+            _ => Reach::Few,
+        }
+    }
+
     /// The same for at least half of the shards: one whose partition has no leader is no reason to count for nothing.
     pub fn reaches_kafka(&self) -> bool {
-        let warm = self.warm();
-        !warm.is_empty() && 2 * warm.values().filter(|warm| **warm).count() >= warm.len()
+        self.reach() != Reach::Few
     }
 
     /// Shards that we could not lead now.
@@ -147,6 +168,7 @@ mod tests {
         let late = now + Duration::from_millis(2500);
         assert_eq!((holder.standing_by(late), holder.reaching_kafka(ShardId(0), late)), (1, 1));
         assert_eq!(holder.reaching_kafka(ShardId(1), late), 0, "it said that it could not lead that one");
+        assert_eq!(standby.reach(), Reach::Most);
         standby.reach_kafka(ShardId(2), false);
         assert!(!standby.reaches_kafka(), "for most it does not");
     }

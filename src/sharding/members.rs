@@ -30,6 +30,7 @@ use crate::{
         election::{Answer, Times},
         elector::Attend,
         lease::Leases,
+        peers::Reach,
         record::{Record, Version},
         roll::{Roll, Sighting},
     },
@@ -52,8 +53,8 @@ pub struct Members {
     pub fleet: Fleet,
     /// How others are attended.
     pub attend: Attend,
-    /// Whether this replica could lead.
-    pub able: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// How many shards this replica could lead.
+    pub able: Arc<dyn Fn() -> Reach + Send + Sync>,
     /// Health of the Leases.
     pub health: Component,
 }
@@ -80,7 +81,7 @@ struct Part {
     own: Option<Own>,
     attended: BTreeMap<Member, AbortHandle>,
     notices: JoinSet<Member>,
-    /// Since when this replica could not lead.
+    /// Since when this replica could not lead, or not all shards.
     unable_since: Option<Instant>,
     /// Tries to take one that another was faster with, or that we cannot see.
     conflicts: u32,
@@ -113,21 +114,21 @@ impl Members {
                     part.members.health.ok();
                     if first {
                         known_at = Some(Instant::now() + look);
-                        part.keep().await;
                     }
                 }
-                _ = renewals.tick(), if listed => part.keep().await,
+                // Not before: others count on a member from its first moment on.
+                _ = renewals.tick(), if known => part.keep().await,
                 Some(Ok(dead)) = part.notices.join_next() => {
                     part.attended.remove(&dead);
                     part.members.fleet.dead(&dead);
                 }
                 () = sleep_until(stale_at.unwrap_or_else(Instant::now)), if stale_at.is_some() => {}
-                () = sleep_until(known_at.unwrap_or_else(Instant::now)), if listed && !known => {}
+                () = sleep_until(known_at.unwrap_or_else(Instant::now)), if listed && !known => renewals.reset_immediately(),
             }
             if known_at.is_some() {
                 part.tell();
             }
-            if known && (part.own.is_some() || part.told_full) {
+            if part.own.is_some() || part.told_full {
                 joined.cancel();
             }
         }
@@ -207,14 +208,16 @@ impl Part {
         }
     }
 
-    /// Not from one moment to the next: a changelog that is read anew, after a shard was given away, is no reason to go.
+    /// A member stays one for a while although it could not lead: a changelog that is read anew, after a shard was given
+    /// away, is no reason to go. Who is none yet waits as long for the last of the shards: others count on it for each.
     fn is_able(&mut self) -> bool {
-        if (self.members.able)() {
+        let reach = (self.members.able)();
+        if reach == Reach::All {
             self.unable_since = None;
             return true;
         }
-        let since = *self.unable_since.get_or_insert_with(Instant::now);
-        self.own.is_some() && since.elapsed() < self.members.times.lease_duration
+        let waited = self.unable_since.get_or_insert_with(Instant::now).elapsed() >= self.members.times.lease_duration;
+        if reach == Reach::Most { self.own.is_some() || waited } else { self.own.is_some() && !waited }
     }
 
     /// Takes a free one: not the first, so that replicas that start together seldom want the same.

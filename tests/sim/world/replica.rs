@@ -105,7 +105,7 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
     };
     let able = {
         let peers = peers.clone();
-        Arc::new(move || peers.reaches_kafka())
+        Arc::new(move || peers.reach())
     };
     let members = (shards.count.get() > 1).then(|| Members {
         roll: Roll::new(client(0), "monitor", "pod-monitor", me, Some(me), times),
