@@ -321,7 +321,7 @@ fn every_setting(rules: &str) -> Value {
         "log-bytes-max": 16_777_216, "captures-max": 64, "captures-per-node-max": 16, "sink": "kafka",
         "kafka": "one:9092,two:9092", "kafka-config": { "linger.ms": 5, "sasl.password": "@/secret" },
         "kafka-config-file": "/secret", "events-topic": "events.{event_type}", "changelog-topic": "changelog",
-        "shards": 1, "lease-name": "mine", "log-level": "info,kube=debug",
+        "shards": 1, "generation": 1, "lease-name": "mine", "log-level": "info,kube=debug",
     });
     for (key, known) in schema["properties"]["config"]["properties"].as_object().unwrap() {
         if all.get(key).is_some() {
