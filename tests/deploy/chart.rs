@@ -89,7 +89,7 @@ fn the_chart_is_linted_without_a_remark() {
 
 #[test]
 fn wrong_values_are_refused_by_their_names() {
-    let cases: [(&[&str], &[&str]); 16] = [
+    let cases: [(&[&str], &[&str]); 17] = [
         (
             &[REQUIRED[0], REQUIRED[1], "--set=kafkaSecret.propertiesKey=a/b"],
             &["/kafkaSecret/propertiesKey", "pattern"],
@@ -98,6 +98,7 @@ fn wrong_values_are_refused_by_their_names() {
         (&["--set=config.selector=a=b"], &["/config", "missing property 'kafka'"]),
         (&["--set=config.sink=stdout"], &["/config", "missing property 'selector'"]),
         (&[REQUIRED[0], REQUIRED[1], "--set=config.selectr=a=b"], &["/config", "'selectr' not allowed"]),
+        (&[REQUIRED[0], REQUIRED[1], "--set=leaseShards=129"], &["/leaseShards", "128"]),
         (&[REQUIRED[0], REQUIRED[1], "--set=replica=3"], &["'replica' not allowed"]),
         (&[REQUIRED[0], REQUIRED[1], "--set=replicas=three"], &["/replicas", "want integer"]),
         (&[REQUIRED[0], "--set=config.kafka=kafka"], &["/config/kafka", "'kafka' does not match pattern"]),
@@ -220,13 +221,18 @@ fn leases_are_granted_for_as_many_shards_as_there_are_and_members_only_where_the
         (Value::Null, json!(["list", "watch"])),
     ];
     assert_eq!(role(&["--set=config.shards=3", "--set=config.lease-name=x"]), three);
+    // More for `reshard`, and never fewer than the replicas need.
+    for (shards, named) in [(1, 3), (3, 1), (3, 0), (2, 3)] {
+        let [shards, named] = [format!("--set=config.shards={shards}"), format!("--set=leaseShards={named}")];
+        assert_eq!(role(&[&shards, &named, "--set=config.lease-name=x"]), three, "{shards} {named}");
+    }
     let config = |values: &[&str]| -> Value {
         let all = objects(&template(&[&REQUIRED[..], values].concat()).unwrap());
         let made = all.into_iter().find(|object| object["kind"] == "ConfigMap").unwrap();
         serde_saphyr::from_str(made["data"]["config.yaml"].as_str().unwrap()).unwrap()
     };
-    let set = config(&["--set=config.shards=3", "--set=config.shard-by=execution"]);
-    assert_eq!((&set["shards"], &set["shard-by"]), (&json!(3), &json!("execution")));
+    let set = config(&["--set=config.shards=3", "--set=config.shard-by=execution", "--set=config.generation=2"]);
+    assert_eq!(json!([set["shards"], set["shard-by"], set["generation"]]), json!([3, "execution", 2]));
     let unset = config(&[]);
     assert_eq!((&unset["shards"], &unset["shard-by"]), (&Value::Null, &Value::Null), "the monitor's own defaults");
 }
@@ -321,7 +327,7 @@ fn every_setting(rules: &str) -> Value {
         "log-bytes-max": 16_777_216, "captures-max": 64, "captures-per-node-max": 16, "sink": "kafka",
         "kafka": "one:9092,two:9092", "kafka-config": { "linger.ms": 5, "sasl.password": "@/secret" },
         "kafka-config-file": "/secret", "events-topic": "events.{event_type}", "changelog-topic": "changelog",
-        "shards": 1, "lease-name": "mine", "log-level": "info,kube=debug",
+        "shards": 1, "generation": 1, "lease-name": "mine", "log-level": "info,kube=debug",
     });
     for (key, known) in schema["properties"]["config"]["properties"].as_object().unwrap() {
         if all.get(key).is_some() {

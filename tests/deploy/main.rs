@@ -9,6 +9,7 @@ mod chart;
 mod explained;
 mod finalizer;
 mod release;
+mod reshard;
 mod rules;
 mod same;
 mod sbom;
