@@ -331,9 +331,7 @@ impl Books for KafkaBooks {
         Ok(())
     }
 
-    async fn take(&mut self) -> Result<(), Error> {
-        let Prepared { old, new, .. } = self.prepared.as_ref().ok_or(Error::Order)?;
-        let shards = old.identity().shards.max(new.identity().shards);
+    async fn take(&mut self, shards: u32) -> Result<(), Error> {
         let Setup { client, place, stop, .. } = &self.setup;
         match self.holds.take(client, place, shards).await {
             Err(_) if stop.is_cancelled() => Err(Error::Stopped),

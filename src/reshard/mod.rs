@@ -49,8 +49,8 @@ pub trait Books: Send {
     /// Looks at the topics of both generations; makes what is missing of the new one, where that is wished.
     fn prepare(&mut self, old: &Identity, new: &Identity) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Takes the Leases of all shards, old and new; they are held from then on.
-    fn take(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Takes the Leases of this many shards, old and new; they are held from then on.
+    fn take(&mut self, shards: u32) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Makes every earlier producer of the old shards unable to write, and writes a barrier to each.
     fn fence(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
@@ -179,7 +179,7 @@ pub async fn run<B: Books>(
         Err(moved) => return Ok(Outcome::Already(moved)),
     };
     tell(Step::Take);
-    books.take().await.map_err(Error::Books)?;
+    books.take(found.shards.max(identity.shards)).await.map_err(Error::Books)?;
     // Where a replica leads, nothing is left behind.
     tell(Step::Prepare);
     books.prepare(&found, &identity).await.map_err(Error::Books)?;

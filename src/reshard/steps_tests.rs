@@ -61,7 +61,7 @@ impl Books for Mortal<'_> {
         self.call("prepare", |world| world.new.resize(shards, Held::default()))
     }
 
-    async fn take(&mut self) -> Result<(), Dead> {
+    async fn take(&mut self, _: u32) -> Result<(), Dead> {
         self.call("take", |_| ())
     }
 

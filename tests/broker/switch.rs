@@ -65,7 +65,7 @@ async fn who_writes_behind_a_barrier_makes_the_switch_fail() {
         let old = books.read_old().await.unwrap();
         let Ok(Standing::Due(found)) = wish.standing(&old) else { panic!("it is to be done") };
         books.prepare(&found, &wish.switch(&found, &old).identity).await.unwrap();
-        books.take().await.unwrap();
+        books.take(2).await.unwrap();
         books.fence().await.unwrap();
         let old = books.read_old().await.unwrap();
         if disturbed {
