@@ -299,7 +299,67 @@ fn choose(slots: &BTreeMap<u32, Slot>, me: &str, first: u32, silence: Duration) 
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        num::NonZeroU32,
+        task::{Context, Poll},
+    };
+
+    use kube::client::Body;
+    use tower::Service;
+
     use super::*;
+    use crate::{
+        http::Health, leadership::tenure::ShardId, lifecycle::rules::ShardBy, sharding::ranges::Shards,
+        telemetry::Metrics,
+    };
+
+    /// An API server that is away.
+    #[derive(Clone)]
+    struct Away;
+
+    impl Service<http::Request<Body>> for Away {
+        type Response = http::Response<Body>;
+        type Error = std::io::Error;
+        type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+            std::future::ready(Err(std::io::Error::other("away")))
+        }
+    }
+
+    /// One that takes part in two shards.
+    fn part() -> Part {
+        let seconds = Duration::from_secs;
+        let times = Times { lease_duration: seconds(15), renew_deadline: seconds(10), retry_period: seconds(2) };
+        let client = kube::Client::new(Away, "ns");
+        let shards = Shards { count: NonZeroU32::new(2).expect("it is not 0"), by: ShardBy::Uid };
+        Part::of(Members {
+            roll: Roll::new(client, "ns", "runs", "us", None, times),
+            me: "us".into(),
+            times,
+            fleet: Fleet::new("us", shards, Metrics::default()).0,
+            attend: Arc::new(|_, _| Box::pin(std::future::pending())),
+            able: Arc::new(|| Reach::All),
+            health: Health::default().component("members"),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_died_long_ago_takes_no_turn_and_who_writes_its_lease_does() {
+        let mut part = part();
+        let name: Box<str> = part.members.roll.name(5).into();
+        part.saw(Sighting::All(BTreeMap::from([(name.clone(), slot("other").record)])), true);
+        part.tell();
+        assert!(part.members.fleet.is_next(ShardId(0)), "its Lease is held, and nobody writes it");
+        let newer = Record { version: Version(2), ..slot("other").record };
+        part.saw(Sighting::One(name, Some(newer)), false);
+        part.tell();
+        assert!(!part.members.fleet.is_next(ShardId(0)), "it lives, and is the first by name");
+    }
 
     fn slot(holder: &str) -> Slot {
         let (version, lease_duration) = (Version(1), Duration::from_secs(15));
