@@ -251,13 +251,23 @@ impl Leases {
     }
 
     fn error(&self, verb: &'static str, source: Box<dyn std::error::Error + Send + Sync>) -> Error {
-        let (namespace, name) = (self.namespace.clone(), self.name.clone());
-        match source.downcast_ref::<kube::Error>() {
-            Some(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
-                Error::Forbidden { verb, namespace, name, said: status.message.clone() }
-            }
-            _ => Error::Failed { verb, namespace, name, source },
+        failed(verb, &self.namespace, &self.name, source)
+    }
+}
+
+/// What an answer means that is no success, of one Lease or of all that `name` stands for.
+pub(super) fn failed(
+    verb: &'static str,
+    namespace: &str,
+    name: &str,
+    source: Box<dyn std::error::Error + Send + Sync>,
+) -> Error {
+    let (namespace, name) = (namespace.to_owned(), name.to_owned());
+    match source.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
+            Error::Forbidden { verb, namespace, name, said: status.message.clone() }
         }
+        _ => Error::Failed { verb, namespace, name, source },
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     election::Times,
-    lease::{Error, Leases, call_max, silence_max, watch_seconds},
+    lease::{Error, Leases, call_max, failed, silence_max, watch_seconds},
     record::{self, Record},
 };
 use crate::watch::stream::Backoff;
@@ -113,13 +113,7 @@ impl Roll {
     }
 
     fn error(&self, verb: &'static str, error: kube::Error) -> Error {
-        let (namespace, name) = (self.namespace.clone(), self.all());
-        match error {
-            kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
-                Error::Forbidden { verb, namespace, name, said: status.message.clone() }
-            }
-            error => Error::Failed { verb, namespace, name, source: Box::new(error) },
-        }
+        failed(verb, &self.namespace, &self.all(), Box::new(error))
     }
 
     /// How errors name them.
