@@ -134,6 +134,12 @@ impl Asker {
         let permit = timeout_at(until, line.permits.acquire()).await;
         let permit = permit.ok().map(|permit| permit.expect("the semaphore is never closed"));
         let Some(_permit) = permit.filter(|_| !line.is_paused() && line.has_budget()) else {
+            // Why an end lacks them is asked later, of one pod.
+            tracing::debug!(
+                url,
+                paused = line.is_paused(),
+                "not asked: too many questions wait, or their budget is spent"
+            );
             self.metrics.evidence(line.what, EvidenceResult::Skipped);
             return None;
         };

@@ -22,8 +22,8 @@ use testkit::{
     stack::Endpoints,
 };
 
-/// Longest wait for anything.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait for anything. Above the default `--capture-deadline`: of output that does not come, the end says so.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// How long to listen for events that must not come, after one has come that was told after them.
 const SILENCE: Duration = Duration::from_millis(300);
 

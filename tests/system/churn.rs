@@ -104,13 +104,18 @@ fn replace(mut launch: Launch, own: &[&str]) -> Launch {
     launch
 }
 
-/// Per execution: what was told, in order, without what may differ (when it was seen, by whom, which logs were left).
+/// What is asked for at a moment, and may be answered differently at another one: which logs are left, what others know
+/// of a failure by then and whether there is budget to ask them (docs/evidence.md).
+const MOMENTARY: [&str; 7] =
+    ["observed_at", "container_statuses", "logs", "stdout", "stderr", "resource_usage", "kubernetes_events"];
+
+/// Per execution: what was told, in order, without what may differ.
 fn stories(records: &[Record]) -> BTreeMap<String, Vec<Value>> {
     let mut stories: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for record in records {
         let mut event = record.value.clone();
         let fields = event.as_object_mut().unwrap();
-        for momentary in ["observed_at", "container_statuses", "logs", "stdout", "stderr", "resource_usage"] {
+        for momentary in MOMENTARY {
             fields.remove(momentary);
         }
         stories.entry(record.key.clone()).or_default().push(event);
