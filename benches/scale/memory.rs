@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, path::Path, process::Command};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Pod as TypedPod;
 use kube::core::ObjectList;
 use kube_runtime::{
@@ -12,10 +12,7 @@ use kube_runtime::{
 };
 use pod_monitor::{
     publish::{changelog, restore::Restored},
-    watch::{
-        frame::read_page,
-        pod::{Decoded, Pod},
-    },
+    watch::{frame::read_page, pod::Decoded},
     worker::{pending::Source, position::Stream, table::Table},
 };
 use serde::{Deserialize, Serialize};
@@ -124,24 +121,19 @@ fn table(life: &Life, line: usize, pods: usize) -> Result<Cost> {
     let rules = told::rules();
     let before = Before::now()?;
     let mut table = restored(&record, pods)?;
-    let mut all = Vec::new();
+    let arrived = tokio::time::Instant::now();
     for page in pages(pods) {
         let read = read_page(&life.page(line, page, None)).map_err(anyhow::Error::msg)?;
-        all.extend(read.pods);
-    }
-    // As the worker compares a LIST.
-    let whole = |decoded| if let Decoded::Whole(pod) = decoded { Some(pod) } else { None };
-    let mut listed: Vec<Box<Pod>> = all.into_iter().filter_map(whole).map(Box::new).collect();
-    ensure!(listed.len() == pods, "the LIST shows {} pods", listed.len());
-    listed.sort_by_key(|pod| pod.metadata.creation_timestamp);
-    let arrived = tokio::time::Instant::now();
-    for pod in listed {
-        table.observe(0, pod, arrived, Source::List);
-    }
-    while table.has_ready() {
-        let formed = table.form(told::now(), &rules, &[false]);
-        ensure!(formed.batch.events.is_empty() && formed.batch.records.is_empty(), "something was told anew");
-        table.committed(formed.in_flight);
+        for decoded in read.pods {
+            let Decoded::Whole(pod) = decoded else { bail!("a pod of the LIST cannot be read") };
+            table.observe(0, Box::new(pod), arrived, Source::List);
+        }
+        // As the worker takes a LIST in: the next page comes when this one has been looked at.
+        while table.has_ready() {
+            let formed = table.form(told::now(), &rules, &[true]);
+            ensure!(formed.batch.events.is_empty() && formed.batch.records.is_empty(), "something was told anew");
+            table.committed(formed.in_flight);
+        }
     }
     let cost = before.cost()?;
     ensure!(table.len() == pods, "the table tracks {} pods", table.len());

@@ -1,15 +1,18 @@
 //! What comes from the API server: watch notices and LISTs.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
 
 use tracing::Instrument as _;
 
-use super::{Worker, pending::Source, position::Stream, table::Table};
+use super::{
+    Worker,
+    listing::{Listing, Whole},
+    pending::Source,
+    position::Stream,
+    table::Table,
+};
 use crate::{
     cli::chain,
     leadership::takeover::Leg,
@@ -21,7 +24,7 @@ use crate::{
     watch::{
         api::{Error as ApiError, Scope},
         pod::{Decoded, Odd, Pod, PodUid, ResourceVersion},
-        reconcile::{self, Reason, Snapshot, Suspects},
+        reconcile::{self, Leaf, Reason, Suspects},
         stream::{self, Down, Expiry, Notice, NoticeKind},
     },
 };
@@ -38,9 +41,8 @@ pub(super) struct Feed {
     pub(super) suspects: Suspects,
     /// Pods whose DELETED is being judged by a GET.
     pub(super) judged: BTreeSet<PodUid>,
-    /// LISTs under way.
-    listing: usize,
-    held: Option<Listed>,
+    /// LISTs under way, or whole and waiting for the watch.
+    listings: Vec<Listing>,
     /// The first LIST of this tenure has been worked through.
     listed: bool,
     open: bool,
@@ -51,19 +53,15 @@ pub(super) struct Feed {
 impl Feed {
     /// A snapshot is being taken or waits: it may still show pods that are gone since.
     pub(super) fn is_listing(&self) -> bool {
-        self.listing > 0 || self.held.is_some()
+        !self.listings.is_empty()
     }
 }
 
-/// A LIST that has come.
-pub(super) struct Listed {
+/// A page of a LIST that has come.
+pub(super) struct ListPage {
     stream: usize,
-    era: u32,
-    reason: Reason,
-    snapshot: Snapshot,
-    /// What the watch had delivered when it was asked for: a consistent LIST is never older.
-    floor: ResourceVersion,
-    since: Instant,
+    listing: u64,
+    leaf: Leaf,
 }
 
 impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
@@ -104,8 +102,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             watch,
             suspects: Suspects::default(),
             judged: BTreeSet::new(),
-            listing: 0,
-            held: None,
+            listings: Vec::new(),
             listed: false,
             open: false,
             down_since: None,
@@ -115,20 +112,21 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     }
 
     fn list(&mut self, stream: usize, reason: Reason) {
-        let feed = &mut self.feeds[stream];
-        let era = self.table.streams[stream].era();
         let inherited = self.inherited.as_ref().map(Inherited::furthest).unwrap_or_default();
         let floor = self.table.streams[stream].seen().max(inherited);
-        feed.listing += 1;
-        let (pods, scope) = (self.parts.pods.clone(), feed.scope.clone());
+        self.lists_begun += 1;
+        let (listing, feed) = (self.lists_begun, &mut self.feeds[stream]);
+        feed.listings.push(Listing::new(listing, reason, floor));
+        let (pods, scope, pages) = (self.parts.pods.clone(), feed.scope.clone(), self.pages_in.clone());
         let (metrics, cluster) = (self.parts.metrics.clone(), self.parts.cluster.clone());
         let span = tracing::info_span!(parent: &self.tenure.take_over_span(), "list", ?reason);
         let list = async move {
-            let snapshot = reconcile::list(&pods, &scope, |error| {
+            let wrap = |leaf| ListPage { stream, listing, leaf };
+            let trouble = |error| {
                 metrics.listed(ListResult::Failed);
                 cluster.not_yet(chain(&error));
-            });
-            Listed { stream, era, reason, snapshot: snapshot.await, floor, since: Instant::now() }
+            };
+            reconcile::list(&pods, &scope, pages, wrap, trouble).await;
         };
         self.lists.spawn(list.instrument(span));
     }
@@ -142,53 +140,61 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         }
     }
 
-    pub(super) fn listed(&mut self, mut listed: Listed) {
-        self.parts.metrics.listed(ListResult::Ok);
-        let stream = listed.stream;
-        self.feeds[stream].listing = self.feeds[stream].listing.saturating_sub(1);
-        if listed.era != self.table.streams[stream].era() {
-            // Asked for before the store's reset was noticed: the LIST by which it was is in use.
+    /// Takes in a page of a LIST.
+    pub(super) fn listed(&mut self, page: ListPage) {
+        let ListPage { stream, listing: id, leaf } = page;
+        let listings = &mut self.feeds[stream].listings;
+        // Asked for before the store's reset was noticed: the LIST that was asked for since is in use.
+        let Some(at) = listings.iter().position(|listing| listing.id == id) else { return };
+        let mut listing = listings.swap_remove(at);
+        if listing.shows_reset(&self.table, &leaf) {
+            self.store_was_reset(stream, leaf.version);
             return;
         }
-        let older = listed.snapshot.pods.iter().any(|pod| self.table.contradicts(listed.snapshot.version, pod));
-        if listed.snapshot.version < listed.floor || older {
-            self.store_was_reset(&listed);
-            listed.reason = Reason::Expired;
+        if leaf.first {
+            listing.begin(leaf.version);
+        }
+        let (arrived, now) = (Instant::now(), self.parts.wall.now());
+        for decoded in leaf.pods {
+            let Some(pod) = self.readable(decoded) else { continue };
+            self.consider(&pod);
+            if let Some(pod) = listing.take(pod, &self.table, now, &self.parts.rules) {
+                self.table.observe(stream, pod, arrived, Source::List);
+            }
+        }
+        if leaf.last {
+            self.parts.metrics.listed(ListResult::Ok);
+            listing.ends(arrived);
         }
         // A watch that is still behind the snapshot has not missed what it is about to tell.
-        let behind = self.table.streams[stream].seen() < listed.snapshot.version;
-        if listed.reason == Reason::Periodic && behind {
-            self.feeds[stream].held = Some(listed);
+        let behind = self.table.streams[stream].seen() < listing.version;
+        if !leaf.last || (listing.reason == Reason::Periodic && behind) {
+            self.feeds[stream].listings.push(listing);
         } else {
-            self.compare(listed);
+            self.compare(stream, listing.into_whole());
         }
     }
 
-    /// Works through a snapshot that waited, once the watch has passed it or has had time enough.
+    /// Works through snapshots that waited, once the watch has passed them or has had time enough.
     pub(super) fn release_held(&mut self) {
         for stream in 0..self.feeds.len() {
             let seen = self.table.streams[stream].seen();
-            let ripe = |held: &mut Listed| held.snapshot.version <= seen || held.since.elapsed() > HOLD_MAX;
-            if let Some(listed) = self.feeds[stream].held.take_if(ripe) {
-                self.compare(listed);
-            }
+            let ripe = |listing: &mut Listing| {
+                listing.whole_since().is_some_and(|since| listing.version <= seen || since.elapsed() > HOLD_MAX)
+            };
+            let released: Vec<Listing> = self.feeds[stream].listings.extract_if(.., ripe).collect();
+            released.into_iter().for_each(|listing| self.compare(stream, listing.into_whole()));
         }
     }
 
-    fn compare(&mut self, listed: Listed) {
-        let Listed { stream, reason, snapshot, .. } = listed;
-        let version = snapshot.version;
+    fn compare(&mut self, stream: usize, whole: Whole) {
+        let Whole { reason, version, listed, kept } = whole;
         let arrived = Instant::now();
         let periodic = reason == Reason::Periodic;
         let source = if periodic { Source::Comparison } else { Source::List };
-        let mut pods: Vec<Box<Pod>> = snapshot.pods.into_iter().filter_map(|decoded| self.readable(decoded)).collect();
-        // As they were made, and not by their names: of two pods of one execution the earlier one comes first.
-        pods.sort_by_key(|pod| pod.metadata.creation_timestamp);
-        let uids: HashSet<&PodUid> = pods.iter().map(|pod| &pod.metadata.uid).collect();
-        self.feeds[stream].suspects.note(version, reason, &uids, self.table.present(stream));
-        let count = pods.len();
-        for pod in pods {
-            self.observe(stream, pod, arrived, source);
+        self.feeds[stream].suspects.note(version, reason, &listed, self.table.present(stream));
+        for pod in kept {
+            self.table.observe(stream, pod, arrived, source);
         }
         if reason == Reason::Expired {
             self.table.streams[stream].progress(version);
@@ -205,28 +211,28 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             self.tenure.reached(Leg::Reconciled);
             self.taken_over();
         }
-        tracing::info!(stream = self.table.streams[stream].name, pods = count, %version, ?reason, "reconciled");
+        tracing::info!(stream = self.table.streams[stream].name, pods = listed.len(), %version, ?reason, "reconciled");
         self.check_suspects(stream);
         self.show_cluster();
     }
 
-    fn store_was_reset(&mut self, listed: &Listed) {
+    fn store_was_reset(&mut self, stream: usize, version: ResourceVersion) {
         self.inherited = None;
-        let Listed { stream, snapshot, floor, .. } = listed;
-        let version = snapshot.version;
         tracing::error!(
-            %version, position = %floor,
+            %version, position = %self.table.streams[stream].seen(),
             "the cluster's store was reset: a consistent LIST is older than what was seen, or shows a pod that is; \
              going on by what was told"
         );
-        self.table.streams[*stream].reset(version);
-        self.table.forget_versions(*stream);
+        self.table.streams[stream].reset(version);
+        self.table.forget_versions(stream);
         // Asked by old versions, and found missing by the comparison if they still are.
-        self.refused.retain(|_, asked| asked.stream != *stream);
-        self.feeds[*stream].watch.abort();
-        // It is started when this LIST has been worked through, as after any version that is of no use.
-        let (scope, listing) = (self.feeds[*stream].scope.clone(), self.feeds[*stream].listing);
-        self.feeds[*stream] = Feed { listing, ..self.feed(*stream, scope, None) };
+        self.refused.retain(|_, asked| asked.stream != stream);
+        self.feeds[stream].watch.abort();
+        // It is started when the next LIST has been worked through, as after any version that is of no use. What came of
+        // this one, and of others under way, was compared with old versions.
+        let scope = self.feeds[stream].scope.clone();
+        self.feeds[stream] = self.feed(stream, scope, None);
+        self.list(stream, Reason::Expired);
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {
@@ -241,7 +247,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 let version = pod.metadata.resource_version;
                 self.feeds[stream].suspects.clear(&pod.metadata.uid);
                 if !self.is_inherited(stream, &pod) {
-                    self.observe(stream, pod, arrived, Source::Watch);
+                    self.observe(stream, pod, arrived);
                 }
                 self.passed(stream, version);
             }

@@ -16,6 +16,7 @@ mod confirm;
 mod executions;
 mod following;
 mod intake;
+mod listing;
 mod notable;
 mod parts;
 pub mod pending;
@@ -40,7 +41,7 @@ use self::{
     captures::Captures,
     cleanup::Cleanup,
     confirm::Confirmed,
-    intake::{Feed, Listed},
+    intake::{Feed, ListPage},
     publishing::{Happened, Publishing, Ticket},
     table::Table,
 };
@@ -69,6 +70,8 @@ use crate::{
 const POSITION_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the loop says that it turns.
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Pages of LISTs that wait to be looked at.
+const PAGES_MAX: usize = 1;
 /// GETs at the same time that confirm goings.
 const CONFIRMS_MAX: usize = 32;
 /// A transaction that has not been answered by then is told to whoever asks whether we are ready.
@@ -124,7 +127,10 @@ pub struct Worker<J: Journals, S> {
     watches: JoinSet<()>,
     notices: mpsc::Receiver<Notice>,
     notices_in: mpsc::Sender<Notice>,
-    lists: JoinSet<Listed>,
+    lists: JoinSet<()>,
+    lists_begun: u64,
+    pages: mpsc::Receiver<ListPage>,
+    pages_in: mpsc::Sender<ListPage>,
     confirms: JoinSet<Confirmed>,
     confirm_permits: Arc<Semaphore>,
     /// Goings that could not be confirmed for want of the right to ask.
@@ -147,6 +153,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     /// A worker that has not begun.
     pub fn new(parts: Parts<J, S>, tenure: Tenure, beat: Heartbeat) -> Self {
         let (notices_in, notices) = mpsc::channel(NOTICES_MAX);
+        let (pages_in, pages) = mpsc::channel(PAGES_MAX);
         let publishing = Publishing::new(Arc::clone(&parts.journals), tenure.clone());
         let captures = captures(&parts);
         let cleanup = cleanup(&parts);
@@ -162,6 +169,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             notices,
             notices_in,
             lists: JoinSet::new(),
+            lists_begun: 0,
+            pages,
+            pages_in,
             confirms: JoinSet::new(),
             confirm_permits: Arc::new(Semaphore::new(CONFIRMS_MAX)),
             refused: ByUid::default(),
@@ -195,7 +205,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 biased;
                 () = ended.cancelled() => return self.drain().await,
                 happened = self.publishing.next() => self.happened(happened)?,
-                Some(listed) = self.lists.join_next() => self.listed(joined("LIST", listed)?),
+                Some(done) = self.lists.join_next() => joined("LIST", done)?,
+                Some(page) = self.pages.recv(), if self.table.has_room() => self.listed(page),
                 Some(confirmed) = self.confirms.join_next() => self.confirmed(joined("GET", confirmed)?),
                 Some(captured) = self.captures.next() => self.captured(joined("capture", captured)?),
                 Some(watch) = self.watches.join_next() => watch_ended(watch)?,
@@ -337,6 +348,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     fn forget(&mut self) {
         self.feeds.clear();
         (self.notices_in, self.notices) = mpsc::channel(NOTICES_MAX);
+        (self.pages_in, self.pages) = mpsc::channel(PAGES_MAX);
         (self.watches, self.lists, self.confirms) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
         self.captures = captures(&self.parts);
         self.cleanup = cleanup(&self.parts);

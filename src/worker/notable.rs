@@ -57,15 +57,20 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         tracing::warn!(?drift, "reconciliation found what the watch had not told");
     }
 
-    /// Takes in a state of a pod, from wherever it was seen.
-    pub(super) fn observe(&mut self, stream: usize, pod: Box<Pod>, arrived: Instant, source: Source) {
+    /// Takes in a state of a pod that the watch brought.
+    pub(super) fn observe(&mut self, stream: usize, pod: Box<Pod>, arrived: Instant) {
+        self.consider(&pod);
+        self.table.observe(stream, pod, arrived, Source::Watch);
+    }
+
+    /// What a state of a pod asks for beside being told, from wherever it was seen.
+    pub(super) fn consider(&mut self, pod: &Pod) {
         if self.parts.cleanup.is_wanted() {
             let told = self.table.tracked(&pod.metadata.uid);
-            self.cleanup.observed(&pod, told.as_ref(), self.parts.wall.now());
+            self.cleanup.observed(pod, told.as_ref(), self.parts.wall.now());
             self.cleanup.begin();
         }
-        self.consider_following(&pod);
-        self.table.observe(stream, pod, arrived, source);
+        self.consider_following(pod);
     }
 
     /// What these pods are remembered by is committed.

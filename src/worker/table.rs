@@ -4,9 +4,10 @@
 //! replaces an older one: late states yield the earlier events too). Nothing is dropped before its commit.
 
 mod forming;
+mod known;
 mod reset;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -18,9 +19,9 @@ use super::{
 };
 use crate::{
     lifecycle::{
-        event::{Captured, Cause, EarlierEnd, LogsStatus},
+        event::{Captured, EarlierEnd, LogsStatus},
         identity::OddId,
-        tracked::{Kept, Tracked},
+        tracked::Kept,
         wanted::{self, Wanted},
     },
     logs::reason,
@@ -32,6 +33,8 @@ use crate::{
 pub const BATCH_PODS_MAX: usize = 1000;
 /// Captured bytes per transaction, so that a burst of large outputs is spread over several.
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
+/// While so many pods wait to be decided, a LIST brings no further page of them.
+const READY_MAX: usize = 2 * BATCH_PODS_MAX;
 /// Tombstones per transaction.
 const TOMBSTONES_MAX: usize = 2000;
 
@@ -155,6 +158,11 @@ impl Table {
     /// Whether no pod is known.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// Whether more may be brought at once: not many wait to be decided.
+    pub fn has_room(&self) -> bool {
+        self.ready.len() < READY_MAX
     }
 
     /// Whether a pod waits to be decided.
@@ -368,29 +376,6 @@ impl Table {
         slot.pending.get_or_insert_with(|| Box::new(Pending::new(arrived))).left = Some(version);
         self.enqueue(uid);
         true
-    }
-
-    /// Pods of a stream that were told of and not told as gone, with the version that the record rests on.
-    pub fn present(&self, stream: usize) -> impl Iterator<Item = (&PodUid, ResourceVersion)> {
-        let of_stream =
-            self.slots.iter().filter(move |(_, s)| s.stream as usize == stream && s.pending.is_none() && !s.busy);
-        of_stream.filter_map(|(uid, s)| {
-            let tracked = s.tracked.as_ref()?;
-            tracked.gone().is_none().then_some((uid, tracked.resource_version))
-        })
-    }
-
-    /// How many pods have been told as stalled and have not got on, by cause.
-    pub fn stalled(&self) -> BTreeMap<Cause, usize> {
-        let mut stalled = BTreeMap::new();
-        let open = self.slots.values().filter_map(|s| s.tracked.as_ref().filter(|t| t.end().is_none())?.stalled());
-        open.for_each(|s| *stalled.entry(s.cause).or_default() += 1);
-        stalled
-    }
-
-    /// What has been told of a pod.
-    pub fn tracked(&self, uid: &PodUid) -> Option<Tracked> {
-        self.slots.get(uid)?.tracked.as_ref().map(Kept::unpack)
     }
 
     fn enqueue(&mut self, uid: &PodUid) {

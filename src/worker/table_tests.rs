@@ -11,6 +11,7 @@ use crate::{
         event::{Body, Event},
         identity::IdSources,
         rules::Rules,
+        tracked::Tracked,
     },
     watch::pod::{Decoded, decode},
 };
@@ -463,3 +464,18 @@ fn a_consistent_list_with_a_pod_older_than_its_record_is_of_another_store() {
 mod claims;
 #[path = "table_followed_tests.rs"]
 mod followed;
+
+#[test]
+fn no_further_page_is_taken_while_many_wait() {
+    let mut rig = Rig::new();
+    for n in 0..READY_MAX {
+        assert!(rig.table.has_room(), "{n} wait");
+        let mut pod = pod(1);
+        pod.metadata.uid = PodUid(format!("u-{n}").into());
+        rig.table.observe(0, pod, Instant::now(), Source::List);
+    }
+    assert!(!rig.table.has_room());
+    let formed = rig.form();
+    assert_eq!(formed.batch.events.len(), BATCH_PODS_MAX);
+    assert!(rig.table.has_room(), "what is on its way waits no more");
+}
