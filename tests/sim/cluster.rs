@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,8 @@ pub struct Cluster {
     due: Mutex<Vec<(Instant, usize)>>,
     /// Places that stay empty until then.
     away: Mutex<BTreeMap<usize, Instant>>,
+    /// All places that are empty stay so: the Deployment is scaled to zero.
+    halted: AtomicBool,
     random: Mutex<Random>,
 }
 
@@ -50,7 +55,8 @@ impl Cluster {
         };
         let due = (0..setting.replicas).map(joins).map(|pause| Instant::now() + pause).zip(0..).collect();
         let (slots, away) = (Mutex::default(), Mutex::default());
-        Self { world, slots, due: Mutex::new(due), away, random: Mutex::new(random) }
+        let halted = AtomicBool::new(false);
+        Self { world, slots, due: Mutex::new(due), away, halted, random: Mutex::new(random) }
     }
 
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -82,7 +88,12 @@ impl Cluster {
     }
 
     fn next_due(&self) -> Option<(Instant, usize)> {
-        lock(&self.due).iter().min().copied()
+        lock(&self.due).iter().min().copied().filter(|_| !self.halted.load(Ordering::Relaxed))
+    }
+
+    /// From now on nobody is started, or everybody is again.
+    pub fn halt(&self, halted: bool) {
+        self.halted.store(halted, Ordering::Relaxed);
     }
 
     /// Starts what is due, and again what has ended, for so long.

@@ -139,7 +139,7 @@ fn cause(cluster: &Arc<Cluster>, fault: Fault, random: &mut Random, left_ms: u64
         Fault::DeleteMember => delete(cluster, any_member(cluster, random)),
         Fault::EditMember => edit(cluster, any_member(cluster, random), random),
         Fault::WrongNotice => {
-            cluster.world.observed().excuse(0..cluster.world.setting.shards.get());
+            cluster.world.observed().excuse(0..cluster.world.generation().shards.get());
             for (_, other) in cluster.living() {
                 other.hear_a_rumour(who);
             }
@@ -174,7 +174,7 @@ fn crash_half(cluster: &Cluster, random: &mut Random) {
 
 /// The name of a shard's Lease, to be tampered with.
 fn any_shard(cluster: &Cluster, random: &mut Random) -> String {
-    let shard = random.below(u64::from(cluster.world.setting.shards.get())) as u32;
+    let shard = random.below(u64::from(cluster.world.generation().shards.get())) as u32;
     cluster.world.observed().excuse([shard]);
     format!("{SHARD_LEASES}{shard}")
 }

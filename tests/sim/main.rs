@@ -6,6 +6,7 @@
 mod cluster;
 mod faults;
 mod measures;
+mod offline;
 mod oracle;
 mod plants;
 mod random;
@@ -84,7 +85,8 @@ fn show(seed: u64, play: Play, outcome: &Outcome) {
     eprintln!("seed {seed}, after {:?} of virtual time:", outcome.virtual_time);
     outcome.wrongs.iter().for_each(|wrong| eprintln!("  {wrong}"));
     let Size { replicas, shards } = play.size;
-    let size = format!("SIM_REPLICAS={replicas} SIM_SHARDS={shards}");
+    let to = play.reshard_to.map(|to| format!(" SIM_RESHARD_TO={to}")).unwrap_or_default();
+    let size = format!("SIM_REPLICAS={replicas} SIM_SHARDS={shards}{to}");
     eprintln!("again: SIM_SEED={seed} {size} cargo test --locked --workspace --test sim every_story");
 }
 
@@ -93,7 +95,8 @@ fn every_story_is_told_once_whoever_fails() {
     let from = number("SIM_SEED").or(number("SIM_FROM")).unwrap_or(0);
     let seeds = if number("SIM_SEED").is_some() { 1 } else { number("SIM_SEEDS").unwrap_or(SEEDS) };
     eprintln!("seeds {from} to {}", from + seeds - 1);
-    all_right(from..from + seeds, Play::new(size(), Weather::Rough));
+    let reshard_to = number("SIM_RESHARD_TO").and_then(|n| NonZeroU32::new(u32::try_from(n).ok()?));
+    all_right(from..from + seeds, Play { reshard_to, ..Play::new(size(), Weather::Rough) });
 }
 
 fn all_right(seeds: std::ops::Range<u64>, play: Play) {
@@ -118,9 +121,44 @@ fn without_faults_several_shards_are_told_and_shared_evenly() {
     all_right(0..10, Play::new(Size::EIGHT_SHARDS, Weather::Calm));
 }
 
+/// Replicas, shards, shards then.
+const RESHARDS: [(usize, u32, u32); 4] = [(3, 1, 4), (3, 4, 1), (4, 8, 3), (3, 2, 5)];
+/// Of each.
+const SEEDS_RESHARDED: u64 = 40;
+
+fn resharded((replicas, from, to): (usize, u32, u32)) -> Play {
+    let shards = |n| NonZeroU32::new(n).expect("there are some");
+    Play::new(Size { replicas, shards: shards(from) }, Weather::Rough).resharded(shards(to))
+}
+
+#[test]
+fn a_reshard_loses_and_doubles_nothing_wherever_it_is_killed() {
+    for of in RESHARDS {
+        all_right(0..SEEDS_RESHARDED, resharded(of));
+        let done = (0..5).filter(|seed| run::seed(*seed, resharded(of), false).resharded).count();
+        assert!(done >= 4, "{of:?}: {done} of 5 seeds changed their shards: the others show nothing");
+    }
+}
+
+#[test]
+fn a_heritage_that_is_not_handed_on_is_found() {
+    is_found_in(0..SEEDS_RESHARDED, resharded(RESHARDS[2]), Plant::ForgottenHeritage, &["doubled"]);
+}
+
+#[test]
+fn a_reshard_that_fences_nobody_is_found() {
+    is_found_in(
+        0..SEEDS_RESHARDED * 10,
+        resharded(RESHARDS[0]),
+        Plant::UnfencedReshard,
+        &["moved", "heritage", "lost"],
+    );
+}
+
 #[test]
 fn a_seed_replays_exactly() {
-    for (seed, play) in (0..20).map(|seed| (seed, ROUGH)).chain((0..4).map(|seed| (seed, SHARDED))) {
+    let plays = (0..20).map(|seed| (seed, ROUGH)).chain((0..4).map(|seed| (seed, SHARDED)));
+    for (seed, play) in plays.chain((0..4).map(|seed| (seed, resharded(RESHARDS[2])))) {
         let (first, again) = (run::seed(seed, play, true), run::seed(seed, play, true));
         let differ = first.lines.iter().zip(&again.lines).find(|(a, b)| a != b);
         assert_eq!(differ, None, "seed {seed}");

@@ -34,11 +34,17 @@ impl std::fmt::Display for Fact {
     }
 }
 
+/// The pods of one of so many shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Range {
+    pub shard: u32,
+    pub of: u32,
+}
+
 /// Versions that no watch of a shard showed: after the first, up to the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// Only the pods of this shard.
-    pub shard: u32,
+    pub range: Range,
     pub after: u64,
     pub until: u64,
 }
@@ -84,7 +90,10 @@ pub struct Oracle {
     cluster: String,
     stories: BTreeMap<String, Story>,
     ids: BTreeSet<String>,
+    /// Of the generation that is the truth.
     shards: Vec<Shard>,
+    /// Of the first one, where that is over.
+    first: Option<Vec<Shard>>,
     wrongs: Vec<String>,
 }
 
@@ -118,6 +127,38 @@ impl Oracle {
         }
         for uid in touched {
             self.wrong(format!("torn: transaction {number} of shard {shard} tells of {uid} and does not remember it"));
+        }
+    }
+
+    /// From now on another generation is the truth: it has to remember what the former one did, each record in its shard.
+    pub fn moves(&mut self, old: &[BTreeMap<String, String>], new: &[BTreeMap<String, String>]) {
+        let pods = |shard: &BTreeMap<String, String>| -> Vec<(String, String)> {
+            shard.iter().filter(|(key, _)| key.starts_with("pod/")).map(|(k, v)| (k.clone(), v.clone())).collect()
+        };
+        let mut left: BTreeMap<String, String> = old.iter().flat_map(pods).collect();
+        let former = std::mem::replace(&mut self.shards, new.iter().map(|_| Shard::default()).collect());
+        self.first.get_or_insert(former);
+        for (shard, (key, value)) in
+            (0..).zip(new).flat_map(|(shard, held)| pods(held).into_iter().map(move |r| (shard, r)))
+        {
+            self.belongs(shard, key.trim_start_matches("pod/"), "inherits");
+            if left.remove(&key).as_ref() != Some(&value) {
+                self.wrong(format!("heritage: shard {shard} has a {key} that nobody left"));
+            }
+        }
+        for key in left.keys() {
+            self.wrong(format!("heritage: nobody has {key}"));
+        }
+    }
+
+    /// Something is committed to a shard of a generation that is over.
+    pub fn read_late(&mut self, shard: u32, parts: &[Part]) {
+        let tells = |part: &Part| match part {
+            Part::Event(_) => true,
+            Part::Record(key, _) => key.starts_with("pod/") || key == "meta/position",
+        };
+        if parts.iter().any(tells) {
+            self.wrong(format!("moved: shard {shard} tells on in a generation that is over"));
         }
     }
 
@@ -232,12 +273,13 @@ impl Oracle {
 
     /// What should have been told by now and was not; and what was told and is not true.
     pub fn judge(&self, truth: &[Fact], gaps: &[Gap]) -> Judgement {
-        let mut of_shards: Vec<Vec<Gap>> = self.shards.iter().map(|_| Vec::new()).collect();
-        gaps.iter().for_each(|gap| of_shards[gap.shard as usize].push(*gap));
-        for (shard, (known, gaps)) in (0..).zip(self.shards.iter().zip(&mut of_shards)) {
-            // Before the first position nobody watched.
-            gaps.push(Gap { shard, after: 0, until: known.first_position.unwrap_or(u64::MAX) });
-        }
+        let first = self.first.as_ref().unwrap_or(&self.shards);
+        // Before the first position nobody watched.
+        let unwatched = |uid: &str| {
+            let range = Range { shard: shard_of(uid, first.len() as u32), of: first.len() as u32 };
+            Gap { range, after: 0, until: first[range.shard as usize].first_position.unwrap_or(u64::MAX) }
+        };
+        let hides = |uid: &str, gap: &&Gap| shard_of(uid, gap.range.of) == gap.range.shard;
         let mut lives: BTreeMap<&str, Vec<&Fact>> = BTreeMap::new();
         for fact in truth {
             lives.entry(&fact.uid).or_default().push(fact);
@@ -246,8 +288,8 @@ impl Oracle {
         let nothing = Story::default();
         for (uid, facts) in &lives {
             let story = self.stories.get(*uid).unwrap_or(&nothing);
-            let gaps = &of_shards[self.shard_of(uid) as usize];
-            Life { uid, facts, gaps }.judge(story, &mut judgement);
+            let gaps: Vec<Gap> = gaps.iter().filter(|gap| hides(uid, gap)).copied().chain([unwatched(uid)]).collect();
+            Life { uid, facts, gaps: &gaps }.judge(story, &mut judgement);
         }
         for uid in self.stories.keys().filter(|uid| !lives.contains_key(uid.as_str())) {
             judgement.untrue.push(format!("invented: {uid} never lived"));

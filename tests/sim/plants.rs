@@ -19,6 +19,10 @@ pub enum Plant {
     UnsoundPod,
     /// One shard tells of the pods of the next one.
     WrongShare,
+    /// What earlier generations had worked through is not handed on.
+    ForgottenHeritage,
+    /// A reshard fences nobody.
+    UnfencedReshard,
     /// Replicas that have too many shards are not told so.
     NobodyGives,
 }

@@ -1,24 +1,33 @@
 //! One seed from beginning to end: replicas, pods, faults, then peace, then the verdict.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 
+use pod_monitor::{
+    leadership::tenure::ShardId,
+    publish::{changelog, generation::FIRST},
+};
 use tokio::task::JoinSet;
 
 use crate::{
     cluster::Cluster,
-    faults,
+    faults, offline,
     oracle::{Oracle, Part},
     plants::Plant,
     random::Random,
     settled::Settled,
     trace::Trace,
-    world::{Filters, ServerSide, Setting, World, api, broker::Item, lives, replica},
+    world::{
+        Filters, Generation, ServerSide, Setting, World, api,
+        broker::{Item, compact},
+        lives, replica,
+    },
 };
 
 /// Once nothing goes wrong any more, everything must be told within this.
 const PEACE_MAX: Duration = Duration::from_secs(90);
 /// Watched on when everything is told: what comes twice comes late.
 const QUIET: Duration = Duration::from_secs(20);
+const SECOND: Duration = Duration::from_secs(1);
 /// How often it is looked whether everything is told.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -29,6 +38,8 @@ pub struct Outcome {
     pub lines: Vec<String>,
     /// Events told, changes of hands, faults: a run in which nothing happened shows nothing.
     pub events: usize,
+    /// The shards were changed.
+    pub resharded: bool,
     pub virtual_time: Duration,
 }
 
@@ -59,11 +70,17 @@ pub struct Play {
     pub size: Size,
     pub weather: Weather,
     pub plant: Option<Plant>,
+    /// The shards are changed to so many in mid run.
+    pub reshard_to: Option<NonZeroU32>,
 }
 
 impl Play {
     pub const fn new(size: Size, weather: Weather) -> Self {
-        Self { size, weather, plant: None }
+        Self { size, weather, plant: None, reshard_to: None }
+    }
+
+    pub const fn resharded(self, to: NonZeroU32) -> Self {
+        Self { reshard_to: Some(to), ..self }
     }
 
     pub const fn planted(self, plant: Plant) -> Self {
@@ -84,7 +101,7 @@ pub fn in_virtual_time<T>(run: impl Future<Output = T>) -> T {
 /// Late ends of transactions, in rough weather.
 const STRAGGLING_PERCENT: u64 = 4;
 
-pub fn setting(random: &mut Random, Play { size, weather, .. }: Play) -> Setting {
+pub fn setting(random: &mut Random, Play { size, weather, reshard_to, .. }: Play) -> Setting {
     let (lease_seconds, deadline_ms, retry_ms) = random.pick(&[(3, 2000, 500), (5, 3000, 1000), (2, 1500, 250)]);
     let several = size.shards > NonZeroU32::MIN;
     let reconcile_interval = random.ms(3000, 20_000);
@@ -94,6 +111,7 @@ pub fn setting(random: &mut Random, Play { size, weather, .. }: Play) -> Setting
     Setting {
         replicas: size.replicas,
         shards: size.shards,
+        reshard_to,
         founders: if several && random.percent(50) {
             1 + random.below(size.replicas as u64) as usize
         } else {
@@ -138,7 +156,19 @@ async fn run(seed: u64, play: Play, lines: bool) -> Outcome {
     if play.weather == Weather::Rough {
         world.spawn(faults::run(Arc::clone(&cluster), random.fork(5), setting.chaos));
     }
-    cluster.supervise(&mut replicas, setting.chaos).await;
+    let resharded = match setting.reshard_to {
+        None => {
+            cluster.supervise(&mut replicas, setting.chaos).await;
+            false
+        }
+        Some(shards) => {
+            cluster.supervise(&mut replicas, setting.chaos / 2).await;
+            let to = Generation { number: FIRST + 1, shards };
+            let resharded = offline::reshard(&cluster, &mut replicas, random.fork(7), to).await;
+            cluster.supervise(&mut replicas, setting.chaos.saturating_sub(world.began.elapsed()) + SECOND).await;
+            resharded
+        }
+    };
     world.note("world", format_args!("peace"));
     cluster.living().iter().for_each(|(_, process)| process.heal());
     lives::begin(&world, &random.fork(6), "late", 2, Duration::from_secs(1));
@@ -154,36 +184,84 @@ async fn run(seed: u64, play: Play, lines: bool) -> Outcome {
         told_since = if lost { Duration::ZERO } else { told_since + LOOK };
         settled.look(&cluster, LOOK);
     }
-    verdict.end(&world, settled)
+    Outcome { resharded, ..verdict.end(&world, settled) }
 }
 
 /// The oracle, and how far it has read.
 pub struct Verdict {
     oracle: Oracle,
-    /// Transactions of each shard.
-    read: Vec<usize>,
+    /// Per generation and shard.
+    read: Vec<Vec<Reading>>,
+    /// The second generation is the truth.
+    moved: bool,
+}
+
+/// How far one shard was read.
+#[derive(Default)]
+struct Reading {
+    transactions: usize,
+    /// What it holds.
+    held: BTreeMap<String, String>,
+    /// The record that ended the generation, or began it, was read.
+    switched: bool,
 }
 
 impl Verdict {
     pub fn new(world: &World) -> Self {
-        let shards = world.setting.shards.get();
-        Self { oracle: Oracle::new(replica::CLUSTER, shards), read: vec![0; shards as usize] }
+        let Setting { shards, reshard_to, .. } = world.setting;
+        let generations = [Some(shards), reshard_to].into_iter().flatten();
+        let read = generations.map(|shards| (0..shards.get()).map(|_| Reading::default()).collect()).collect();
+        Self { oracle: Oracle::new(replica::CLUSTER, shards.get()), read, moved: false }
     }
 
     /// Reads on. Whether something is still to be told.
     fn take_in(&mut self, world: &World) -> bool {
-        for (shard, read) in world.shards().zip(&mut self.read) {
-            let broker = world.broker(shard);
-            for transaction in &broker.committed()[*read..] {
+        let first = self.read_on(world, FIRST, changelog::MOVED, !self.moved);
+        if let Some(second) = self.read.get(1).filter(|_| first > 0 && !self.moved) {
+            let shards = second.len();
+            // In one transaction: there is nothing between.
+            let (old, new) = (self.read[0].len() == first, self.read_on(world, FIRST + 1, changelog::IDENTITY, false));
+            if !old || new != shards {
+                world.wrong(format!("torn: {first} shards are over, {new} have begun"));
+            }
+            let held = |read: &[Reading]| read.iter().map(|reading| reading.held.clone()).collect::<Vec<_>>();
+            self.oracle.moves(&held(&self.read[0]), &held(&self.read[1]));
+            self.moved = true;
+        }
+        if self.moved {
+            self.read_on(world, FIRST + 1, changelog::IDENTITY, true);
+        }
+        !self.oracle.judge(&world.etcd().truth, &world.observed().all_gaps()).lost.is_empty()
+    }
+
+    /// Reads a generation's shards on, those that are not `tells` up to the record of its switch; in how many that was found.
+    fn read_on(&mut self, world: &World, generation: u32, switch: &str, tells: bool) -> usize {
+        let readings = &mut self.read[(generation - FIRST) as usize];
+        for (shard, reading) in (0..).zip(readings.iter_mut()) {
+            let broker = world.broker(generation, ShardId(shard));
+            for transaction in &broker.committed()[reading.transactions..] {
+                if !tells && generation > FIRST && reading.switched {
+                    break;
+                }
+                let number = reading.transactions;
+                reading.transactions += 1;
+                compact(&mut reading.held, &transaction.items);
                 let part = |item: &Item| match item {
                     Item::Event(event) => Part::Event(event.clone()),
                     Item::Record(key, value) => Part::Record(key.clone(), value.clone()),
                 };
-                self.oracle.read(shard.0, *read, &transaction.items.iter().map(part).collect::<Vec<_>>());
-                *read += 1;
+                let parts: Vec<Part> = transaction.items.iter().map(part).collect();
+                let switches = parts.iter().any(|part| matches!(part, Part::Record(key, _) if key == switch));
+                match generation {
+                    FIRST if reading.switched => self.oracle.read_late(shard, &parts),
+                    _ if tells => self.oracle.read(shard, number, &parts),
+                    _ => {}
+                }
+                // Of the first generation each shard begins with its identity, and `switch` is its end.
+                reading.switched |= switches;
             }
         }
-        !self.oracle.judge(&world.etcd().truth, &world.observed().all_gaps()).lost.is_empty()
+        readings.iter().filter(|reading| reading.switched).count()
     }
 
     fn end(self, world: &World, settled: Settled) -> Outcome {
@@ -196,7 +274,7 @@ impl Verdict {
         if wrongs.is_empty() {
             wrongs.extend(settled.wrongs());
         }
-        let transactions: usize = self.read.iter().sum();
+        let transactions: usize = self.read.iter().flatten().map(|reading| reading.transactions).sum();
         world.note("world", format_args!("the end: {transactions} transactions, {} wrongs", wrongs.len()));
         let trace = world.trace();
         Outcome {
@@ -204,6 +282,7 @@ impl Verdict {
             fingerprint: trace.fingerprint(),
             lines: trace.lines().to_vec(),
             events: self.oracle.events(),
+            resharded: false,
             virtual_time: world.began.elapsed(),
         }
     }

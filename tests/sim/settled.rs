@@ -48,7 +48,7 @@ impl Settled {
 /// Each shard has one leader, who holds its Lease and lives; none leads more than its share.
 fn amiss(cluster: &Cluster, holders: &BTreeMap<u32, String>) -> Option<String> {
     let (setting, living) = (cluster.world.setting, cluster.living());
-    let shards = setting.shards.get();
+    let shards = cluster.world.generation().shards.get();
     if living.len() < setting.replicas {
         return Some(format!("owner: of {} replicas {} run", setting.replicas, living.len()));
     }

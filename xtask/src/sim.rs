@@ -9,7 +9,7 @@ use crate::{claim, suites};
 /// Run seeds of the simulation until one fails.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask sim --seeds 20000\n  cargo xtask sim --seeds 1 --from 319\n  cargo xtask sim --shards 8 --replicas 4 --seeds 1000"
+    after_help = "Examples:\n  cargo xtask sim --seeds 20000\n  cargo xtask sim --seeds 1 --from 319\n  cargo xtask sim --shards 8 --replicas 4 --seeds 1000\n  cargo xtask sim --shards 8 --reshard-to 3 --seeds 1000"
 )]
 pub(crate) struct Sim {
     /// How many.
@@ -24,6 +24,9 @@ pub(crate) struct Sim {
     /// How many replicas share them.
     #[arg(long, default_value_t = 3)]
     replicas: u32,
+    /// Change the number of shards to this in mid run, by a reshard that is killed and begun anew.
+    #[arg(long, value_name = "COUNT")]
+    reshard_to: Option<u32>,
 }
 
 impl Sim {
@@ -35,6 +38,7 @@ impl Sim {
         command.env_remove("SIM_SEED").env("SIM_PROGRESS", "1");
         command.env("SIM_SEEDS", self.seeds.to_string()).env("SIM_FROM", self.from.to_string());
         command.env("SIM_SHARDS", self.shards.to_string()).env("SIM_REPLICAS", self.replicas.to_string());
+        command.env_remove("SIM_RESHARD_TO").envs(self.reshard_to.map(|to| ("SIM_RESHARD_TO", to.to_string())));
         let status = command.status()?;
         ensure!(status.success(), "a seed failed: {status}");
         Ok(())

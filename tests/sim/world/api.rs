@@ -20,7 +20,7 @@ use super::{
     watching::{Opened, Watching},
     wire::{Broken, Wire},
 };
-use crate::plants::Plant;
+use crate::{oracle::Range, plants::Plant};
 
 /// What the server answers.
 pub enum Answer {
@@ -33,7 +33,7 @@ pub enum Answer {
 #[derive(Clone)]
 pub struct ApiServer {
     pub wire: Wire,
-    pub shard: u32,
+    pub range: Range,
 }
 
 impl Service<Request<Body>> for ApiServer {
@@ -46,13 +46,13 @@ impl Service<Request<Body>> for ApiServer {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (wire, shard) = (self.wire.clone(), self.shard);
+        let (wire, range) = (self.wire.clone(), self.range);
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let body = body.collect_bytes().await.map_err(|_| Broken)?;
             let asked = Asked {
                 method: head.method,
-                shard,
+                range,
                 path: head.uri.path().to_owned(),
                 query: head.uri.query().unwrap_or_default().to_owned(),
                 body: serde_json::from_slice(&body).unwrap_or_default(),
@@ -61,7 +61,7 @@ impl Service<Request<Body>> for ApiServer {
             let answer = wire.call(move || asked.answer(&at)).await?;
             let (code, body) = match answer {
                 Answer::Whole(code, text) => (code, AnswerBody::from(text)),
-                Answer::Watch(opened) => (200, AnswerBody::from_stream(Watching::new(wire, shard, opened).lines())),
+                Answer::Watch(opened) => (200, AnswerBody::from_stream(Watching::new(wire, range, opened).lines())),
             };
             let answer = Response::builder().status(code).header("content-type", "application/json").body(body);
             Ok(answer.expect("a legal answer"))
@@ -72,7 +72,7 @@ impl Service<Request<Body>> for ApiServer {
 struct Asked {
     method: Method,
     /// Who asks: the real server knows no such thing.
-    shard: u32,
+    range: Range,
     path: String,
     query: String,
     body: Value,
@@ -177,9 +177,9 @@ impl Asked {
         if which == Which::Pods {
             let mut observed = wire.world.observed();
             if expired {
-                observed.expired(&wire.process.identity, self.shard, from);
+                observed.expired(&wire.process.identity, self.range, from);
             } else {
-                observed.watches(&wire.process.identity, self.shard);
+                observed.watches(&wire.process.identity, self.range);
             }
         }
         // Both happen: an HTTP 410, and a 200 with an ERROR in the stream.
@@ -218,7 +218,7 @@ impl Asked {
         };
         drop(etcd);
         if next.is_empty() {
-            world.observed().listed(&wire.process.identity, self.shard, version);
+            world.observed().listed(&wire.process.identity, self.range, version);
         }
         items.retain(|pod| selection.takes(pod));
         let mut metadata = json!({ "resourceVersion": version.to_string(), "continue": next });

@@ -50,6 +50,15 @@ pub enum Refusal {
     State,
 }
 
+/// What another transactional id writes to this partition: it stands in the log where it was written, and readers of what
+/// is committed stop there until it is decided.
+struct Foreign {
+    /// Transactions of ours before it.
+    at: usize,
+    items: Vec<Item>,
+    begun: Instant,
+}
+
 /// One transactional id, and its partition of the changelog.
 #[derive(Default)]
 pub struct Broker {
@@ -59,6 +68,9 @@ pub struct Broker {
     open: Option<Open>,
     state: State,
     committed: Vec<Committed>,
+    foreign: Option<Foreign>,
+    /// Counts what its own producers put there: records and marks.
+    written: u64,
     /// Transactions that are part of `seen`.
     applied: usize,
     /// The changelog as readers see it, compacted: the newest record of each key.
@@ -66,9 +78,40 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Everything that was committed.
+    /// Everything that was committed, up to what is not decided.
     pub fn committed(&self) -> &[Committed] {
-        &self.committed
+        let decided = self.foreign.as_ref().map_or(self.committed.len(), |foreign| foreign.at);
+        &self.committed[..decided]
+    }
+
+    /// What readers see of it by now, in the order of the log.
+    pub fn visible(&mut self) -> impl Iterator<Item = &Item> {
+        self.sweep();
+        let now = Instant::now();
+        let visible = self.committed().iter().take_while(move |transaction| transaction.visible_at <= now);
+        visible.flat_map(|transaction| &transaction.items)
+    }
+
+    /// Grows with whatever producers of its own transactional id put there.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Another transactional id writes to it in a transaction that it began then, and does not commit yet.
+    pub fn enter(&mut self, items: Vec<Item>, begun: Instant) {
+        let at = self.committed.len();
+        self.foreign.get_or_insert_with(|| Foreign { at, items: Vec::new(), begun }).items.extend(items);
+    }
+
+    /// What it wrote is committed. `marker`: how long it takes until readers see it.
+    pub fn commit_foreign(&mut self, marker: Duration) {
+        if let Some(Foreign { at, items, .. }) = self.foreign.take() {
+            self.committed.insert(at, Committed { items, visible_at: Instant::now() + marker });
+        }
+    }
+
+    pub fn abort_foreign(&mut self) {
+        self.foreign = None;
     }
 
     /// InitProducerId: a new epoch; what was open is aborted.
@@ -88,6 +131,7 @@ impl Broker {
             return Ok(());
         }
         self.sequence = sequence;
+        self.written += 1;
         self.state = State::Ongoing;
         let open = self.open.get_or_insert_with(|| Open { items: Vec::new(), begun: Instant::now() });
         open.items.extend(items);
@@ -100,6 +144,7 @@ impl Broker {
         self.of_epoch(epoch)?;
         match (self.state, commit) {
             (State::Ongoing, true) => {
+                self.written += 1;
                 let visible_at = Instant::now() + marker;
                 let items = self.open.take().map(|open| open.items).unwrap_or_default();
                 self.committed.push(Committed { items, visible_at });
@@ -107,6 +152,7 @@ impl Broker {
                 Ok(())
             }
             (State::Ongoing, false) => {
+                self.written += 1;
                 self.open = None;
                 self.state = State::Aborted;
                 Ok(())
@@ -120,15 +166,11 @@ impl Broker {
 
     /// The changelog, up to the last stable offset.
     pub fn read(&mut self) -> &BTreeMap<String, String> {
+        self.sweep();
         let now = Instant::now();
-        while let Some(next) = self.committed.get(self.applied).filter(|next| next.visible_at <= now) {
-            for item in &next.items {
-                match item {
-                    Item::Event(_) => {}
-                    Item::Record(key, Some(value)) => drop(self.seen.insert(key.clone(), value.clone())),
-                    Item::Record(key, None) => drop(self.seen.remove(key)),
-                }
-            }
+        let decided = self.committed().len();
+        while let Some(next) = self.committed[..decided].get(self.applied).filter(|next| next.visible_at <= now) {
+            compact(&mut self.seen, &next.items);
             self.applied += 1;
         }
         &self.seen
@@ -139,10 +181,12 @@ impl Broker {
         if self.open.as_ref().is_some_and(|open| open.begun.elapsed() >= TRANSACTION_TIMEOUT) {
             self.next_epoch();
         }
+        self.foreign.take_if(|foreign| foreign.begun.elapsed() >= TRANSACTION_TIMEOUT);
     }
 
     fn next_epoch(&mut self) {
         if self.open.take().is_some() {
+            self.written += 1;
             self.state = State::Aborted;
         }
         self.epoch += 1;
@@ -158,6 +202,17 @@ impl Broker {
         match self.state {
             State::Committed(visible_at) if Instant::now() < visible_at => Err(Refusal::Concurrent),
             _ => Ok(()),
+        }
+    }
+}
+
+/// The newest record of each key.
+pub fn compact(seen: &mut BTreeMap<String, String>, items: &[Item]) {
+    for item in items {
+        match item {
+            Item::Event(_) => {}
+            Item::Record(key, Some(value)) => drop(seen.insert(key.clone(), value.clone())),
+            Item::Record(key, None) => drop(seen.remove(key)),
         }
     }
 }

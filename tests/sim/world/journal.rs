@@ -64,6 +64,7 @@ pub struct Told {
 #[derive(Clone)]
 struct Line {
     wire: Wire,
+    generation: u32,
     shard: ShardId,
     epoch: u32,
     sequence: u64,
@@ -84,17 +85,17 @@ impl Kafka {
     async fn fence(&self, tenure: &Tenure) -> Result<Line, OpenError> {
         let shard = tenure.shard;
         let refused = |source| OpenError::Fence { shard, source };
-        let begun = Instant::now();
+        let (begun, generation) = (Instant::now(), self.identity.generation);
         loop {
             if tenure.is_over(Instant::now()) {
                 return Err(refused(fence::Error::Ended { shard }));
             }
             let world = Arc::clone(&self.wire.world);
-            let fenced = timeout(SOCKET_TIMEOUT, self.wire.call(move || world.broker(shard).fence())).await;
+            let fenced = timeout(SOCKET_TIMEOUT, self.wire.call(move || world.broker(generation, shard).fence())).await;
             match fenced {
                 Ok(Ok(Ok(epoch))) if !tenure.is_over(Instant::now()) => {
                     self.wire.world.note(&self.wire.process.identity, format_args!("{shard} fenced: epoch {epoch}"));
-                    return Ok(Line { wire: self.wire.clone(), shard, epoch, sequence: 0 });
+                    return Ok(Line { wire: self.wire.clone(), generation, shard, epoch, sequence: 0 });
                 }
                 _ if begun.elapsed() > FENCE_MAX => return Err(refused(fence::Error::Timeout(None))),
                 _ => after(AGAIN).await,
@@ -103,9 +104,9 @@ impl Kafka {
     }
 
     async fn read(&self, shard: ShardId) -> Option<Vec<(String, String)>> {
-        let world = Arc::clone(&self.wire.world);
+        let (world, generation) = (Arc::clone(&self.wire.world), self.identity.generation);
         let read = move || -> Vec<(String, String)> {
-            world.broker(shard).read().iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+            world.broker(generation, shard).read().iter().map(|(key, value)| (key.clone(), value.clone())).collect()
         };
         timeout(SOCKET_TIMEOUT, self.wire.call(read)).await.ok()?.ok()
     }
@@ -323,10 +324,10 @@ impl Line {
     }
 
     async fn produce(&self, part: Vec<Item>, begun: Instant) -> Result<(), Verdict> {
-        let (shard, epoch, sequence) = (self.shard, self.epoch, self.sequence);
+        let (generation, shard, epoch, sequence) = (self.generation, self.shard, self.epoch, self.sequence);
         while begun.elapsed() < TRANSACTION_TIMEOUT * 9 / 10 {
             let (world, part) = (Arc::clone(&self.wire.world), part.clone());
-            let call = self.wire.call(move || world.broker(shard).produce(epoch, sequence, part));
+            let call = self.wire.call(move || world.broker(generation, shard).produce(epoch, sequence, part));
             match timeout(SOCKET_TIMEOUT, call).await {
                 Ok(Ok(Ok(()))) => return Ok(()),
                 Ok(Ok(Err(refusal @ Refusal::Fenced))) => return Err(self.fenced(refusal)),
@@ -336,7 +337,7 @@ impl Line {
         }
         // Its commit was never asked for: nothing of it becomes visible, whatever becomes of the abort.
         let world = Arc::clone(&self.wire.world);
-        let abort = self.wire.call(move || world.broker(shard).end(epoch, false, Duration::ZERO));
+        let abort = self.wire.call(move || world.broker(generation, shard).end(epoch, false, Duration::ZERO));
         drop(timeout(SOCKET_TIMEOUT, abort).await);
         Err(self.verdict(
             Err(CommitError::Aborted { shard: self.shard, source: "no acknowledgement in time".into() }),
@@ -345,7 +346,7 @@ impl Line {
     }
 
     async fn end(&self, begun: Instant) -> Verdict {
-        let (shard, epoch) = (self.shard, self.epoch);
+        let (generation, shard, epoch) = (self.generation, self.shard, self.epoch);
         let mut clean = true;
         let limit = TRANSACTION_TIMEOUT.max(begun.elapsed() + Duration::from_secs(1));
         while begun.elapsed() < limit {
@@ -357,7 +358,7 @@ impl Line {
                 after(AGAIN).await;
                 continue;
             }
-            let call = self.wire.call(move || world.broker(shard).end(epoch, true, marker));
+            let call = self.wire.call(move || world.broker(generation, shard).end(epoch, true, marker));
             match timeout(SOCKET_TIMEOUT, call).await {
                 Ok(Ok(Ok(()))) => return self.verdict(Ok(()), clean),
                 Ok(Ok(Err(refusal @ Refusal::Fenced))) => return self.fenced(refusal),
@@ -380,11 +381,11 @@ impl Line {
         let percent = world.setting.straggling_percent;
         let late = world.draw(|random| random.percent(percent).then(|| random.ms(20, 3000)));
         let Some(late) = late.filter(|_| world.began.elapsed() < world.setting.chaos) else { return false };
-        let (shard, epoch, at) = (self.shard, self.epoch, Arc::clone(world));
+        let (generation, shard, epoch, at) = (self.generation, self.shard, self.epoch, Arc::clone(world));
         world.spawn(async move {
             after(late).await;
             // Nobody who asked hears the answer.
-            let answer = at.broker(shard).end(epoch, true, marker);
+            let answer = at.broker(generation, shard).end(epoch, true, marker);
             at.note("broker", format_args!("{shard} a straggling end: {answer:?}"));
         });
         true

@@ -17,6 +17,7 @@ pub mod logs;
 pub mod observed;
 pub mod process;
 pub mod replica;
+pub mod reshard;
 pub mod selection;
 pub mod watching;
 pub mod wire;
@@ -29,7 +30,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use pod_monitor::leadership::tenure::{ShardId, Tenure};
+use pod_monitor::{
+    leadership::tenure::{ShardId, Tenure},
+    publish::generation::FIRST,
+};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -46,7 +50,10 @@ const EPOCH_SECOND: i64 = 1_772_323_200;
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
     pub replicas: usize,
+    /// Of the first generation of the changelog.
     pub shards: NonZeroU32,
+    /// Of the second one, where there is to be one.
+    pub reshard_to: Option<NonZeroU32>,
     /// Replicas that start together with the world; the others join later.
     pub founders: usize,
     pub server_side: ServerSide,
@@ -88,6 +95,19 @@ pub enum ServerSide {
     },
 }
 
+/// `--generation` and `--shards`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation {
+    pub number: u32,
+    pub shards: NonZeroU32,
+}
+
+impl Generation {
+    pub fn all(self) -> impl Iterator<Item = ShardId> {
+        (0..self.shards.get()).map(ShardId)
+    }
+}
+
 /// Everything that is shared. All of it runs on one thread: the locks are never contended.
 pub struct World {
     pub setting: Setting,
@@ -95,8 +115,11 @@ pub struct World {
     pub began: Instant,
     pub tasks: TaskTracker,
     pub etcd: Mutex<Etcd>,
-    /// One for each shard.
-    brokers: Vec<Mutex<Broker>>,
+    /// Per generation, one for each shard.
+    brokers: Vec<Vec<Mutex<Broker>>>,
+    /// What replicas are started with.
+    generation: Mutex<Generation>,
+    pub resharder: Mutex<reshard::Producer>,
     random: Mutex<Random>,
     trace: Mutex<Trace>,
     observed: Mutex<Observed>,
@@ -110,7 +133,9 @@ impl World {
             began: Instant::now(),
             tasks: TaskTracker::new(),
             etcd: Mutex::new(Etcd::new()),
-            brokers: (0..setting.shards.get()).map(|_| Mutex::default()).collect(),
+            brokers: Some(setting.shards).into_iter().chain(setting.reshard_to).map(brokers).collect(),
+            generation: Mutex::new(Generation { number: FIRST, shards: setting.shards }),
+            resharder: Mutex::default(),
             random: Mutex::new(Random::new(seed).fork(1)),
             trace: Mutex::new(trace),
             observed: Mutex::new(Observed::default()),
@@ -131,12 +156,19 @@ impl World {
         lock(&self.etcd)
     }
 
-    pub fn broker(&self, shard: ShardId) -> MutexGuard<'_, Broker> {
-        lock(&self.brokers[shard.0 as usize])
+    pub fn broker(&self, generation: u32, shard: ShardId) -> MutexGuard<'_, Broker> {
+        lock(&self.brokers[(generation - FIRST) as usize][shard.0 as usize])
     }
 
-    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
-        (0..self.setting.shards.get()).map(ShardId)
+    /// What replicas are started with now.
+    pub fn generation(&self) -> Generation {
+        *lock(&self.generation)
+    }
+
+    /// From now on replicas are started with this.
+    pub fn set_generation(&self, generation: Generation) {
+        self.note("world", format_args!("{generation:?}"));
+        *lock(&self.generation) = generation;
     }
 
     /// What the API server that is asked now does about `shardSelector`.
@@ -183,6 +215,10 @@ impl World {
         let what = self.observed().acts(process, tenure);
         what.into_iter().for_each(|what| self.wrong(what));
     }
+}
+
+fn brokers(shards: NonZeroU32) -> Vec<Mutex<Broker>> {
+    (0..shards.get()).map(|_| Mutex::default()).collect()
 }
 
 /// A wall clock that is `skew_ms` ahead.

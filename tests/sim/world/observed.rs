@@ -9,7 +9,7 @@ use pod_monitor::leadership::tenure::Tenure;
 use tokio::time::Instant;
 
 use super::process::Process;
-use crate::oracle::Gap;
+use crate::oracle::{Gap, Range};
 
 #[derive(Default)]
 pub struct Observed {
@@ -21,34 +21,34 @@ pub struct Observed {
     excused: BTreeSet<u32>,
     permits: Vec<(Arc<Process>, Tenure)>,
     /// Gaps that a process met for a shard and has not watched behind yet: (from, newest LIST since).
-    open_gaps: BTreeMap<(String, u32), (u64, u64)>,
+    open_gaps: BTreeMap<(String, Range), (u64, u64)>,
 }
 
 impl Observed {
     /// A watch of pods from here on was refused: 410.
-    pub fn expired(&mut self, who: &str, shard: u32, from: u64) {
-        let gap = self.open_gaps.entry((who.to_owned(), shard)).or_insert((from, from));
+    pub fn expired(&mut self, who: &str, range: Range, from: u64) {
+        let gap = self.open_gaps.entry((who.to_owned(), range)).or_insert((from, from));
         gap.0 = gap.0.min(from);
     }
 
     /// A LIST of pods was answered.
-    pub fn listed(&mut self, who: &str, shard: u32, version: u64) {
-        if let Some(gap) = self.open_gaps.get_mut(&(who.to_owned(), shard)) {
+    pub fn listed(&mut self, who: &str, range: Range, version: u64) {
+        if let Some(gap) = self.open_gaps.get_mut(&(who.to_owned(), range)) {
             gap.1 = gap.1.max(version);
         }
     }
 
     /// A watch of pods was opened.
-    pub fn watches(&mut self, who: &str, shard: u32) {
-        if let Some((after, until)) = self.open_gaps.remove(&(who.to_owned(), shard)) {
-            self.gaps.push(Gap { shard, after, until });
+    pub fn watches(&mut self, who: &str, range: Range) {
+        if let Some((after, until)) = self.open_gaps.remove(&(who.to_owned(), range)) {
+            self.gaps.push(Gap { range, after, until });
         }
     }
 
     /// Every gap until now.
     pub fn all_gaps(&self) -> Vec<Gap> {
         let open = self.open_gaps.iter();
-        let open = open.map(|((_, shard), (after, until))| Gap { shard: *shard, after: *after, until: *until });
+        let open = open.map(|((_, range), (after, until))| Gap { range: *range, after: *after, until: *until });
         self.gaps.iter().copied().chain(open).collect()
     }
 

@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Setting, World,
+    Generation, Setting, World,
     api::ApiServer,
     journal::Kafka,
     logs::Logs,
@@ -43,7 +43,7 @@ use super::{
     wall,
     wire::{To, Wire},
 };
-use crate::plants::Plant;
+use crate::{oracle::Range, plants::Plant};
 
 /// `--cluster-id`
 pub const CLUSTER: &str = "cluster-1";
@@ -55,15 +55,16 @@ pub async fn run(world: Arc<World>, process: Arc<Process>, stop: CancellationTok
 }
 
 async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken) -> Result<(), String> {
-    let setting = world.setting;
+    let (setting, generation) = (world.setting, world.generation());
     let wire = Wire { world: Arc::clone(&world), process: Arc::clone(&process), to: To::Cluster };
-    let client = |shard: u32| kube::Client::new(ApiServer { wire: wire.clone(), shard }, "monitor");
+    let range = |shard: u32| Range { shard, of: generation.shards.get() };
+    let client = |shard: u32| kube::Client::new(ApiServer { wire: wire.clone(), range: range(shard) }, "monitor");
     let me = process.identity.as_str();
     let health = Health::default();
     let (metrics, board) = (Metrics::new(), Board::new(Shown::default()));
     let (began, skew) = (world.began, process.skew_ms);
-    let shards = Shards { count: setting.shards, by: ShardBy::Uid };
-    let (identity, peers) = (identity(shards), Peers::default());
+    let shards = Shards { count: generation.shards, by: ShardBy::Uid };
+    let (identity, peers) = (identity(generation), Peers::default());
     let journals = Arc::new(Kafka::new(Arc::clone(&world), Arc::clone(&process), identity.clone()));
     let (limits, times) = (limits(), times(setting));
     let parts = |shard: ShardId| Parts {
@@ -73,7 +74,7 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
         scopes: vec![Scope {
             namespace: None,
             selector: "app=exec".into(),
-            share: Share { shards, shard: share(&world, shard), ids: IdSources::default() },
+            share: Share { shards, shard: share(&world, shards, shard), ids: IdSources::default() },
         }],
         capturer: Capturer::new(Logs(wire.clone()), limits),
         evidence: Evidence::none(),
@@ -143,8 +144,8 @@ fn times(setting: Setting) -> Times {
 }
 
 /// Which pods a shard tells of.
-fn share(world: &World, shard: ShardId) -> ShardId {
-    let last = world.setting.shards.get() - 1;
+fn share(world: &World, shards: Shards, shard: ShardId) -> ShardId {
+    let last = shards.count.get() - 1;
     // Planted: off by one range.
     if world.planted(Plant::WrongShare) && shard.0 == 3 { ShardId(4.min(last)) } else { shard }
 }
@@ -167,13 +168,14 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn identity(shards: Shards) -> Identity {
+/// Whose changelog it is.
+pub fn identity(Generation { number, shards }: Generation) -> Identity {
     Identity {
         cluster_id: CLUSTER.into(),
         lease_namespace: "monitor".into(),
         lease_name: "pod-monitor".into(),
-        generation: 1,
-        shards: shards.count.get(),
+        generation: number,
+        shards: shards.get(),
         shard_by: "uid".into(),
         selector: "app=exec".into(),
         namespaces: Vec::new(),

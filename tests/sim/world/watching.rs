@@ -15,13 +15,14 @@ use super::{
     selection::Selection,
     wire::{Way, Wire},
 };
+use crate::oracle::Range;
 
 /// The real server sends one about two seconds before it ends a watch, and once a minute.
 const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 
 pub struct Watching {
     wire: Wire,
-    shard: u32,
+    range: Range,
     which: Which,
     selection: Selection,
     /// Everything up to here was sent.
@@ -50,12 +51,12 @@ enum Next {
 }
 
 impl Watching {
-    pub fn new(wire: Wire, shard: u32, opened: Opened) -> Self {
+    pub fn new(wire: Wire, range: Range, opened: Opened) -> Self {
         let Opened { which, selection, from, seconds, expired } = opened;
         let news = wire.world.etcd().kind(which).changes();
         let ends = Instant::now() + Duration::from_secs(seconds);
         let bookmark = ends - BOOKMARK_BEFORE_END;
-        Self { wire, shard, which, selection, sent: from, ends, bookmark, news, expired, over: false }
+        Self { wire, range, which, selection, sent: from, ends, bookmark, news, expired, over: false }
     }
 
     pub fn lines(self) -> impl Stream<Item = io::Result<String>> + Send {
@@ -105,7 +106,7 @@ impl Watching {
             };
             if compacted {
                 if self.which == Which::Pods {
-                    self.wire.world.observed().expired(&self.wire.process.identity, self.shard, self.sent);
+                    self.wire.world.observed().expired(&self.wire.process.identity, self.range, self.sent);
                 }
                 self.over = true;
                 let status = json!({ "kind": "Status", "code": 410, "reason": "Expired", "message": "too old" });
