@@ -1,7 +1,7 @@
 //! What a tracked pod costs: the worker's table after a restore and a LIST, beside kube's `reflector<Pod>` after the same
 //! LIST. Each in a process of its own, which starts small and ends.
 
-use std::{collections::HashSet, path::Path, process::Command};
+use std::{collections::HashSet, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Pod as TypedPod;
@@ -23,8 +23,10 @@ use crate::{
     told,
 };
 
+/// Allocations with pauses between them.
+const GIVEN_BACK: usize = 50;
 /// As the monitor asks for.
-const PAGE_PODS: usize = 2000;
+const PAGE_PODS: usize = 500;
 
 /// Who holds the pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -96,6 +98,11 @@ impl Before {
     }
 
     fn cost(&self) -> Result<Cost> {
+        // What is free goes back to the system a moment later, when something else is asked for.
+        for _ in 0..GIVEN_BACK {
+            std::thread::sleep(Duration::from_millis(20));
+            drop(std::hint::black_box(vec![0_u8; 1 << 16]));
+        }
         let more = |now: usize, before: usize| now.saturating_sub(before);
         Ok(Cost {
             holder: Holder::Running,

@@ -117,7 +117,7 @@ pub(crate) fn take_over(results: &mut Results) -> Result<()> {
         let (mut wall, mut cpu, mut again) = (Vec::new(), Vec::new(), 0);
         for _ in 0..ROUNDS {
             let compared = |_: &Told, metrics: &Metrics| {
-                metrics.text().is_ok_and(|text| text.contains("pod_monitor_lists_total{result=\"ok\"} 1"))
+                metrics.text().is_ok_and(|text| text.contains("pod_monitor_lists_total{shard=\"0\",result=\"ok\"} 1"))
             };
             let run = replay::run(script(pods, 0, None)?, Some((&record, pods)), false, LIMIT, compared)?;
             wall.push(run.wall.as_secs_f64());

@@ -44,6 +44,7 @@ pub(crate) async fn run(results: &mut Results) -> Result<()> {
     let life = Life::recorded()?;
     let bar = bar((SHARDS.len() * SIZES.len() * ROUNDS) as u64, "rounds");
     let mut rates: BTreeMap<(usize, u32), Vec<f64>> = BTreeMap::new();
+    let mut busy = rates.clone();
     let mut settings = Vec::new();
     for shards in SHARDS {
         settings.push((shards, installation(shards).await?));
@@ -52,7 +53,9 @@ pub(crate) async fn run(results: &mut Results) -> Result<()> {
         // By turns, so that what else the machine does falls on all of them.
         for (shards, journals) in &settings {
             for size in SIZES {
-                rates.entry((size, *shards)).or_default().push(rate(&life, journals, *shards, size).await?);
+                let (rate, took) = rate(&life, journals, *shards, size).await?;
+                rates.entry((size, *shards)).or_default().push(rate);
+                busy.entry((size, *shards)).or_default().push(took);
                 bar.inc(1);
             }
         }
@@ -67,7 +70,11 @@ pub(crate) async fn run(results: &mut Results) -> Result<()> {
         let ratios: Vec<f64> = rates[&(size, 1)].iter().zip(&rates[&(size, 4)]).map(|(one, four)| four / one).collect();
         let target = if size == SIZES[0] { Target::AtLeast(3.0) } else { Target::None };
         let all = SHARDS.map(|shards| format!("{:.0} k", rate(size, shards) / 1000.0)).join(" / ");
-        let note = format!("committed events/s with 1 / 2 / 4 / 8 shards: {all}; median of {ROUNDS} ratios");
+        let cores = SHARDS.map(|shards| format!("{:.0}", 100.0 * median(&busy[&(size, shards)]))).join(" / ");
+        let note = format!(
+            "committed events/s with 1 / 2 / 4 / 8 shards: {all}, while all cores, ours and the broker's, were busy for \
+             {cores} % of the time; median of {ROUNDS} ratios"
+        );
         rows.push(Row::new(
             &format!("1 -> 4 shards, {size} events a transaction"),
             target,
@@ -90,8 +97,8 @@ async fn installation(shards: u32) -> Result<KafkaJournals> {
     Ok(journals)
 }
 
-/// Committed events a second of all shards together.
-async fn rate(life: &Life, journals: &KafkaJournals, shards: u32, size: usize) -> Result<f64> {
+/// Committed events a second of all shards together, and the part of their time for which all cores were busy.
+async fn rate(life: &Life, journals: &KafkaJournals, shards: u32, size: usize) -> Result<(f64, f64)> {
     let start = std::sync::Arc::new(Barrier::new(shards as usize + 1));
     let mut tasks = JoinSet::new();
     for shard in 0..shards {
@@ -108,11 +115,33 @@ async fn rate(life: &Life, journals: &KafkaJournals, shards: u32, size: usize) -
         });
     }
     start.wait().await;
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), Cores::now()?);
     while let Some(done) = tasks.join_next().await {
         done??;
     }
-    Ok((EVENTS * shards as usize) as f64 / begun.elapsed().as_secs_f64())
+    Ok(((EVENTS * shards as usize) as f64 / begun.elapsed().as_secs_f64(), before.busy_since()?))
+}
+
+/// What all cores of the machine have done since it was started, in ticks.
+struct Cores {
+    idle: u64,
+    all: u64,
+}
+
+impl Cores {
+    fn now() -> Result<Self> {
+        let text = std::fs::read_to_string("/proc/stat")?;
+        let line = text.lines().next().context("the line of all cores")?;
+        let ticks: Vec<u64> = line.split_whitespace().skip(1).map_while(|ticks| ticks.parse().ok()).collect();
+        // user nice system idle iowait irq softirq steal; guests are counted as users already.
+        let idle = ticks.get(3..5).context("idle and iowait")?.iter().sum();
+        Ok(Self { idle, all: ticks.iter().take(8).sum() })
+    }
+
+    fn busy_since(&self) -> Result<f64> {
+        let now = Self::now()?;
+        Ok(1.0 - (now.idle - self.idle) as f64 / (now.all - self.all).max(1) as f64)
+    }
 }
 
 /// The same pods in every round: the changelog of a shard does not grow.

@@ -4,6 +4,7 @@
 //! rewrite. One per living pod is the memory that the monitor needs: it is held packed, as [`Kept`].
 
 mod kept;
+mod late;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

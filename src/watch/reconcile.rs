@@ -151,8 +151,8 @@ mod tests {
         let pods = three_pages(&asked);
         let scope = Scope { namespace: Some("runs".into()), selector: String::new(), share: Share::whole() };
         let (to, mut pages) = mpsc::channel(1);
-        let listing =
-            tokio::spawn(async move { list(&pods, &scope, to, |leaf| leaf, |error| panic!("{error}")).await });
+        let mut listing = tokio::task::JoinSet::new();
+        listing.spawn(async move { list(&pods, &scope, to, |leaf| leaf, |error| panic!("{error}")).await });
         // In virtual time: whatever can go on has gone on by then.
         let told = async || tokio::time::sleep(std::time::Duration::from_secs(60)).await;
         told().await;
@@ -164,7 +164,7 @@ mod tests {
             told().await;
             assert!(asked.load(SeqCst) - before <= 2, "a page ahead, and the one that begins anew");
         }
-        listing.await.expect("it ends");
+        listing.join_next().await.expect("it was spawned").expect("it ends");
         assert_eq!(leaves, [(10, true, false), (12, true, false), (13, false, false), (14, false, true)]);
     }
 

@@ -10,6 +10,7 @@
 pub mod chart;
 #[cfg(feature = "clients")]
 pub mod clients;
+#[cfg(feature = "clients")]
 pub mod counting;
 #[cfg(feature = "clients")]
 pub mod demo;

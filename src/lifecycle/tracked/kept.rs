@@ -8,9 +8,10 @@
 //! Promises: what is unpacked equals what was packed, whatever it holds. The changelog's format is [`Tracked`]'s; nothing
 //! here is ever written.
 
-use jiff::Timestamp;
-
-use super::{End, FORMAT, Told, Tracked};
+use super::{
+    End, FORMAT, Told, Tracked,
+    late::{Late, Parts},
+};
 use crate::{
     lifecycle::{
         cause::OwnerEnd,
@@ -45,14 +46,6 @@ struct Has {
     owner: bool,
 }
 
-/// Of a pod that is over, or about to be.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Late {
-    deletion_timestamp: Option<Timestamp>,
-    end: Option<End>,
-    gone: Option<ResourceVersion>,
-}
-
 /// What few pods have at any time.
 #[derive(Debug, Clone, PartialEq)]
 struct Rare {
@@ -66,6 +59,8 @@ struct Rare {
     ruling: Option<Box<Ruling>>,
     owner_rulings: Vec<(OwnerEnd, Box<Ruling>)>,
     unknown: serde_json::Map<String, serde_json::Value>,
+    /// Where a time of it has no room in [`Late`]: nobody's clock is so wrong.
+    late: Option<Box<Parts>>,
 }
 
 impl Default for Rare {
@@ -81,6 +76,7 @@ impl Default for Rare {
             ruling: None,
             owner_rulings: Vec::new(),
             unknown: serde_json::Map::new(),
+            late: None,
         }
     }
 }
@@ -152,7 +148,8 @@ impl From<&Tracked> for Kept {
         let texts = || texts().chain(owner_texts.iter().flatten().copied());
         let mut packed = Vec::with_capacity(texts().map(|text| text.len() + 1).sum());
         texts().for_each(|text| push(&mut packed, text));
-        let late = Late { deletion_timestamp: *deletion_timestamp, end: *end, gone: *gone };
+        let parts = (*deletion_timestamp, *end, *gone);
+        let late = if parts == Parts::default() { None } else { Some(Late::of(parts)) };
         let rare = Rare {
             format: *format,
             oldest_reader: *oldest_reader,
@@ -164,11 +161,12 @@ impl From<&Tracked> for Kept {
             ruling: ruling.clone(),
             owner_rulings: owner_rulings.clone(),
             unknown: unknown.clone(),
+            late: (late == Some(None)).then(|| Box::new(parts)),
         };
         Self {
             resource_version: *resource_version,
             texts: packed.into(),
-            late: (late != Late::default()).then(|| Box::new(late)),
+            late: late.flatten().map(Box::new),
             rare: (rare != Rare::default()).then(|| Box::new(rare)),
             sequence: *sequence,
             waiting: *waiting,
@@ -188,7 +186,7 @@ impl Kept {
         let user_id = self.has.user_id.then(&mut text);
         let node_name = self.has.node_name.then(&mut text);
         let owner = self.has.owner.then(|| Box::new(Owner { kind: text(), name: text(), uid: text() }));
-        let Late { deletion_timestamp, end, gone } = self.late.as_deref().cloned().unwrap_or_default();
+        let (deletion_timestamp, end, gone) = self.late();
         let rare = self.rare.as_deref().cloned().unwrap_or_default();
         Tracked {
             format: rare.format,
@@ -232,14 +230,19 @@ impl Kept {
         pop(&mut rest)
     }
 
+    fn late(&self) -> Parts {
+        let odd = || self.rare.as_ref().and_then(|rare| rare.late.as_deref()).copied().unwrap_or_default();
+        self.late.as_ref().map_or_else(odd, |late| late.parts())
+    }
+
     /// `end`
-    pub fn end(&self) -> Option<&End> {
-        self.late.as_ref()?.end.as_ref()
+    pub fn end(&self) -> Option<End> {
+        self.late().1
     }
 
     /// `gone`
     pub fn gone(&self) -> Option<ResourceVersion> {
-        self.late.as_ref()?.gone
+        self.late().2
     }
 
     /// `left`
@@ -259,7 +262,7 @@ impl Kept {
 
     /// As [`Tracked::ended`].
     pub fn ended(&self, uid: &PodUid) -> Option<EarlierEnd> {
-        super::ended(uid, self.end(), self.verdict())
+        super::ended(uid, self.end().as_ref(), self.verdict())
     }
 }
 

@@ -44,9 +44,17 @@ fn what_is_asked_without_unpacking_is_what_was_told() {
     let uid = PodUid("u".into());
     let packed = Kept::from(&full);
     assert_eq!((packed.namespace(), packed.execution_id()), (&*full.namespace, &*full.execution_id));
-    assert_eq!((packed.end(), packed.gone(), packed.left()), (full.end.as_ref(), full.gone, full.left));
+    assert_eq!((packed.end(), packed.gone(), packed.left()), (full.end, full.gone, full.left));
     assert_eq!((packed.ended(&uid), packed.stalled()), (full.ended(&uid), full.stalled()));
     assert_eq!(packed.verdict(), full.verdict.as_deref());
+}
+
+#[test]
+fn a_time_that_nobody_could_mean_is_kept_too() {
+    let mut full: Tracked = serde_json::from_str(FULL).unwrap();
+    full.deletion_timestamp = Some("-009999-01-02T01:59:59Z".parse().unwrap());
+    assert_eq!(kept(&full), full);
+    assert_eq!((Kept::from(&full).end(), Kept::from(&full).gone()), (full.end, full.gone));
 }
 
 #[test]
