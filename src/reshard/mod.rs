@@ -21,10 +21,6 @@ pub mod holds;
 pub mod kafka;
 pub mod plan;
 
-use std::time::Duration;
-
-use tokio::time::{Instant, sleep};
-
 use self::{
     held::Held,
     plan::{Plan, Refusal, Standing, Switch, Wish, Write, chunks},
@@ -36,11 +32,8 @@ use crate::{
 
 /// Bytes of keys and values in one transaction, unless one record alone is larger.
 const CHUNK_BYTES_MAX: usize = 8 << 20;
-/// How often it is written until nothing differs: once, where nobody else writes.
+/// Looks at the new shards until nothing differs: the first finds what is to be done, the second that it was.
 const LOOKS_MAX: u32 = 3;
-/// How long what was written may take to become visible, and between two looks at it.
-const VISIBLE_MAX: Duration = Duration::from_secs(10);
-const VISIBLE_LOOK: Duration = Duration::from_millis(20);
 
 /// Both generations' changelogs and the Leases.
 pub trait Books: Send {
@@ -229,8 +222,8 @@ async fn copy<B: Books>(
     records_max: usize,
     tell: Tell<'_>,
 ) -> Result<usize, Error<B::Error>> {
-    let (mut written, mut left, mut looks, mut since) = (0, 0, 0, Instant::now());
-    while looks < LOOKS_MAX {
+    let (mut written, mut left) = (0, 0);
+    for _ in 0..LOOKS_MAX {
         let new = books.read_new().await.map_err(Error::Books)?;
         if new.iter().any(|held| held.identity.is_some()) {
             let (topic, generation) = (moved.topic.clone(), moved.generation.saturating_sub(1));
@@ -240,11 +233,6 @@ async fn copy<B: Books>(
         if writes.is_empty() {
             return Ok(written);
         }
-        // A commit that was answered is visible to readers a moment later.
-        if looks > 0 && since.elapsed() < VISIBLE_MAX {
-            sleep(VISIBLE_LOOK).await;
-            continue;
-        }
         let mut done = 0;
         for chunk in chunks(&writes, records_max, CHUNK_BYTES_MAX) {
             tell(Step::Copy { done, all: writes.len() });
@@ -253,7 +241,7 @@ async fn copy<B: Books>(
             done += chunk.len();
             failpoint::reached("reshard-chunk");
         }
-        (written, left, looks, since) = (written + done, writes.len(), looks + 1, Instant::now());
+        (written, left) = (written + done, writes.len());
     }
     Err(Error::Restless { left })
 }

@@ -16,9 +16,6 @@ use crate::{
 struct World {
     old: Vec<Held>,
     new: Vec<Held>,
-    /// So many looks at what was written show what was there before.
-    behind: usize,
-    before: Vec<Held>,
 }
 
 /// Books that are there for so many calls.
@@ -56,13 +53,7 @@ impl Books for Mortal<'_> {
     }
 
     async fn read_new(&mut self) -> Result<Vec<Held>, Dead> {
-        self.call("new", |world| match world.behind.checked_sub(1) {
-            Some(left) if !world.before.is_empty() => {
-                world.behind = left;
-                world.before.clone()
-            }
-            _ => world.new.clone(),
-        })
+        self.call("new", |world| world.new.clone())
     }
 
     async fn prepare(&mut self, _: &Identity, new: &Identity) -> Result<(), Dead> {
@@ -84,9 +75,6 @@ impl Books for Mortal<'_> {
 
     async fn write(&mut self, writes: &[Write<'_>]) -> Result<(), Dead> {
         let write = |world: &mut World| {
-            if world.before.is_empty() {
-                world.before = world.new.clone();
-            }
             for write in writes {
                 let shard = &mut world.new[usize::try_from(write.shard.0).unwrap()];
                 shard.take(0, Some(write.key.as_bytes()), write.value);
@@ -149,7 +137,7 @@ fn world() -> World {
     let streams = [(String::new(), ResourceVersion(5))].into();
     let position = Position { term: 1, holder: "h".into(), streams };
     let held = Held { identity: Some(identity()), position: Some(position), ..Held::default() };
-    let mut world = World { old: vec![held; 2], ..World::default() };
+    let mut world = World { old: vec![held; 2], new: vec![] };
     (0..40).for_each(|number| tell(&mut world, number, Some(1)));
     world
 }
@@ -197,15 +185,6 @@ async fn dead_before_or_after_any_call_and_begun_anew_it_ends_alike() {
             is_moved(&world);
         }
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_not_visible_yet_is_not_written_twice() {
-    let mut world = World { behind: 4, ..world() };
-    let (outcome, calls) = go(&mut world, usize::MAX, false).await;
-    assert!(matches!(outcome, Ok(Outcome::Switched(Summary { written: 40, .. }))), "{outcome:?}");
-    assert!(world.behind == 0 && calls.iter().filter(|call| **call == "new").count() == 6, "{calls:?}");
-    is_moved(&world);
 }
 
 #[tokio::test]

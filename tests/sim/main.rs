@@ -146,6 +146,12 @@ fn a_heritage_that_is_not_handed_on_is_found() {
 }
 
 #[test]
+fn a_heritage_that_is_forgotten_too_early_is_found() {
+    let seeds = 0..SEEDS_RESHARDED * 10;
+    is_found_in(seeds, resharded(RESHARDS[2]), Plant::HeritageSpentAtOnce, &["doubled", "sequence", "reordered"]);
+}
+
+#[test]
 fn a_reshard_that_fences_nobody_is_found() {
     is_found_in(
         0..SEEDS_RESHARDED * 10,

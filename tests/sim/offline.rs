@@ -124,6 +124,7 @@ async fn run_until_done(cluster: &Cluster, spared: Option<usize>, random: &mut R
             Some(Ok(outcome)) => {
                 release(world, &who);
                 let again = reshard::run(&mut SimBooks::new(world, "again", to), &wish, records_max, &|_| {}).await;
+                release(world, "again");
                 let (Outcome::Switched(reshard::Summary { moved, .. }) | Outcome::Already(moved)) = outcome;
                 if again.as_ref().ok() != Some(&Outcome::Already(moved)) {
                     world.wrong(format!("reshard: done, and then {again:?}"));

@@ -151,6 +151,14 @@ impl Oracle {
         }
     }
 
+    /// What the switch says of how far a shard had come: nothing goes back behind it.
+    pub fn begins(&mut self, shard: u32, position: Option<&str>) {
+        match position {
+            Some(position) => self.position(shard, position),
+            None => self.wrong(format!("heritage: shard {shard} begins without a position")),
+        }
+    }
+
     /// Something is committed to a shard of a generation that is over.
     pub fn read_late(&mut self, shard: u32, parts: &[Part]) {
         let tells = |part: &Part| match part {

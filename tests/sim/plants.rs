@@ -21,6 +21,8 @@ pub enum Plant {
     WrongShare,
     /// What earlier generations had worked through is not handed on.
     ForgottenHeritage,
+    /// It is forgotten with the first position that is told, however far that is.
+    HeritageSpentAtOnce,
     /// A reshard fences nobody.
     UnfencedReshard,
     /// Replicas that have too many shards are not told so.

@@ -226,6 +226,9 @@ impl Verdict {
             }
             let held = |read: &[Reading]| read.iter().map(|reading| reading.held.clone()).collect::<Vec<_>>();
             self.oracle.moves(&held(&self.read[0]), &held(&self.read[1]));
+            for (shard, reading) in (0..).zip(&self.read[1]) {
+                self.oracle.begins(shard, reading.held.get(changelog::POSITION).map(String::as_str));
+            }
             self.moved = true;
         }
         if self.moved {

@@ -92,6 +92,13 @@ impl Broker {
         visible.flat_map(|transaction| &transaction.items)
     }
 
+    /// Whether all that stands in the log is decided and visible to readers.
+    pub fn is_settled(&mut self) -> bool {
+        self.sweep();
+        let now = Instant::now();
+        self.foreign.is_none() && self.committed.last().is_none_or(|last| last.visible_at <= now)
+    }
+
     /// Grows with whatever producers of its own transactional id put there.
     pub fn written(&self) -> u64 {
         self.written

@@ -8,9 +8,10 @@ use pod_monitor::{
     leadership::tenure::{ShardId, Tenure},
     ports::{Journal, Journals, Readiness},
     publish::{
-        Batch, changelog,
+        Batch, Position, changelog,
         error::{CommitError, OpenError},
         fence,
+        generation::Inherited,
         identity::Identity,
         record::{self, Service},
         restore::{self, Restored},
@@ -56,6 +57,9 @@ pub struct Told {
     tenure: Tenure,
     /// Written with the first commit where the changelog is new.
     identity: Option<Identity>,
+    /// What was last told of how far we are, and what was inherited until that is of no use.
+    position: Option<Position>,
+    inherited: Option<Inherited>,
     spent: bool,
     opened: Instant,
 }
@@ -145,7 +149,9 @@ impl Kafka {
         let suits = self.identity.may_use(restored.identity.as_ref(), restored.moved.as_ref());
         suits.map_err(|source| OpenError::Identity { shard, source })?;
         let identity = (restored.identity.as_ref() != Some(&self.identity)).then(|| self.identity.clone());
-        Ok((Told { line, tenure: tenure.clone(), identity, spent: !verdict.clean, opened: Instant::now() }, restored))
+        let (position, inherited) = (restored.position.clone(), restored.inherited.clone());
+        let (tenure, spent, opened) = (tenure.clone(), !verdict.clean, Instant::now());
+        Ok((Told { line, tenure, identity, position, inherited, spent, opened }, restored))
     }
 }
 
@@ -208,6 +214,7 @@ impl Journal for Told {
             return Err(CommitError::Spent { shard: self.tenure.shard });
         }
         let parts = self.encode(&batch)?;
+        let spends = self.spends(batch.position.as_ref());
         self.spent = true;
         let (answer, answered) = oneshot::channel();
         let mut line = self.line.clone();
@@ -239,6 +246,8 @@ impl Journal for Told {
         );
         if verdict.result.is_ok() {
             self.identity = None;
+            self.inherited.take_if(|_| spends);
+            self.position = batch.position.or_else(|| self.position.take());
         }
         verdict.result
     }
@@ -256,6 +265,13 @@ fn refused(pod_uid: &PodUid, key: String, reason: String) -> CommitError {
 }
 
 impl Told {
+    /// As the real journal: whether this position makes of no use what was inherited.
+    fn spends(&self, next: Option<&Position>) -> bool {
+        let planted = self.line.wire.world.planted(Plant::HeritageSpentAtOnce);
+        let inherited = self.inherited.as_ref().zip(next);
+        inherited.is_some_and(|(inherited, next)| planted || inherited.is_spent(self.position.as_ref(), next))
+    }
+
     /// Events, then what remembers them: each part is one request.
     fn encode(&self, batch: &Batch) -> Result<Vec<Vec<Item>>, CommitError> {
         let world = &self.line.wire.world;
@@ -294,6 +310,9 @@ impl Told {
         let meta = |value: serde_json::Result<String>| value.expect("JSON");
         if let Some(identity) = &self.identity {
             records.push(Item::Record(changelog::IDENTITY.into(), Some(meta(serde_json::to_string(identity)))));
+        }
+        if self.spends(batch.position.as_ref()) {
+            records.push(Item::Record(changelog::INHERITED.into(), None));
         }
         if let Some(position) = &batch.position {
             records.push(Item::Record(changelog::POSITION.into(), Some(meta(serde_json::to_string(position)))));

@@ -60,8 +60,7 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
     let range = |shard: u32| Range { shard, of: generation.shards.get() };
     let client = |shard: u32| kube::Client::new(ApiServer { wire: wire.clone(), range: range(shard) }, "monitor");
     let me = process.identity.as_str();
-    let health = Health::default();
-    let (metrics, board) = (Metrics::new(), Board::new(Shown::default()));
+    let (metrics, board, health) = (Metrics::new(), Board::new(Shown::default()), Health::default());
     let (began, skew) = (world.began, process.skew_ms);
     let shards = Shards { count: generation.shards, by: ShardBy::Uid };
     let (identity, peers) = (identity(generation), Peers::default());
@@ -82,6 +81,7 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
         capture_deadline: limits.capture_deadline,
         rules: Arc::new(rules()),
         reconcile_interval: setting.reconcile_interval,
+        ready_max: setting.page_pods,
         wall: Wall::by(move || wall(began, skew)),
         cleanup: pod_monitor::cleanup::Settings::default(),
         metrics: metrics.clone(),

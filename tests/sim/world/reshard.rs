@@ -145,6 +145,14 @@ impl SimBooks {
         Err(Stuck::Unfenced(shard.0))
     }
 
+    /// As `Extent::of` waits for the last stable offset: what stands there now is decided and visible.
+    async fn settled(&self, of: Generation) {
+        self.step().await;
+        while !of.all().all(|shard| self.world.broker(of.number, shard).is_settled()) {
+            after(Duration::from_millis(5)).await;
+        }
+    }
+
     /// What a shard holds, as anybody reads it.
     fn held(&self, generation: u32, shard: ShardId) -> Held {
         let mut held = Held::default();
@@ -250,7 +258,7 @@ impl Books for SimBooks {
     async fn read_old(&mut self) -> Result<Vec<Held>, Stuck> {
         let began = Instant::now();
         loop {
-            self.step().await;
+            self.settled(self.old).await;
             let old: Vec<Held> = self.old.all().map(|shard| self.held(self.old.number, shard)).collect();
             let stands = |(held, ours): (&Held, &Barrier)| {
                 held.barrier.as_ref().is_some_and(|(found, at)| found == ours && held.last == Some(*at))
@@ -264,7 +272,7 @@ impl Books for SimBooks {
     }
 
     async fn read_new(&mut self) -> Result<Vec<Held>, Stuck> {
-        self.step().await;
+        self.settled(self.new).await;
         Ok(self.new.all().map(|shard| self.held(self.new.number, shard)).collect())
     }
 
