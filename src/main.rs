@@ -8,10 +8,6 @@ use pod_monitor::{
     telemetry::Telemetry,
 };
 
-/// What is tracked stays for hours among what a LIST needs for a moment: freed pages go back to the system.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let command = cli::parse(std::env::args_os(), &|name| std::env::var_os(name), &Surroundings::of_this_process());
     let config = match command {

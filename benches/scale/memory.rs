@@ -26,7 +26,7 @@ use crate::{
 /// Allocations with pauses between them.
 const GIVEN_BACK: usize = 50;
 /// As the monitor asks for.
-const PAGE_PODS: usize = 500;
+const PAGE_PODS: usize = 1000;
 
 /// Who holds the pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

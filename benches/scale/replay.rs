@@ -42,7 +42,7 @@ use pod_monitor::{
         api::{Pods, Scope},
         pod::{PodUid, ResourceVersion},
     },
-    worker::{Parts, Worker},
+    worker::{Parts, Worker, table::READY_MAX},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -268,6 +268,7 @@ fn parts(
         capture_deadline: limits.capture_deadline,
         rules: Arc::new(told::rules()),
         reconcile_interval: Duration::from_secs(3600),
+        ready_max: READY_MAX,
         wall: Wall::by(told::now),
         cleanup: pod_monitor::cleanup::Settings::default(),
         metrics: metrics.clone(),

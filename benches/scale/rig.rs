@@ -21,8 +21,6 @@ use anyhow::Result;
 
 use crate::pods::{LIFE_LINES, LIST_VERSION, Life};
 
-/// As large as the monitor asks for.
-const PAGE_PODS: usize = 2000;
 /// Sent at once where nothing paces it.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Pods that live at the same time where nothing paces it: their lines come by turns, as a busy watch would bring them.
@@ -120,7 +118,8 @@ fn serve(
             Some(_) => script.life.page(script.line, 0..0, None),
             None => {
                 let from: usize = parameter("continue").and_then(|from| from.parse().ok()).unwrap_or(0);
-                let to = (from + PAGE_PODS).min(script.listed);
+                let limit = parameter("limit").and_then(|limit| limit.parse().ok()).unwrap_or(script.listed);
+                let to = (from + limit).min(script.listed);
                 script.life.page(script.line, from..to, (to < script.listed).then_some(to))
             }
         };

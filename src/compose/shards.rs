@@ -32,7 +32,7 @@ use crate::{
     },
     telemetry::Metrics,
     watch::api::Scope,
-    worker::Parts,
+    worker::{Parts, table::READY_MAX},
 };
 
 /// What all shards of a process share.
@@ -159,6 +159,7 @@ impl<J: Journals + 'static> Shared<J> {
             capture_deadline: self.limits.capture_deadline,
             rules: Arc::new(rules(config, cluster.id.clone())),
             reconcile_interval: config.reconcile_interval,
+            ready_max: READY_MAX,
             wall: crate::clock::Wall::default(),
             cleanup: config.cleanup.clone(),
             board: self.board.clone(),

@@ -28,7 +28,7 @@ use self::budget::Budget;
 use crate::{
     lifecycle::{cause::OwnerSays, event::KubernetesEvent, wanted::Wanted},
     telemetry::metrics::{EvidenceResult, Metrics, Witness},
-    watch::url::percent,
+    watch::{pod::PodUid, url::percent},
 };
 
 /// Longest time that a question takes, with the wait for its permit.
@@ -118,28 +118,25 @@ impl Asker {
             percent(&target.namespace),
             percent(&of_pod)
         );
-        read::events(&self.ask(line, &url).await?)
+        read::events(&self.ask(line, &target.uid, &url).await?)
     }
 
     async fn owner_says(&self, wanted: &Wanted) -> Option<OwnerSays> {
         let job = wanted.job.as_deref()?;
         let url =
             format!("/apis/batch/v1/namespaces/{}/jobs/{}", percent(&wanted.target.namespace), percent(&job.name));
-        read::owner_says(&self.ask(&self.jobs, &url).await?, &job.uid)
+        read::owner_says(&self.ask(&self.jobs, &wanted.target.uid, &url).await?, &job.uid)
     }
 
-    async fn ask(&self, line: &Line, url: &str) -> Option<String> {
+    async fn ask(&self, line: &Line, pod_uid: &PodUid, url: &str) -> Option<String> {
         let until = Instant::now() + PATIENCE;
         // Who waits for others that ask has not been let down by the server.
         let permit = timeout_at(until, line.permits.acquire()).await;
         let permit = permit.ok().map(|permit| permit.expect("the semaphore is never closed"));
         let Some(_permit) = permit.filter(|_| !line.is_paused() && line.has_budget()) else {
             // Why an end lacks them is asked later, of one pod.
-            tracing::debug!(
-                url,
-                paused = line.is_paused(),
-                "not asked: too many questions wait, or their budget is spent"
-            );
+            let (witness, paused) = (line.what, line.is_paused());
+            tracing::debug!(%pod_uid, ?witness, paused, "not asked: paused, too many questions wait, or the budget is spent");
             self.metrics.evidence(line.what, EvidenceResult::Skipped);
             return None;
         };

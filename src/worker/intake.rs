@@ -228,11 +228,11 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         // Asked by old versions, and found missing by the comparison if they still are.
         self.refused.retain(|_, asked| asked.stream != stream);
         self.feeds[stream].watch.abort();
-        // It is started when the next LIST has been worked through, as after any version that is of no use. What came of
-        // this one, and of others under way, was compared with old versions.
+        // As a take-over from here: what came of this LIST, and of others under way, was compared with old versions.
         let scope = self.feeds[stream].scope.clone();
-        self.feeds[stream] = self.feed(stream, scope, None);
-        self.list(stream, Reason::Expired);
+        self.feeds[stream] = self.feed(stream, scope, Some(version));
+        self.list(stream, Reason::Start);
+        self.position_due = true;
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {

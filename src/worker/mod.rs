@@ -7,7 +7,7 @@
 //!                          │   └── committed: captures begin ◀── verdict ◀──────┘          │
 //!                          └────────────────────────────────────────────────────────────────┘
 //! ```
-//! It takes notices at all times, also while Kafka is away: they coalesce by pod. It acts only after the journal was
+//! It takes notices and pages of LISTs also while Kafka is away: they coalesce by pod. It acts only after the journal was
 //! opened (fenced, restored), and nothing outside Kafka happens before the commit that remembers it.
 
 mod captures;
@@ -70,8 +70,8 @@ use crate::{
 const POSITION_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the loop says that it turns.
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// Pages of LISTs that wait to be looked at.
-const PAGES_MAX: usize = 1;
+/// How long Kafka may keep a LIST waiting.
+const PAGES_WAIT_MAX: Duration = Duration::from_secs(1);
 /// GETs at the same time that confirm goings.
 const CONFIRMS_MAX: usize = 32;
 /// A transaction that has not been answered by then is told to whoever asks whether we are ready.
@@ -153,7 +153,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     /// A worker that has not begun.
     pub fn new(parts: Parts<J, S>, tenure: Tenure, beat: Heartbeat) -> Self {
         let (notices_in, notices) = mpsc::channel(NOTICES_MAX);
-        let (pages_in, pages) = mpsc::channel(PAGES_MAX);
+        let (pages_in, pages) = pages(&parts);
         let publishing = Publishing::new(Arc::clone(&parts.journals), tenure.clone());
         let captures = captures(&parts);
         let cleanup = cleanup(&parts);
@@ -206,7 +206,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 () = ended.cancelled() => return self.drain().await,
                 happened = self.publishing.next() => self.happened(happened)?,
                 Some(done) = self.lists.join_next() => joined("LIST", done)?,
-                Some(page) = self.pages.recv(), if self.table.has_room() => self.listed(page),
+                Some(page) = self.pages.recv(), if self.takes_pages() => self.listed(page),
                 Some(confirmed) = self.confirms.join_next() => self.confirmed(joined("GET", confirmed)?),
                 Some(captured) = self.captures.next() => self.captured(joined("capture", captured)?),
                 Some(watch) = self.watches.join_next() => watch_ended(watch)?,
@@ -224,6 +224,13 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 Some(notice) = self.notices.recv() => self.notice(notice),
             }
         }
+    }
+
+    /// A LIST waits while many pods wait to be decided, unless it is Kafka that keeps them waiting: the watch may wait for
+    /// the LIST, and what comes and goes meanwhile is seen by nobody.
+    fn takes_pages(&self) -> bool {
+        self.table.has_room(self.parts.ready_max)
+            || self.publishing.waits_since().is_some_and(|since| since.elapsed() > PAGES_WAIT_MAX)
     }
 
     fn turned(&mut self) {
@@ -348,7 +355,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     fn forget(&mut self) {
         self.feeds.clear();
         (self.notices_in, self.notices) = mpsc::channel(NOTICES_MAX);
-        (self.pages_in, self.pages) = mpsc::channel(PAGES_MAX);
+        (self.pages_in, self.pages) = pages(&self.parts);
         (self.watches, self.lists, self.confirms) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
         self.captures = captures(&self.parts);
         self.cleanup = cleanup(&self.parts);
@@ -426,6 +433,11 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.table.captured(&uid, captured);
         self.captures.begin(self.table.captures_held());
     }
+}
+
+/// One page of each stream waits to be looked at, or is being asked for.
+fn pages<J, S>(parts: &Parts<J, S>) -> (mpsc::Sender<ListPage>, mpsc::Receiver<ListPage>) {
+    mpsc::channel(parts.scopes.len().max(1))
 }
 
 fn captures<J, S: LogSource>(parts: &Parts<J, S>) -> Captures<S> {

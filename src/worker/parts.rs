@@ -36,6 +36,8 @@ pub struct Parts<J, S> {
     pub rules: Arc<Rules>,
     /// Between two reconciliations.
     pub reconcile_interval: Duration,
+    /// While so many pods wait to be decided, a LIST brings no further page.
+    pub ready_max: usize,
     /// What events call now; decides nothing but whether a settle grace is over.
     pub wall: Wall,
     /// What is done to pods whose end was told.
@@ -67,6 +69,7 @@ impl<J, S: Clone> Clone for Parts<J, S> {
             capture_deadline: self.capture_deadline,
             rules: Arc::clone(&self.rules),
             reconcile_interval: self.reconcile_interval,
+            ready_max: self.ready_max,
             wall: self.wall.clone(),
             cleanup: self.cleanup.clone(),
             metrics: self.metrics.clone(),

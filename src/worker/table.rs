@@ -34,7 +34,7 @@ pub const BATCH_PODS_MAX: usize = 1000;
 /// Captured bytes per transaction, so that a burst of large outputs is spread over several.
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 /// While so many pods wait to be decided, a LIST brings no further page of them.
-const READY_MAX: usize = 2 * BATCH_PODS_MAX;
+pub const READY_MAX: usize = 2 * BATCH_PODS_MAX;
 /// Tombstones per transaction.
 const TOMBSTONES_MAX: usize = 2000;
 
@@ -160,9 +160,9 @@ impl Table {
         self.slots.is_empty()
     }
 
-    /// Whether more may be brought at once: not many wait to be decided.
-    pub fn has_room(&self) -> bool {
-        self.ready.len() < READY_MAX
+    /// Whether fewer than these wait to be decided.
+    pub fn has_room(&self, ready_max: usize) -> bool {
+        self.ready.len() < ready_max
     }
 
     /// Whether a pod waits to be decided.
@@ -281,8 +281,8 @@ impl Table {
         if pending.is_newer(version) {
             return;
         }
-        // A settle grace that ends just now is not something that the watch missed.
-        pending.listed = source == Source::Comparison && settling.is_none();
+        // A settle grace that ends just now is not something that the watch missed, nor is what is being told.
+        pending.listed = source == Source::Comparison && settling.is_none() && !slot.busy;
         (pending.pod, pending.arrived, pending.left) = (Some(pod), arrived, None);
         if source == Source::Watch {
             pending.hold(version, &mut self.streams[stream]);

@@ -469,13 +469,13 @@ mod followed;
 fn no_further_page_is_taken_while_many_wait() {
     let mut rig = Rig::new();
     for n in 0..READY_MAX {
-        assert!(rig.table.has_room(), "{n} wait");
+        assert!(rig.table.has_room(READY_MAX), "{n} wait");
         let mut pod = pod(1);
         pod.metadata.uid = PodUid(format!("u-{n}").into());
         rig.table.observe(0, pod, Instant::now(), Source::List);
     }
-    assert!(!rig.table.has_room());
+    assert!(!rig.table.has_room(READY_MAX));
     let formed = rig.form();
     assert_eq!(formed.batch.events.len(), BATCH_PODS_MAX);
-    assert!(rig.table.has_room(), "what is on its way waits no more");
+    assert!(rig.table.has_room(READY_MAX), "what is on its way waits no more");
 }

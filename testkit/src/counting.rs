@@ -9,14 +9,12 @@
 //! Bytes are those that were asked for: what the allocator beneath rounds up to is seen in the process's RSS alone.
 
 use std::{
-    alloc::{GlobalAlloc, Layout},
+    alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use mimalloc::MiMalloc;
-
-/// The allocator of the monitor, counted.
+/// The system's allocator, counted.
 #[derive(Debug)]
 pub struct Counting;
 
@@ -61,30 +59,30 @@ fn more(bytes: usize) {
 }
 
 #[allow(unsafe_code, reason = "an allocator is unsafe by its trait; each call is passed on as it came")]
-// SAFETY: mimalloc does the work, with the arguments that our caller vouches for.
+// SAFETY: the system's allocator does the work, with the arguments that our caller vouches for.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         more(layout.size());
         // SAFETY: as ours.
-        unsafe { MiMalloc.alloc(layout) }
+        unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         more(layout.size());
         // SAFETY: as ours.
-        unsafe { MiMalloc.alloc_zeroed(layout) }
+        unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         HELD.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: as ours.
-        unsafe { MiMalloc.dealloc(pointer, layout) }
+        unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         HELD.fetch_sub(layout.size(), Ordering::Relaxed);
         more(size);
         // SAFETY: as ours.
-        unsafe { MiMalloc.realloc(pointer, layout, size) }
+        unsafe { System.realloc(pointer, layout, size) }
     }
 }

@@ -89,7 +89,8 @@ mod tests {
     fn time() -> impl Strategy<Value = Option<Timestamp>> {
         // Mostly of times that have room, else hardly any three of them do.
         let second = prop_oneof![9 => -9_000_000_000_i64..9_000_000_000, 1 => -377_705_023_201_i64..=253_402_207_200];
-        let time = (second, 0..1_000_000_000_i32).prop_map(|(second, nanosecond)| Timestamp::new(second, nanosecond).expect("a time"));
+        let time = (second, 0..1_000_000_000_i32)
+            .prop_map(|(second, nanosecond)| Timestamp::new(second, nanosecond).expect("a time"));
         prop::option::of(time)
     }
 
