@@ -23,6 +23,8 @@ pub struct Stream {
     committed: ResourceVersion,
     /// Counts the resets of the cluster's store: versions of an earlier era mean nothing any more.
     era: u32,
+    /// The position of the era before, while records may still stand in the changelog with versions of that.
+    before_reset: Option<ResourceVersion>,
 }
 
 impl Stream {
@@ -97,13 +99,35 @@ impl Stream {
     /// changelog yet.
     pub fn reset(&mut self, version: ResourceVersion) {
         let (name, era) = (std::mem::take(&mut self.name), self.era + 1);
-        *self = Self { name, seen: version, era, ..Self::default() };
+        let known = Some(self.committed).filter(|committed| *committed > ResourceVersion::default());
+        let before_reset = self.before_reset.max(known);
+        *self = Self { name, seen: version, era, before_reset, ..Self::default() };
+    }
+
+    /// No record of the era before stands in the changelog any more.
+    pub fn forget_reset(&mut self) {
+        self.before_reset = None;
+    }
+
+    /// The changelog's word of how far this was worked through.
+    pub fn reached(&mut self, position: ResourceVersion) {
+        // Ours, of the era before: it counts other versions.
+        if self.before_reset != Some(position) {
+            self.commit(position);
+        }
+    }
+
+    /// What is to stand in the changelog. Who dies while records of the era before are left leaves that era's position
+    /// too: by it the successor finds the reset again, instead of taking what these pods show for stale.
+    fn told(&self, all_rewritten: bool) -> ResourceVersion {
+        self.before_reset.filter(|_| !all_rewritten).unwrap_or_else(|| self.after_commit())
     }
 }
 
 /// All streams' positions, for the changelog. A stream that was never listed has none: version 0 is no place to watch from.
-pub fn positions(streams: &[Stream]) -> BTreeMap<String, ResourceVersion> {
-    let known = streams.iter().map(|s| (s.name.clone(), s.after_commit()));
+/// `all_rewritten`: with what is committed beside them, no record of before a reset is left.
+pub fn positions(streams: &[Stream], all_rewritten: bool) -> BTreeMap<String, ResourceVersion> {
+    let known = streams.iter().map(|s| (s.name.clone(), s.told(all_rewritten)));
     known.filter(|(_, position)| *position > ResourceVersion::default()).collect()
 }
 
@@ -135,7 +159,7 @@ mod tests {
     #[test]
     fn a_stream_that_was_never_listed_has_no_position() {
         let streams = [Stream::new("a", Some(rv(7))), Stream::new("b", None)];
-        assert_eq!(positions(&streams), BTreeMap::from([("a".to_owned(), rv(7))]));
+        assert_eq!(positions(&streams, true), BTreeMap::from([("a".to_owned(), rv(7))]));
     }
 
     #[test]
@@ -148,6 +172,22 @@ mod tests {
         assert_eq!(s.after_commit(), rv(11));
         s.settled(rv(12));
         assert_eq!(s.after_commit(), rv(15));
+    }
+
+    #[test]
+    fn until_all_records_are_rewritten_the_position_is_that_of_before_the_reset() {
+        let mut s = Stream::new("a", Some(rv(20)));
+        s.reset(rv(3));
+        s.progress(rv(4));
+        let told = |s: &Stream, all| positions(std::slice::from_ref(s), all)["a"];
+        assert_eq!((told(&s, false), told(&s, true)), (rv(20), rv(4)));
+        s.reached(rv(20));
+        assert_eq!(s.committed(), rv(0), "that it stands there says nothing of this era");
+        s.reset(rv(2));
+        assert_eq!(told(&s, false), rv(20), "reset once more");
+        s.reached(rv(2));
+        s.forget_reset();
+        assert_eq!((told(&s, false), s.committed()), (rv(2), rv(2)));
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl Table {
         for stream in &mut self.streams {
             if let Some(reached) = position.and_then(|position| position.streams.get(&stream.name)) {
                 // INV-7: tombstones rest on it.
-                stream.commit(*reached);
+                stream.reached(*reached);
             }
         }
     }
@@ -386,9 +386,9 @@ impl Table {
         }
     }
 
-    /// Current positions, for the changelog.
+    /// Positions once the batch that was formed last is committed, for the changelog.
     pub fn positions(&self) -> std::collections::BTreeMap<String, ResourceVersion> {
-        position::positions(&self.streams)
+        position::positions(&self.streams, self.rewrites.is_empty())
     }
 
     /// The batch is committed. Gives the captures to begin.
@@ -398,6 +398,9 @@ impl Table {
             if stream.era() == *era {
                 stream.commit(*position);
             }
+        }
+        if self.rewrites.is_empty() {
+            self.streams.iter_mut().for_each(Stream::forget_reset);
         }
         for uid in &tombstones {
             self.remove(uid);

@@ -327,23 +327,6 @@ fn the_position_stays_at_what_an_unknown_commit_reached() {
 }
 
 #[test]
-fn a_reset_store_is_remembered_in_the_changelog() {
-    let mut rig = Rig::new();
-    rig.see(2);
-    rig.commit_all();
-    assert_eq!(rig.told[&uid()].resource_version, ResourceVersion(2));
-    rig.table.streams[0].reset(ResourceVersion(1));
-    rig.table.forget_versions(0);
-    rig.commit_all();
-    assert_eq!(
-        rig.told[&uid()].resource_version,
-        ResourceVersion(0),
-        "else a restart takes all that follows for stale"
-    );
-    assert_eq!(rig.story(), STORY[..2]);
-}
-
-#[test]
 fn nothing_is_told_of_a_pod_whose_record_cannot_be_read() {
     let mut rig = Rig::new();
     rig.table.restore(ByUid::<Tracked>::default(), HashSet::from([uid()]));
@@ -464,6 +447,8 @@ fn a_consistent_list_with_a_pod_older_than_its_record_is_of_another_store() {
 mod claims;
 #[path = "table_followed_tests.rs"]
 mod followed;
+#[path = "table_reset_tests.rs"]
+mod reset;
 
 #[test]
 fn no_further_page_is_taken_while_many_wait() {
