@@ -12,7 +12,7 @@ use kube_runtime::{
 };
 use pod_monitor::{
     publish::{changelog, restore::Restored},
-    watch::{frame::read_page, pod::Decoded},
+    watch::{api::PAGE_PODS, frame::read_page, pod::Decoded},
     worker::{pending::Source, position::Stream, table::Table},
 };
 use serde::{Deserialize, Serialize};
@@ -25,8 +25,6 @@ use crate::{
 
 /// Allocations with pauses between them.
 const GIVEN_BACK: usize = 50;
-/// As the monitor asks for.
-const PAGE_PODS: usize = 1000;
 
 /// Who holds the pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -185,5 +183,6 @@ fn reflector(life: &Life, line: usize, pods: usize) -> Result<Cost> {
 }
 
 fn pages(pods: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    (0..pods).step_by(PAGE_PODS).map(move |first| first..(first + PAGE_PODS).min(pods))
+    let page = PAGE_PODS as usize;
+    (0..pods).step_by(page).map(move |first| first..(first + page).min(pods))
 }

@@ -44,7 +44,7 @@ pub(crate) async fn run(results: &mut Results) -> Result<()> {
     let life = Life::recorded()?;
     let bar = bar((SHARDS.len() * SIZES.len() * ROUNDS) as u64, "rounds");
     let mut rates: BTreeMap<(usize, u32), Vec<f64>> = BTreeMap::new();
-    let mut busy = rates.clone();
+    let mut busy: BTreeMap<(usize, u32), Vec<f64>> = BTreeMap::new();
     let mut settings = Vec::new();
     for shards in SHARDS {
         settings.push((shards, installation(shards).await?));
@@ -53,9 +53,9 @@ pub(crate) async fn run(results: &mut Results) -> Result<()> {
         // By turns, so that what else the machine does falls on all of them.
         for (shards, journals) in &settings {
             for size in SIZES {
-                let (rate, took) = rate(&life, journals, *shards, size).await?;
+                let (rate, share) = rate(&life, journals, *shards, size).await?;
                 rates.entry((size, *shards)).or_default().push(rate);
-                busy.entry((size, *shards)).or_default().push(took);
+                busy.entry((size, *shards)).or_default().push(share);
                 bar.inc(1);
             }
         }

@@ -124,6 +124,7 @@ impl<S: LogSource> Capturer<S> {
 
     /// What was followed of a pod that is gone: nothing else can be had of it.
     pub async fn capture_gone(&self, target: &Target, followed: &Follow) -> Captured {
+        // In time or not: what came by then is all there is.
         let _ = timeout(FOLLOW_END_MAX, followed.ended()).await;
         self.taken(target, followed)
     }

@@ -29,7 +29,7 @@ const VERSION_MAX: Duration = Duration::from_secs(2);
 const PAGE_MAX: Duration = Duration::from_secs(60);
 /// Pods per page: bounds the peak of memory, 1000 pods of 6 KB are 6 MB, and as much again
 /// when they are read.
-const PAGE_PODS: u32 = 1000;
+pub const PAGE_PODS: u32 = 1000;
 /// The parameter by which a server is asked for one shard (KEP-5866).
 const SHARD_SELECTOR: &str = "shardSelector";
 /// Longest line of a watch: etcd refuses objects over 1.5 MiB, JSON may double that.

@@ -66,19 +66,16 @@ impl Listing {
     /// Takes a pod of a page in; gives it back where it is to be looked at now.
     pub(super) fn take(&mut self, pod: Box<Pod>, table: &Table, now: Timestamp, rules: &Rules) -> Option<Box<Pod>> {
         let uid = table.shared(&pod.metadata.uid);
-        let is_known = table.is_told_of(&uid);
-        self.listed.insert(uid);
-        if self.reason == Reason::Periodic {
-            if table.is_news(&pod, now, rules) {
-                self.kept.push(pod);
-            }
-            None
-        } else if is_known {
-            Some(pod)
-        } else {
-            self.kept.push(pod);
-            None
+        let is_periodic = self.reason == Reason::Periodic;
+        if !is_periodic && table.is_told_of(&uid) {
+            self.listed.insert(uid);
+            return Some(pod);
         }
+        self.listed.insert(uid);
+        if !is_periodic || table.is_news(&pod, now, rules) {
+            self.kept.push(pod);
+        }
+        None
     }
 
     /// The last page was taken in.

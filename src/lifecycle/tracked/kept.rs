@@ -231,18 +231,22 @@ impl Kept {
     }
 
     fn late(&self) -> Parts {
-        let odd = || self.rare.as_ref().and_then(|rare| rare.late.as_deref()).copied().unwrap_or_default();
-        self.late.as_ref().map_or_else(odd, |late| late.parts())
+        self.late.as_ref().map_or_else(|| self.odd_late(), |late| late.parts())
+    }
+
+    /// Where [`Late`] had no room for it; else as nothing is.
+    fn odd_late(&self) -> Parts {
+        self.rare.as_ref().and_then(|rare| rare.late.as_deref()).copied().unwrap_or_default()
     }
 
     /// `end`
     pub fn end(&self) -> Option<End> {
-        self.late().1
+        self.late.as_ref().map_or_else(|| self.odd_late().1, |late| late.end())
     }
 
     /// `gone`
     pub fn gone(&self) -> Option<ResourceVersion> {
-        self.late().2
+        self.late.as_ref().map_or_else(|| self.odd_late().2, |late| late.gone())
     }
 
     /// `left`

@@ -18,6 +18,13 @@ pub enum Item {
     Record(String, Option<String>),
 }
 
+impl Item {
+    /// A record of the changelog about the shard itself.
+    pub fn meta(key: &str, value: &impl serde::Serialize) -> Self {
+        Self::Record(key.into(), Some(serde_json::to_string(value).expect("JSON")))
+    }
+}
+
 /// A committed transaction, in the order of the log.
 #[derive(Debug, Clone)]
 pub struct Committed {

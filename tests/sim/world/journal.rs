@@ -140,8 +140,7 @@ impl Kafka {
         let process = &self.wire.process;
         let nonce = format!("{}#{}", process.identity, line.epoch);
         let barrier = changelog::Barrier { nonce: nonce.clone(), holder: process.identity.clone() };
-        let value = serde_json::to_string(&barrier).expect("JSON");
-        let verdict = line.transact(vec![vec![Item::Record(changelog::BARRIER.into(), Some(value))]]).await;
+        let verdict = line.transact(vec![vec![Item::meta(changelog::BARRIER, &barrier)]]).await;
         line.sequence = verdict.sequence;
         verdict.result.map_err(|source| OpenError::Barrier { shard, source })?;
         let restored = self.restore(shard, Some(&nonce)).await?;
@@ -307,15 +306,14 @@ impl Told {
             let value = tracked.as_ref().map(|_| String::from_utf8(value).expect("JSON is UTF-8"));
             records.push(Item::Record(changelog::pod_key(uid), value));
         }
-        let meta = |value: serde_json::Result<String>| value.expect("JSON");
         if let Some(identity) = &self.identity {
-            records.push(Item::Record(changelog::IDENTITY.into(), Some(meta(serde_json::to_string(identity)))));
+            records.push(Item::meta(changelog::IDENTITY, identity));
         }
         if self.spends(batch.position.as_ref()) {
             records.push(Item::Record(changelog::INHERITED.into(), None));
         }
         if let Some(position) = &batch.position {
-            records.push(Item::Record(changelog::POSITION.into(), Some(meta(serde_json::to_string(position)))));
+            records.push(Item::meta(changelog::POSITION, position));
         }
         Ok([events, records].into_iter().filter(|part| !part.is_empty()).collect())
     }

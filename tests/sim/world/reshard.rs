@@ -29,7 +29,6 @@ use super::{
     etcd::{SHARD_LEASES, Which},
     lock,
     replica::identity,
-    wall,
 };
 use crate::plants::Plant;
 
@@ -134,7 +133,7 @@ impl SimBooks {
             let Ok(epoch) = fenced else { continue };
             self.step().await;
             let barrier = Barrier { nonce: format!("{}#{epoch}", self.who), holder: self.who.clone() };
-            let record = Item::Record(changelog::BARRIER.into(), Some(serde_json::to_string(&barrier).expect("JSON")));
+            let record = Item::meta(changelog::BARRIER, &barrier);
             let marker = self.world.draw(|random| random.ms(0, 6));
             let mut broker = self.world.broker(self.old.number, shard);
             let written = broker.produce(epoch, 1, vec![record]).and_then(|()| broker.end(epoch, true, marker));
@@ -210,7 +209,7 @@ fn held_by(who: &str, now: Timestamp) -> serde_json::Value {
 pub async fn renew(world: &World, who: &str) {
     loop {
         after(world.setting.retry_period).await;
-        change_leases(world, who, &held_by(who, wall(world.began, 0)));
+        change_leases(world, who, &held_by(who, world.now()));
     }
 }
 
@@ -246,10 +245,6 @@ fn commit(world: &World, epoch: u64, generations: [Generation; 2]) -> bool {
         }
     }
     commits
-}
-
-fn meta(key: &str, value: &impl serde::Serialize) -> Item {
-    Item::Record(key.into(), Some(serde_json::to_string(value).expect("JSON")))
 }
 
 impl Books for SimBooks {
@@ -318,10 +313,10 @@ impl Books for SimBooks {
         let Switch { identity, position, inherited, moved } = switch;
         let inherited: Option<&Inherited> =
             inherited.as_ref().filter(|_| !self.world.planted(Plant::ForgottenHeritage));
-        let old = self.old.all().map(|shard| (self.old.number, shard, vec![meta(changelog::MOVED, moved)]));
+        let old = self.old.all().map(|shard| (self.old.number, shard, vec![Item::meta(changelog::MOVED, moved)]));
         let new = self.new.all().map(|shard| {
-            let items = [meta(changelog::IDENTITY, identity), meta(changelog::POSITION, position)];
-            let inherited = inherited.map(|inherited| meta(changelog::INHERITED, inherited));
+            let items = [Item::meta(changelog::IDENTITY, identity), Item::meta(changelog::POSITION, position)];
+            let inherited = inherited.map(|inherited| Item::meta(changelog::INHERITED, inherited));
             (self.new.number, shard, items.into_iter().chain(inherited).collect())
         });
         let undisturbed = || {
