@@ -18,6 +18,7 @@ pub mod http;
 pub mod leadership;
 pub mod lifecycle;
 pub mod logs;
+pub mod memory;
 pub mod ports;
 pub mod publish;
 pub mod replica;

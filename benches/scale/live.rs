@@ -35,16 +35,19 @@ use crate::{
     results::{Results, Row, Target, percentile},
 };
 
-/// Writes at the same time, one after the other: so many that the API server takes no more, and fewer. Twice as many as
-/// the most made no more of them here.
-const WRITERS: [usize; 5] = [1, 2, 4, 8, AT_ONCE];
+/// Writes at the same time, one after the other: so many that the API server takes no more. Twice as many made no more of
+/// them here.
 pub(crate) const AT_ONCE: usize = 16;
-/// Pods whose status is written once by each number of writers, and how many of these are not measured: all gets warm.
+/// Of the most that the API server takes.
+const PARTS: [f64; 7] = [0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0];
+/// A rate is held where its last write is answered so soon after it was due: nothing piles up.
+const BACKLOG_MAX: Duration = Duration::from_millis(250);
+/// Writes that are due and not answered, at most.
+const WAITING_MAX: usize = 512;
+/// Pods whose status is written once by each load, and how many of these are not measured: all gets warm.
 const PODS_EACH: usize = 2000;
 const WARM_UP: usize = 200;
-const PODS: usize = PODS_EACH * WRITERS.len();
-/// Whoever writes so much of the most writes as fast as the API server holds: with more writers each only waits longer.
-const HELD: f64 = 0.9;
+const PODS: usize = PODS_EACH * (1 + PARTS.len());
 const REPLICAS: usize = 3;
 const START_MAX: Duration = Duration::from_secs(60);
 const TELL_MAX: Duration = Duration::from_secs(120);
@@ -176,19 +179,20 @@ pub(crate) async fn run(results: &mut Results) -> Result<()> {
     until(TELL_MAX, "all pods are told as scheduled", told).await?;
     let server = u32::try_from(stack.service(Component::KubeApiserver)?.process.pid)?;
     let (ours, theirs) = (cpu_seconds(first.pid())?, cpu_seconds(server)?);
-    let mut paces = Vec::new();
-    for (writers, pods) in WRITERS.into_iter().zip(pods.chunks(PODS_EACH)) {
-        paces.push(Pace::measure(&cluster, pods, writers, &seen).await?);
-    }
+    let paces = sweep(&cluster, &pods, &seen).await?;
     let (ours, theirs) = (cpu_seconds(first.pid())? - ours, cpu_seconds(server)? - theirs);
     for monitor in standbys.into_iter().chain([first]) {
         monitor.stop(STOP_MAX).await?;
     }
     cluster.remove_namespace().await?;
-    let most = paces.iter().map(|pace| pace.rate).fold(0.0, f64::max);
-    let held = paces.iter().find(|pace| pace.rate >= HELD * most).context("one of them is the most")?;
+    let held = paces.iter().rfind(|pace| pace.held).context("the API server holds one of the rates")?;
     let mut rows: Vec<Row> = paces.iter().map(Pace::row).collect();
-    rows.extend(held.rows(most));
+    rows.extend(held.rows(paces[0].rate));
+    let rates =
+        |of: &dyn Fn(&Pace) -> f64| paces[1..].iter().map(|pace| (pace.rate.round(), of(pace))).collect::<Vec<_>>();
+    results.line("latency: p50", rates(&|pace| percentile(&pace.due_to_event, 0.5)))?;
+    results.line("latency: p99", rates(&Pace::p99))?;
+    results.line("latency: of it the API server's answer, p99", rates(&|pace| percentile(&pace.answered, 0.99)))?;
     results.set(
         "live",
         [
@@ -221,89 +225,137 @@ pub(crate) async fn run(results: &mut Results) -> Result<()> {
     )
 }
 
-/// What one number of writers made.
+/// How writes come.
+#[derive(Debug, Clone, Copy)]
+enum Load {
+    /// So many writers, each one write after the other: the most that the API server takes.
+    Writers(usize),
+    /// So many a second, each at its time, whether or not those before it are answered.
+    Rate(f64),
+}
+
+/// What one load made.
 struct Pace {
-    writers: usize,
-    /// Writes a second.
+    load: Load,
+    /// Writes a second that were answered.
     rate: f64,
-    /// Milliseconds from a write to its answer, to its event, and from its answer to its event.
+    /// Nothing of it was left waiting at its end.
+    held: bool,
+    /// Milliseconds from when a write was due to its answer, to its event, and from its answer to its event.
     answered: Vec<f64>,
-    sent_to_event: Vec<f64>,
+    due_to_event: Vec<f64>,
     answered_to_event: Vec<f64>,
 }
 
 impl Pace {
-    async fn measure(cluster: &Cluster, pods: &[(String, String)], writers: usize, seen: &Arrivals) -> Result<Self> {
+    async fn measure(cluster: &Cluster, pods: &[(String, String)], load: Load, seen: &Arrivals) -> Result<Self> {
         let before = count(seen, "execution_running");
-        let (written, took) = write(cluster, pods, writers).await?;
+        let (written, took) = write(cluster, pods, load).await?;
         let all = async || Ok((count(seen, "execution_running") >= before + pods.len()).then_some(()));
         until(TELL_MAX, "all writes are told", all).await?;
         let milliseconds = |later: Instant, earlier| later.saturating_duration_since(earlier).as_secs_f64() * 1000.0;
-        let answered = written.values().map(|write| milliseconds(write.answered, write.sent)).collect();
+        let answered = written.values().map(|write| milliseconds(write.answered, write.due)).collect();
         let told = seen.lock().unwrap_or_else(PoisonError::into_inner);
         let told = told.iter().filter(|seen| seen.event == "execution_running");
         let told: Vec<(Instant, &Write)> = told.filter_map(|s| Some((s.at, written.get(&s.uid)?))).collect();
         ensure!(told.len() == pods.len() - WARM_UP, "{} of {} writes were told once", told.len(), pods.len() - WARM_UP);
+        let held = match load {
+            Load::Writers(_) => false,
+            Load::Rate(rate) => took < Duration::from_secs_f64(pods.len() as f64 / rate) + BACKLOG_MAX,
+        };
         Ok(Self {
-            writers,
+            load,
             rate: pods.len() as f64 / took.as_secs_f64(),
+            held,
             answered,
-            sent_to_event: told.iter().map(|(at, write)| milliseconds(*at, write.sent)).collect(),
+            due_to_event: told.iter().map(|(at, write)| milliseconds(*at, write.due)).collect(),
             answered_to_event: told.iter().map(|(at, write)| milliseconds(*at, write.answered)).collect(),
         })
     }
 
-    fn row(&self) -> Row {
-        let what = format!("{:>2} writers: status write sent -> visible event, p99", self.writers);
-        let [p50, answered] = [percentile(&self.sent_to_event, 0.5), percentile(&self.answered, 0.99)];
-        let note =
-            format!("{:.0} writes/s; p50 {p50:.1} ms; p99 of the API server's own answer {answered:.1} ms", self.rate);
-        Row::new(&what, Target::None, percentile(&self.sent_to_event, 0.99), "ms", note)
+    fn p99(&self) -> f64 {
+        percentile(&self.due_to_event, 0.99)
     }
 
-    fn rows(&self, most: f64) -> [Row; 2] {
+    fn row(&self) -> Row {
+        let what = match self.load {
+            Load::Writers(writers) => format!("{writers} writers without pause: status write -> visible event, p99"),
+            Load::Rate(rate) => format!("{rate:>4.0} writes/s: status write -> visible event, p99"),
+        };
+        let [p50, answered] = [percentile(&self.due_to_event, 0.5), percentile(&self.answered, 0.99)];
+        let held = match (self.load, self.held) {
+            (Load::Writers(_), _) => "the most",
+            (Load::Rate(_), true) => "held",
+            (Load::Rate(_), false) => "not held: writes were left waiting",
+        };
         let note = format!(
-            "{:.0} writes/s by {} writers, within a tenth of the most ({most:.0}); N {}",
-            self.rate,
-            self.writers,
-            self.sent_to_event.len()
+            "{:.0} writes/s answered, {held}; p50 {p50:.1} ms; p99 of the API server's own answer {answered:.1} ms",
+            self.rate
         );
-        let what = "status write sent -> visible event at the highest rate that the API server holds, p99";
+        Row::new(&what, Target::None, self.p99(), "ms", note)
+    }
+
+    /// Of the highest rate that was held.
+    fn rows(&self, most: f64) -> [Row; 2] {
+        let part = 100.0 * self.rate / most;
+        let note = format!(
+            "{:.0} writes/s, {part:.0} % of what {AT_ONCE} writers without pause make; from when a write was due; N {}",
+            self.rate,
+            self.due_to_event.len()
+        );
+        let what = "status write -> visible event at the highest rate that the API server holds, p99";
         let answered = "of it, from the API server's answer to the visible event, p99";
         [
-            Row::new(what, Target::AtMost(100.0), percentile(&self.sent_to_event, 0.99), "ms", note.clone()),
+            Row::new(what, Target::AtMost(100.0), self.p99(), "ms", note.clone()),
             Row::new(answered, Target::None, percentile(&self.answered_to_event, 0.99), "ms", note),
         ]
     }
 }
 
-/// When a status write was sent, and when the API server had taken it.
+/// The most that the API server takes, and parts of it at their time, up from the lowest.
+async fn sweep(cluster: &Cluster, pods: &[(String, String)], seen: &Arrivals) -> Result<Vec<Pace>> {
+    let mut pods = pods.chunks(PODS_EACH);
+    let mut next = || pods.next().context("pods for each load");
+    let most = Pace::measure(cluster, next()?, Load::Writers(AT_ONCE), seen).await?;
+    let rate = most.rate;
+    let mut paces = vec![most];
+    for part in PARTS {
+        paces.push(Pace::measure(cluster, next()?, Load::Rate((part * rate).round()), seen).await?);
+    }
+    Ok(paces)
+}
+
+/// When a status write was due, and when the API server had taken it.
 struct Write {
-    sent: Instant,
+    due: Instant,
     answered: Instant,
 }
 
-/// Writes every pod's status once, as fast as the API server answers so many writers; by UID.
-async fn write(
-    cluster: &Cluster,
-    pods: &[(String, String)],
-    writers: usize,
-) -> Result<(HashMap<String, Write>, Duration)> {
+/// Writes every pod's status once; by UID.
+async fn write(cluster: &Cluster, pods: &[(String, String)], load: Load) -> Result<(HashMap<String, Write>, Duration)> {
     let begun = Instant::now();
     let bar = bar(pods.len() as u64, "writes");
+    let at_once = match load {
+        Load::Writers(writers) => writers,
+        Load::Rate(_) => WAITING_MAX,
+    };
     let writes = stream::iter(pods.iter().enumerate()).map(|(number, (name, uid))| {
         let bar = &bar;
         async move {
             let started = json!([{ "name": "main", "ready": true, "restartCount": 0, "image": "i", "imageID": "i",
                 "state": { "running": { "startedAt": "2026-01-01T00:00:00Z" } } }]);
-            let sent = Instant::now();
+            let due = match load {
+                Load::Writers(_) => Instant::now(),
+                Load::Rate(rate) => begun + Duration::from_secs_f64(number as f64 / rate),
+            };
+            tokio::time::sleep_until(due.into()).await;
             cluster.patch_status(name, json!({ "phase": "Running", "containerStatuses": started })).await?;
             bar.inc(1);
-            let write = Write { sent, answered: Instant::now() };
+            let write = Write { due, answered: Instant::now() };
             Ok::<_, anyhow::Error>((number >= WARM_UP).then(|| (uid.clone(), write)))
         }
     });
-    let written: Vec<_> = writes.buffer_unordered(writers).try_collect().await?;
+    let written: Vec<_> = writes.buffer_unordered(at_once).try_collect().await?;
     bar.finish_and_clear();
     Ok((written.into_iter().flatten().collect(), begun.elapsed()))
 }

@@ -140,6 +140,8 @@ fn table(life: &Life, line: usize, pods: usize) -> Result<Cost> {
             table.committed(formed.in_flight);
         }
     }
+    // As the worker does when a LIST is decided.
+    pod_monitor::memory::give_back();
     let cost = before.cost()?;
     ensure!(table.len() == pods, "the table tracks {} pods", table.len());
     Ok(cost)

@@ -42,7 +42,7 @@ struct Plot {
     targets: &'static [(f64, f64)],
 }
 
-const PLOTS: [Plot; 4] = [
+const PLOTS: [Plot; 5] = [
     Plot {
         file: "scaling-memory.svg",
         title: "What a tracked pod costs",
@@ -81,6 +81,16 @@ const PLOTS: [Plot; 4] = [
         unit: "/s",
         log_y: false,
         target: None,
+        targets: &[],
+    },
+    Plot {
+        file: "scaling-latency.svg",
+        title: "How long a status write takes to its event",
+        below: "Milliseconds from when a write was due to the visible event, against status writes a second; all on the same cores.",
+        prefixes: &["latency: "],
+        unit: "ms",
+        log_y: true,
+        target: Some((100.0, "target 100 ms (p99)")),
         targets: &[],
     },
 ];

@@ -7,10 +7,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    hash::{BuildHasherDefault, DefaultHasher},
     sync::Arc,
 };
 
+use foldhash::fast::FixedState;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -35,7 +35,7 @@ impl fmt::Display for PodUid {
 
 /// Something per pod. Walked in the same order by every process with the same history, so that a simulated run replays;
 /// keys that nobody outside knows are not needed, since UIDs are made up by the API server.
-pub type ByUid<T> = HashMap<PodUid, T, BuildHasherDefault<DefaultHasher>>;
+pub type ByUid<T> = HashMap<PodUid, T, FixedState>;
 
 /// A resourceVersion. Ordered integers within one resource type since Kubernetes 1.35 (KEP-5504).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ use crate::{
 /// one that all pods bear.
 const PODS_MAX: usize = 64;
 
-/// By execution id.
+/// By execution id. Says how a pod ended only as long as no record says it.
 #[derive(Debug, Default)]
 pub(super) struct Executions(HashMap<Box<str>, Execution>);
 
@@ -28,8 +28,8 @@ pub(super) struct Executions(HashMap<Box<str>, Execution>);
 enum Execution {
     /// A pod that was told of and has not ended, and nothing else.
     One(PodUid),
-    /// A pod that has ended, and nothing else.
-    Ended(Box<Ended>),
+    /// A pod that has ended as its record says, and nothing else.
+    Over(PodUid),
     /// Anything else.
     Several(Box<Several>),
 }
@@ -43,17 +43,18 @@ struct Several {
     waiting: Vec<PodUid>,
 }
 
-#[derive(Debug)]
-struct Ended {
-    end: EarlierEnd,
-    /// Else it is decided, and its output still to come.
-    told: bool,
+#[derive(Debug, Clone)]
+enum Ended {
+    /// As its record says: there are nearly as many of these as pods that have ended.
+    Recorded(PodUid),
+    /// It is decided: about to be told, or its output is still to come.
+    Decided { end: EarlierEnd, told: bool },
 }
 
 /// What a pod that was never told of finds.
-pub(super) enum Found<'a> {
+pub(super) enum Found {
     /// How another pod of its execution had ended before this one was made, if one had.
-    Earlier(Option<&'a EarlierEnd>),
+    Earlier(Option<EarlierEnd>),
     /// That end comes first; this pod is given back by [`Executions::note`] when it is told.
     ToWait,
 }
@@ -64,21 +65,16 @@ impl Executions {
     /// to nothing leaves no wrong end here.
     pub(super) fn note(&mut self, uid: &PodUid, id: &str, end: Option<EarlierEnd>, told: bool) -> Vec<PodUid> {
         let Some(execution) = self.0.get_mut(id) else {
-            let new =
-                end.map_or_else(|| Execution::One(uid.clone()), |end| Execution::Ended(Box::new(Ended { end, told })));
+            let mut new = Execution::One(uid.clone());
+            if end.is_some() {
+                new.several().note(uid, end, told);
+            }
             self.0.insert(id.into(), new);
             return Vec::new();
         };
         match (&mut *execution, end) {
             (Execution::One(live), None) if *live == *uid => Vec::new(),
-            (Execution::One(live), Some(end)) if *live == *uid => {
-                *execution = Execution::Ended(Box::new(Ended { end, told }));
-                Vec::new()
-            }
-            (Execution::Ended(known), Some(_)) if known.end.pod_uid == *uid => {
-                known.told |= told;
-                Vec::new()
-            }
+            (Execution::Over(over), Some(_)) if *over == *uid => Vec::new(),
             (execution, end) => execution.several().note(uid, end, told),
         }
     }
@@ -89,10 +85,23 @@ impl Executions {
         self.0.get(&ids.execution_id).map(|execution| execution.live().to_vec()).unwrap_or_default()
     }
 
+    /// The record of this pod says how it ended: that is where it is looked up from now on.
+    pub(super) fn recorded(&mut self, uid: &PodUid, id: &str) {
+        let Some(execution) = self.0.get_mut(id) else { return };
+        let Execution::Several(several) = execution else { return };
+        let ended = several.ended.iter_mut().filter(|known| known.pod_uid() == uid);
+        ended.for_each(|known| *known = Ended::Recorded(uid.clone()));
+        let alone = several.live.is_empty() && several.waiting.is_empty();
+        if alone && matches!(&*several.ended, [Ended::Recorded(_)]) {
+            *execution = Execution::Over(uid.clone());
+        }
+    }
+
     /// What was to be told of this pod came to nothing: whoever waits for its end goes on waiting.
     pub(super) fn untold(&mut self, uid: &PodUid, id: &str) {
-        let ended = self.0.get_mut(id).map(Execution::ended_mut).unwrap_or_default();
-        ended.iter_mut().filter(|known| known.end.pod_uid == *uid).for_each(|known| known.told = false);
+        if let Some(Execution::Several(several)) = self.0.get_mut(id) {
+            several.ended.iter_mut().filter(|known| known.pod_uid() == uid).for_each(|known| known.is_told(false));
+        }
     }
 
     /// Forgets a pod; gives the pods that waited for it.
@@ -115,19 +124,42 @@ impl Executions {
         waited
     }
 
-    /// The last end of this pod's execution before the pod was made, or that it has to wait for one.
-    pub(super) fn look(&mut self, pod: &Pod, rules: &Rules) -> Found<'_> {
+    /// The last end of this pod's execution before the pod was made, or that it has to wait for one. `record` says how a
+    /// pod ended whose record says it.
+    pub(super) fn look(&mut self, pod: &Pod, rules: &Rules, record: impl Fn(&PodUid) -> Option<EarlierEnd>) -> Found {
         let (ids, uid) = (identity::ids(&pod.metadata, &rules.ids), &pod.metadata.uid);
         let Some(made) = pod.metadata.creation_timestamp else { return Found::Earlier(None) };
         let Some(execution) = self.0.get_mut(&ids.execution_id) else { return Found::Earlier(None) };
-        let is_earlier = |known: &&Ended| known.end.timestamp <= made && known.end.pod_uid != *uid;
-        let in_order = rules.shard_by == ShardBy::Execution;
-        if in_order && execution.ended().iter().filter(is_earlier).any(|known| !known.told) {
+        let mut earlier = execution.ends(record);
+        earlier.retain(|(end, _)| end.timestamp <= made && end.pod_uid != *uid);
+        if rules.shard_by == ShardBy::Execution && earlier.iter().any(|(_, told)| !told) {
             execution.several().waiting.push(uid.clone());
             return Found::ToWait;
         }
-        let earlier = execution.ended().iter().filter(is_earlier).map(|known| &known.end);
-        Found::Earlier(earlier.max_by_key(|end| end.timestamp))
+        Found::Earlier(earlier.into_iter().map(|(end, _)| end).max_by_key(|end| end.timestamp))
+    }
+}
+
+impl Ended {
+    fn pod_uid(&self) -> &PodUid {
+        match self {
+            Self::Recorded(uid) => uid,
+            Self::Decided { end, .. } => &end.pod_uid,
+        }
+    }
+
+    fn is_told(&mut self, is: bool) {
+        if let Self::Decided { told, .. } = self {
+            *told = is;
+        }
+    }
+
+    /// And whether it was told.
+    fn end(&self, record: impl Fn(&PodUid) -> Option<EarlierEnd>) -> Option<(EarlierEnd, bool)> {
+        match self {
+            Self::Recorded(uid) => Some((record(uid)?, true)),
+            Self::Decided { end, told } => Some((end.clone(), *told)),
+        }
     }
 }
 
@@ -135,58 +167,50 @@ impl Execution {
     fn live(&self) -> &[PodUid] {
         match self {
             Self::One(live) => std::slice::from_ref(live),
-            Self::Ended(_) => &[],
+            Self::Over(_) => &[],
             Self::Several(several) => &several.live,
         }
     }
 
-    fn ended(&self) -> &[Ended] {
+    /// How its pods ended, and whether that was told.
+    fn ends(&self, record: impl Fn(&PodUid) -> Option<EarlierEnd>) -> Vec<(EarlierEnd, bool)> {
         match self {
-            Self::One(_) => &[],
-            Self::Ended(ended) => std::slice::from_ref(&**ended),
-            Self::Several(several) => &several.ended,
-        }
-    }
-
-    fn ended_mut(&mut self) -> &mut [Ended] {
-        match self {
-            Self::One(_) => &mut [],
-            Self::Ended(ended) => std::slice::from_mut(&mut **ended),
-            Self::Several(several) => &mut several.ended,
+            Self::One(_) => Vec::new(),
+            Self::Over(uid) => record(uid).map(|end| (end, true)).into_iter().collect(),
+            Self::Several(several) => several.ended.iter().filter_map(|known| known.end(&record)).collect(),
         }
     }
 
     /// Whether this pod lives in it or has ended in it.
     fn is_of(&self, uid: &PodUid) -> bool {
-        self.live().contains(uid) || self.ended().iter().any(|known| known.end.pod_uid == *uid)
+        match self {
+            Self::One(pod) | Self::Over(pod) => pod == uid,
+            Self::Several(several) => {
+                several.live.contains(uid) || several.ended.iter().any(|known| known.pod_uid() == uid)
+            }
+        }
     }
 
     /// With room for more.
     fn several(&mut self) -> &mut Several {
-        if !matches!(self, Self::Several(_)) {
-            let known = std::mem::replace(self, Self::Several(Box::default()));
-            if let Self::Several(several) = self {
-                match known {
-                    Self::One(live) => several.live.push(live),
-                    Self::Ended(ended) => several.ended.push(*ended),
-                    Self::Several(_) => {}
-                }
-            }
-        }
+        let (mut live, mut ended) = (Vec::new(), Vec::new());
         match self {
-            Self::Several(several) => several,
-            Self::One(_) | Self::Ended(_) => unreachable!("it has just been made one of several"),
+            Self::One(pod) => live.push(pod.clone()),
+            Self::Over(pod) => ended.push(Ended::Recorded(pod.clone())),
+            Self::Several(several) => return several,
         }
+        *self = Self::Several(Box::new(Several { live, ended, waiting: Vec::new() }));
+        let Self::Several(several) = self else { unreachable!("it has just been made one of several") };
+        several
     }
 
     /// Gives who waited, and whether nothing is left.
     fn forget(&mut self, uid: &PodUid) -> (Vec<PodUid>, bool) {
         match self {
-            Self::One(live) => (Vec::new(), live == uid),
-            Self::Ended(ended) => (Vec::new(), ended.end.pod_uid == *uid),
+            Self::One(pod) | Self::Over(pod) => (Vec::new(), pod == uid),
             Self::Several(several) => {
                 several.live.retain(|live| live != uid);
-                several.ended.retain(|known| known.end.pod_uid != *uid);
+                several.ended.retain(|known| known.pod_uid() != uid);
                 (std::mem::take(&mut several.waiting), several.live.is_empty() && several.ended.is_empty())
             }
         }
@@ -202,9 +226,10 @@ impl Several {
             return Vec::new();
         };
         self.live.retain(|live| live != uid);
-        match self.ended.iter_mut().find(|known| known.end.pod_uid == *uid) {
-            Some(known) => known.told |= told,
-            None => self.ended.push(Ended { end, told }),
+        match self.ended.iter_mut().find(|known| known.pod_uid() == uid) {
+            Some(known) if told => known.is_told(true),
+            Some(_) => {}
+            None => self.ended.push(Ended::Decided { end, told }),
         }
         if self.ended.len() > PODS_MAX {
             self.ended.remove(0);

@@ -206,6 +206,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             self.parts.metrics.reconciled();
         }
         self.feeds[stream].listed = true;
+        self.spare = true;
         if self.feeds.iter().all(|feed| feed.listed) {
             self.position_due |= !self.claimed;
             self.tenure.reached(Leg::Reconciled);

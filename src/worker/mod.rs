@@ -51,6 +51,7 @@ use crate::{
     leadership::{takeover::Leg, tenure::Tenure},
     lifecycle::{event::Captured, wanted::Wanted},
     logs::streams::LogSource,
+    memory,
     ports::Journals,
     publish::{
         Position,
@@ -129,6 +130,8 @@ pub struct Worker<J: Journals, S> {
     notices_in: mpsc::Sender<Notice>,
     lists: JoinSet<()>,
     lists_begun: u64,
+    /// A LIST was taken in: what it needed is free once its pods are decided.
+    spare: bool,
     pages: mpsc::Receiver<ListPage>,
     pages_in: mpsc::Sender<ListPage>,
     confirms: JoinSet<Confirmed>,
@@ -170,6 +173,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             notices_in,
             lists: JoinSet::new(),
             lists_begun: 0,
+            spare: false,
             pages,
             pages_in,
             confirms: JoinSet::new(),
@@ -244,6 +248,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let (peers, now) = (&self.parts.peers, Instant::now());
         self.parts.metrics.set_standbys(peers.standing_by(now), peers.with_other_rules(now));
         self.release_held();
+        if self.spare && !self.table.has_ready() && self.publishing.is_idle() {
+            memory::give_back();
+            self.spare = false;
+        }
         if self.publishing.committing_since().is_some_and(|since| since.elapsed() > COMMIT_SLOW) {
             self.parts.kafka.not_yet("kafka does not answer: a transaction waits for its end");
         }

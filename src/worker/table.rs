@@ -214,6 +214,9 @@ impl Table {
             // Everything is looked at anew: nobody waits yet.
             let (end, told) = (tracked.ended(&uid), tracked.end().is_some());
             self.executions.note(&uid, tracked.execution_id(), end, told);
+            if told {
+                self.executions.recorded(&uid, tracked.execution_id());
+            }
             let slot = self.slots.entry(uid).or_default();
             slot.stream = index(stream);
             slot.tracked = Some(tracked);
@@ -417,6 +420,9 @@ impl Table {
             }
             if let Some(version) = tracked.gone() {
                 self.gone.insert((stream, version, uid.clone()));
+            }
+            if tracked.end().is_some() {
+                self.executions.recorded(&uid, tracked.execution_id());
             }
             slot.tracked = Some(tracked);
             // Of one that went meanwhile, what was followed is here or on its way; the node has nothing any more.

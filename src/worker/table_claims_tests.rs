@@ -175,3 +175,26 @@ fn an_id_that_all_pods_bear_costs_no_more_than_its_bound() {
     rig.table.observe(0, attempt("v", 1000, 6, None), Instant::now(), Source::Watch);
     assert_eq!(rig.form().claims.len(), 1);
 }
+
+#[test]
+fn how_a_pod_ended_stands_in_its_record_alone_once_that_is_committed() {
+    let mut rig = Rig::new();
+    rig.table.observe(0, attempt("u", 10, 0, Some(5)), Instant::now(), Source::Watch);
+    rig.commit_all();
+    let known = format!("{:?}", rig.table.executions);
+    assert!(known.contains("Over(") && !known.contains("Decided"), "{known}");
+    // It is asked there, also beside others of its execution, and after a restore.
+    rig.table.observe(0, attempt("v", 11, 6, Some(7)), Instant::now(), Source::Watch);
+    rig.commit_all();
+    assert!(!format!("{:?}", rig.table.executions).contains("Decided"));
+    let told: ByUid<Tracked> = ["u", "v"]
+        .map(|uid| PodUid(uid.into()))
+        .into_iter()
+        .filter_map(|uid| Some((uid.clone(), rig.table.tracked(&uid)?)))
+        .collect();
+    rig.table.restore(told, HashSet::new());
+    assert!(!format!("{:?}", rig.table.executions).contains("Decided"));
+    rig.table.observe(0, attempt("w", 12, 8, None), Instant::now(), Source::Watch);
+    let claims: Vec<_> = rig.form().claims.iter().map(|(.., earlier)| earlier.pod_uid.to_string()).collect();
+    assert_eq!(claims, ["v"], "the last of the two ends");
+}

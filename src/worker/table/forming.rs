@@ -33,19 +33,17 @@ impl Table {
     fn decide(&mut self, uid: PodUid, now: Timestamp, rules: &Rules, formed: &mut Formed) -> usize {
         let mut bytes = self.siblings_first(&uid, now, rules, formed);
         let Some(slot) = self.slots.get_mut(&uid) else { return bytes };
-        slot.queued = false;
         if !slot.runnable() {
+            slot.queued = false;
             return bytes;
         }
-        let new = slot.pending.as_ref().and_then(|p| p.pod.as_deref()).filter(|_| slot.tracked.is_none());
-        let earlier = match new.map_or(Found::Earlier(None), |pod| self.executions.look(pod, rules)) {
-            Found::Earlier(earlier) => earlier.cloned(),
+        let earlier = match self.earlier(&uid, rules) {
+            Found::Earlier(earlier) => earlier,
             // Its observations coalesce meanwhile, and hold the position.
-            Found::ToWait => {
-                slot.queued = true;
-                return bytes;
-            }
+            Found::ToWait => return bytes,
         };
+        let Some(slot) = self.slots.get_mut(&uid) else { return bytes };
+        slot.queued = false;
         let (pending, captured, tick) = (slot.pending.take(), slot.captured.take(), std::mem::take(&mut slot.tick));
         bytes += captured.as_deref().map_or(0, size);
         let had_capture = captured.is_some();
@@ -99,6 +97,13 @@ impl Table {
         let tracked = kept;
         formed.in_flight.moves.push(Move { uid, pending, captured, tracked, capture: decision.capture, tick });
         bytes
+    }
+
+    /// What comes first where this pod is to be told of for the first time.
+    fn earlier(&mut self, uid: &PodUid, rules: &Rules) -> Found {
+        let new = self.slots.get(uid).filter(|slot| slot.tracked.is_none());
+        let Some(pod) = new.and_then(|slot| slot.pending.as_ref()?.pod.as_deref()) else { return Found::Earlier(None) };
+        self.executions.look(pod, rules, |other| self.slots.get(other)?.tracked.as_ref()?.ended(other))
     }
 
     /// A pod that is told of for the first time may come after the end of another one of its execution, which waits here
