@@ -37,7 +37,7 @@ use crate::{
         topics::{self, Topics},
     },
     sharding::seats,
-    telemetry::Telemetry,
+    telemetry::{Telemetry, otlp::stories::Stories},
     watch::{
         api::{self, Pods},
         stream::Backoff,
@@ -128,6 +128,7 @@ pub async fn run(config: Config, telemetry: &Telemetry, health: Health) -> Resul
         health: health.clone(),
         board: board.clone(),
         metrics: telemetry.metrics().clone(),
+        stories: telemetry.stories(),
         peers: Peers::of(config.rules.hash()),
         stop: stop.clone(),
     };
@@ -186,6 +187,7 @@ struct Monitor {
     health: Health,
     board: Board,
     metrics: crate::telemetry::Metrics,
+    stories: Stories,
     peers: Peers,
     stop: CancellationToken,
 }
@@ -217,7 +219,7 @@ impl Monitor {
             Sink::Stdout => Ok(Started::Stdout(Arc::new(Stdout::new(service)), cluster, config.limits)),
             Sink::Kafka(kafka) => {
                 let identity = identity(config, kafka.generation, &cluster.id);
-                let settings = settings(kafka, identity.clone(), service)?;
+                let settings = settings(kafka, identity.clone(), service, self.stories.clone())?;
                 let topics = self.topics(&config.identity, &settings, kafka.create_topics).await?;
                 topics.advice.iter().for_each(|advice| tracing::warn!("{advice}"));
                 let limits = limits(config.limits, &topics);
@@ -333,11 +335,16 @@ fn identity(config: &Config, generation: u32, cluster_id: &str) -> Identity {
     }
 }
 
-fn settings(kafka: &Kafka, identity: Identity, service: Service) -> Result<Settings, settings::Error> {
+fn settings(
+    kafka: &Kafka,
+    identity: Identity,
+    service: Service,
+    stories: Stories,
+) -> Result<Settings, settings::Error> {
     let properties = kafka.properties.to_map_with_secrets();
     let (servers, sources) = (&kafka.bootstrap_servers, kafka.sources.clone());
     let settings = Settings::new(servers, properties, &kafka.events_topic, &kafka.changelog_topic, identity, service)?;
-    Ok(settings.rereading(Arc::new(move || match sources.read() {
+    Ok(settings.tracing(stories).rereading(Arc::new(move || match sources.read() {
         Ok(properties) => Ok(properties.to_map_with_secrets()),
         Err(error) => Err(error.to_string()),
     })))

@@ -296,6 +296,7 @@ fn spans_arrive_at_an_otlp_receiver_where_one_is_set() {
         let (send, receive) = channel();
         thread::spawn(move || send.send(one_request(&listener)));
         let mut variables = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())];
+        variables.extend([("OTEL_METRICS_EXPORTER", "none"), ("OTEL_LOGS_EXPORTER", "none")]);
         variables.extend(name);
         let flags = ["--selector", "a", "--sink", "stdout", "--identity", "me-1", "--log-level", "info"];
         let running = Running::start(&flags, &variables, &here);
@@ -315,13 +316,13 @@ fn spans_arrive_at_an_otlp_receiver_where_one_is_set() {
 fn without_an_endpoint_no_export_is_attempted() {
     let here = directory("otlp-off");
     let running = Running::start(&["--selector", "a", "--sink", "stdout"], &[], &here);
-    running.line("traces are not exported: OTEL_EXPORTER_OTLP_ENDPOINT is not set");
+    running.line("nothing is sent by OTLP: OTEL_EXPORTER_OTLP_ENDPOINT is not set");
     running.line("serving HTTP");
-    // The exporter's thread is the only one that could send.
+    // The exporters' threads are the only ones that could send.
     let threads = fs::read_dir(format!("/proc/{}/task", running.child.id())).unwrap();
     let names: Vec<_> =
         threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).unwrap()).collect();
-    assert!(!names.iter().any(|name| name.starts_with("OpenTelemetry")), "{names:?}");
+    assert!(!names.iter().any(|name| name.starts_with("OpenTelemetry") || name.starts_with("otlp")), "{names:?}");
     running.signal("-TERM");
     assert_eq!(running.end(), Some(0));
 }
@@ -331,11 +332,15 @@ fn a_receiver_that_is_down_neither_stops_nor_holds_the_process() {
     let here = directory("otlp-down");
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let endpoint = format!("http://{gone}");
-    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ("OTEL_LOGS_EXPORTER", "none"),
+    ];
     let running = Running::start(&["--selector", "a", "--sink", "stdout"], &variables, &here);
     let address = running.line("serving HTTP")["address"].as_str().unwrap().to_owned();
-    running.line("traces are not arriving; further failures are only counted");
-    assert!(get(&address, "/metrics").contains("pod_monitor_otlp_export_failures_total 1\n"));
+    running.line("telemetry is not arriving; further failures are only counted");
+    assert!(get(&address, "/metrics").contains("pod_monitor_otlp_export_failures_total{signal=\"traces\"} 1\n"));
     assert!(get(&address, "/livez").starts_with("HTTP/1.1 200"));
     running.signal("-TERM");
     assert_eq!(running.end(), Some(0));

@@ -15,6 +15,7 @@ use super::{
     identity::{self, OddId, Slot},
     rules::Rules,
     stall::{self, Clock, Stalled},
+    trace::TraceParent,
     tracked::{End, FORMAT, STALLS_MAX, Told, Tracked},
     user_rules::Ruling,
     wanted::{self, Wanted},
@@ -197,6 +198,7 @@ fn first_seen(pod: &Pod, earlier: Option<&EarlierEnd>, rules: &Rules, odd: &mut 
         user_id: ids.user_id,
         owner: Owner::of(&pod.metadata).map(Box::new),
         earlier_end: earlier.cloned().map(Box::new),
+        parent: TraceParent::of(pod),
         node_name: None,
         sequence: 0,
         told: Told::default(),
@@ -298,6 +300,7 @@ impl Teller<'_> {
             owner: t.owner.clone(),
             earlier_end: t.earlier_end.clone(),
             sequence: t.sequence,
+            parent: t.parent,
             body,
         });
     }

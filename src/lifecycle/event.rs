@@ -11,6 +11,7 @@ pub use super::captured::{
     Captured, KUBERNETES_EVENT_MESSAGE_CHARS_MAX, KUBERNETES_EVENTS_MAX, KubernetesEvent, Logs, LogsStatus,
     ResourceUsage,
 };
+use super::trace::TraceParent;
 use crate::watch::pod::{Metadata, PodUid};
 
 /// One domain event of one pod.
@@ -36,6 +37,8 @@ pub struct Event {
     pub node_name: Option<Box<str>>,
     /// 1, 2, ... per pod.
     pub sequence: u32,
+    /// The span that the pod names as its execution's parent.
+    pub parent: Option<TraceParent>,
     /// What controls the pod, where its ownerReferences say so.
     pub owner: Option<Box<Owner>>,
     /// How another pod of the same execution had ended before this one was created.

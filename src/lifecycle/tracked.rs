@@ -13,6 +13,7 @@ use super::{
     cause::OwnerEnd,
     event::{Cause, EarlierEnd, EventType, Owner, Verdict},
     stall::{Clock, Stalled},
+    trace::{self, TraceParent},
     user_rules::Ruling,
 };
 use crate::watch::pod::{PodUid, ResourceVersion};
@@ -49,6 +50,9 @@ pub struct Tracked {
     /// How another pod of the same execution had ended before this one was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earlier_end: Option<Box<EarlierEnd>>,
+    /// The span that the pod named as its execution's parent; fixed like the execution id. One that cannot be read is none.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "trace::lenient")]
+    pub parent: Option<TraceParent>,
     /// `spec.nodeName`, once bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<Box<str>>,

@@ -26,7 +26,6 @@ mod shelf;
 mod sound;
 pub mod stdout;
 pub mod topics;
-pub mod trace;
 pub mod transaction;
 pub mod wire;
 

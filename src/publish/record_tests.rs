@@ -31,6 +31,7 @@ fn event(body: Body) -> Event {
         sequence: 3,
         owner: None,
         earlier_end: None,
+        parent: None,
         body,
     }
 }

@@ -21,7 +21,7 @@ use super::{
     record::{self, OVERHEAD_BYTES_MAX, Service},
     rotation::{Looked, Properties, Rotation, Version},
 };
-use crate::{leadership::tenure::ShardId, lifecycle::event::EventType};
+use crate::{leadership::tenure::ShardId, lifecycle::event::EventType, telemetry::otlp::stories::Stories};
 
 /// How long a transaction may stay open before the broker aborts it. Bounds a commit, and how long a dead leader can
 /// hold back readers where nobody takes over.
@@ -60,6 +60,8 @@ pub struct Settings {
     identity: Identity,
     /// Who tells.
     service: Service,
+    /// What is told, as spans.
+    stories: Stories,
 }
 
 impl fmt::Debug for Settings {
@@ -130,6 +132,7 @@ impl Settings {
             changelog_topic: generation::changelog_topic(changelog_topic, identity.generation),
             identity,
             service,
+            stories: Stories::default(),
         };
         settings.check()?;
         Ok(settings)
@@ -139,6 +142,17 @@ impl Settings {
     #[must_use]
     pub fn rereading(self, reread: Reread) -> Self {
         Self { rotation: self.rotation.rereading(reread), ..self }
+    }
+
+    /// Whose committed events are spans there, too.
+    #[must_use]
+    pub fn tracing(self, stories: Stories) -> Self {
+        Self { stories, ..self }
+    }
+
+    /// What is told, as spans.
+    pub(super) fn stories(&self) -> &Stories {
+        &self.stories
     }
 
     /// Looks whether the properties changed where they stand: then there is a candidate. What cannot be used changes

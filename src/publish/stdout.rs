@@ -126,6 +126,7 @@ mod tests {
             sequence,
             owner: None,
             earlier_end: None,
+            parent: None,
             body: Body::Scheduled,
         };
         Batch { events: (1..=count).map(event).collect(), ..Batch::default() }

@@ -34,9 +34,14 @@ use super::{
     record,
     rights::{Asked, to_mend},
     settings::{RETRY_PAUSE, Settings, TRANSACTION_TIMEOUT},
-    trace,
 };
-use crate::{failpoint, leadership::tenure::ShardId, lifecycle::event::EventType, watch::pod::PodUid};
+use crate::{
+    failpoint,
+    leadership::tenure::ShardId,
+    lifecycle::event::EventType,
+    telemetry::otlp::{stories::Told, traces},
+    watch::pod::PodUid,
+};
 
 /// A commit or abort that was answered later than this may have been asked for twice: not clean. librdkafka asks again
 /// by itself when a connection breaks, and tells nobody; but never within 80 % of its pause.
@@ -58,7 +63,6 @@ pub(super) struct Order {
     /// Records `meta/...` beside the batch's position, already encoded.
     meta: Vec<Meta>,
     span: Span,
-    traceparent: Option<String>,
     answer: oneshot::Sender<Verdict>,
 }
 
@@ -107,9 +111,8 @@ impl Line {
             messaging.operation.type = "send",
             messaging.batch.message_count = batch.events.len(),
         );
-        let traceparent = trace::traceparent(&span);
         let (answer, answered) = oneshot::channel();
-        if self.orders.try_send(Order { batch, meta, span, traceparent, answer }).is_err() {
+        if self.orders.try_send(Order { batch, meta, span, answer }).is_err() {
             return Err(CommitError::Spent { shard });
         }
         let lost = |_| CommitError::Unknown { shard, source: "publishing thread ended without an answer".into() };
@@ -131,8 +134,14 @@ pub(super) fn serve(live: Live, shard: ShardId, settings: &Settings, orders: &mp
         acknowledged: None,
     };
     while let Ok(order) = orders.recv() {
-        let Order { batch, meta, span, traceparent, answer } = order;
-        let verdict = span.in_scope(|| publisher.transact(&batch, &meta, traceparent.as_deref()));
+        let Order { batch, meta, span, answer } = order;
+        let began = crate::clock::now();
+        let verdict = span.in_scope(|| publisher.transact(&batch, &meta));
+        if verdict.result.is_ok() && !batch.events.is_empty() {
+            let (topics, transaction) = (publisher.topics.as_slice(), traces::context(&span));
+            let committed = crate::clock::now();
+            settings.stories().tell(&Told { events: &batch.events, topics, began, committed, transaction });
+        }
         span.record("bytes", publisher.sizes.iter().sum::<usize>());
         drop(span);
         let clean = verdict.clean;
@@ -176,7 +185,7 @@ enum Failure {
 }
 
 impl Publisher<'_> {
-    fn transact(&mut self, batch: &Batch, meta: &[Meta], traceparent: Option<&str>) -> Verdict {
+    fn transact(&mut self, batch: &Batch, meta: &[Meta]) -> Verdict {
         self.sizes.clear();
         self.live.reports().reset();
         self.keep_distance();
@@ -187,7 +196,7 @@ impl Publisher<'_> {
         }
         // Leaves time for the commit itself.
         let deadline = began + TRANSACTION_TIMEOUT * 9 / 10;
-        let sent = self.send_all(batch, meta, traceparent, deadline).and_then(|()| self.await_deliveries(deadline));
+        let sent = self.send_all(batch, meta, deadline).and_then(|()| self.await_deliveries(deadline));
         match sent {
             Ok(drained) => self.commit(batch, began, drained),
             Err(failure) => self.failed(batch, &failure, Some(began)),
@@ -203,13 +212,7 @@ impl Publisher<'_> {
         }
     }
 
-    fn send_all(
-        &mut self,
-        batch: &Batch,
-        meta: &[Meta],
-        traceparent: Option<&str>,
-        deadline: Instant,
-    ) -> Result<(), Failure> {
+    fn send_all(&mut self, batch: &Batch, meta: &[Meta], deadline: Instant) -> Result<(), Failure> {
         for event in &batch.events {
             self.value.clear();
             let refused = |reason: String| Failure::Rule { key: event.event_id.to_string(), reason };
@@ -217,7 +220,8 @@ impl Publisher<'_> {
                 return Err(refused("execution_id is empty or sequence is 0".into()));
             }
             record::write_value(&mut self.value, event, self.settings.service()).map_err(|e| refused(e.to_string()))?;
-            let headers = record::headers(event, &self.settings.identity().cluster_id, traceparent);
+            let traceparent = self.settings.stories().traceparent(event).to_string();
+            let headers = record::headers(event, &self.settings.identity().cluster_id, Some(&traceparent));
             let topic = event.body.event_type() as usize;
             self.send(&self.topics[topic], None, &event.execution_id, Some(&self.value), Some(&headers), deadline)?;
             self.sizes.push(self.value.len());

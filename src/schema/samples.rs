@@ -55,6 +55,7 @@ pub(super) fn event(event_type: EventType) -> Event {
         sequence,
         owner: Some(Box::new(owner)),
         earlier_end: None,
+        parent: None,
         body,
     }
 }

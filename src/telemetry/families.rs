@@ -19,10 +19,11 @@ use crate::lifecycle::event::{Cause, EventType};
 
 use super::labels::{
     ByCause, ByDeed, ByDrift, ByEventType, ByEvidence, ByFenceResult, ByHash, ById, ByLeg, ByListResult, ByPart,
-    ByReason, ByRole, ByShard, ByStatus, ByTaken, ByTenureEnd, ByVerdict, ByWatchEvent, CaptureStatus, CauseLabel,
-    Deed, DeedResult, Drift, EventLabel, EvidenceResult, FenceResult, ListResult, MissingId, PodPart, Role, Taken,
-    TenureEnd, Verdict, WatchEvent, WatchRestart, Witness,
+    ByReason, ByRole, ByShard, BySignal, ByStatus, ByTaken, ByTenureEnd, ByVerdict, ByWatchEvent, CaptureStatus,
+    CauseLabel, Deed, DeedResult, Drift, EventLabel, EvidenceResult, FenceResult, ListResult, MissingId, PodPart, Role,
+    SignalLabel, Taken, TenureEnd, Verdict, WatchEvent, WatchRestart, Witness,
 };
+use super::otlp::Signal;
 
 /// One metric for each shard.
 pub(super) type Per<M> = Family<ByShard, M>;
@@ -97,7 +98,7 @@ pub(super) struct Process {
     pub(super) members: Gauge,
     pub(super) shards_held: Gauge,
     pub(super) rules: Family<ByHash, Gauge>,
-    pub(super) otlp_export_failures: Counter,
+    pub(super) otlp_export_failures: Family<BySignal, Counter>,
 }
 
 impl Families {
@@ -262,7 +263,7 @@ impl Process {
             members: metric(r, "members", "Replicas that live, as this one sees it"),
             shards_held: metric(r, "shards_held", "Shards that this replica leads"),
             rules: metric(r, "rules", "Which rules of the user this process has: 1 for their hash"),
-            otlp_export_failures: metric(r, "otlp_export_failures", "Batches of spans that did not arrive"),
+            otlp_export_failures: by_signal(r),
         }
     }
 }
@@ -279,6 +280,16 @@ where
     S: Clone + Hash + Eq,
 {
     registered(r, name, help, Family::new_with_constructor(|| Histogram::new(SECONDS)))
+}
+
+/// Every series of it is there from the beginning: an alert on its increase needs the 0 before.
+fn by_signal(r: &mut Registry) -> Family<BySignal, Counter> {
+    let failures: Family<BySignal, Counter> =
+        metric(r, "otlp_export_failures", "Batches that did not arrive by OTLP, by signal");
+    for signal in Signal::ALL {
+        drop(failures.get_or_create(&BySignal { signal: SignalLabel(signal) }));
+    }
+    failures
 }
 
 fn registered<M: Metric + Clone>(r: &mut Registry, name: &str, help: &str, metric: M) -> M {

@@ -10,6 +10,7 @@ use crate::{
         takeover::Leg,
     },
     lifecycle::event::{Cause, EventType},
+    telemetry::otlp::Signal,
 };
 
 /// An enum of label values: `Name { Variant = "text" }`.
@@ -273,6 +274,7 @@ label_sets! {
     ByRole { role: Role }
     ByLeg { leg: LegLabel }
     ByHash { hash: Box<str> }
+    BySignal { signal: SignalLabel }
 }
 
 /// A deed and what came of it.
@@ -304,6 +306,16 @@ impl EncodeLabelValue for EventLabel {
 pub(super) struct CauseLabel(pub(super) Cause);
 
 impl EncodeLabelValue for CauseLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        EncodeLabelValue::encode(&self.0.as_str(), encoder)
+    }
+}
+
+/// [`Signal`] as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct SignalLabel(pub(super) Signal);
+
+impl EncodeLabelValue for SignalLabel {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         EncodeLabelValue::encode(&self.0.as_str(), encoder)
     }

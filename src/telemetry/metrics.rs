@@ -18,9 +18,10 @@ use super::{
     families::Families,
     labels::{
         ByCause, ByDeed, ByDrift, ByEventType, ByEvidence, ByFenceResult, ByHash, ById, ByLeg, ByListResult, ByPart,
-        ByReason, ByRole, ByShard, ByStatus, ByTaken, ByTenureEnd, ByVerdict, ByWatchEvent, CauseLabel, EventLabel,
-        LegLabel,
+        ByReason, ByRole, ByShard, BySignal, ByStatus, ByTaken, ByTenureEnd, ByVerdict, ByWatchEvent, CauseLabel,
+        EventLabel, LegLabel, SignalLabel,
     },
+    otlp::Signal,
 };
 
 /// Content type of [`Metrics::text`].
@@ -260,9 +261,9 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// A batch of spans did not arrive.
-    pub fn otlp_export_failed(&self) {
-        self.families.process.otlp_export_failures.inc();
+    /// A batch of this signal did not arrive.
+    pub fn otlp_export_failed(&self, signal: Signal) {
+        self.families.process.otlp_export_failures.get_or_create(&BySignal { signal: SignalLabel(signal) }).inc();
     }
 }
 

@@ -54,7 +54,7 @@ fn metrics_have_their_promised_names_from_the_start() {
         "pod_monitor_shards 0",
         "pod_monitor_members 0",
         "pod_monitor_shards_held 0",
-        "pod_monitor_otlp_export_failures_total 0",
+        "pod_monitor_otlp_export_failures_total{signal=\"logs\"} 0",
         concat!("pod_monitor_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
     ];
     assert_series(&metrics, &promised);
@@ -93,15 +93,15 @@ fn each_shard_has_counts_of_its_own_and_the_process_has_one() {
     metrics.set_tracked_pods(3);
     second.set_tracked_pods(5);
     second.set_role(Role::Live);
-    second.otlp_export_failed();
-    metrics.otlp_export_failed();
+    second.otlp_export_failed(Signal::Traces);
+    metrics.otlp_export_failed(Signal::Traces);
     let told = [
         "pod_monitor_tracked_pods{shard=\"0\"} 3",
         "pod_monitor_tracked_pods{shard=\"2\"} 5",
         "pod_monitor_role{shard=\"0\",role=\"live\"} 0",
         "pod_monitor_role{shard=\"2\",role=\"live\"} 1",
         "pod_monitor_events_total{shard=\"2\",event_type=\"pod_scheduled\"} 0",
-        "pod_monitor_otlp_export_failures_total 2",
+        "pod_monitor_otlp_export_failures_total{signal=\"traces\"} 2",
     ];
     assert_series(&metrics, &told);
     assert_eq!(text(&metrics).matches("# TYPE pod_monitor_tracked_pods ").count(), 1, "a family stands there once");

@@ -14,6 +14,7 @@ use foldhash::fast::FixedState;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
+mod env;
 mod few;
 mod salvage;
 mod text;
@@ -207,6 +208,9 @@ pub struct Container {
     /// `restartPolicyRules`: exit codes after which the kubelet starts it, or all, again.
     #[serde(deserialize_with = "bounded")]
     pub restart_policy_rules: Vec<RestartRule>,
+    /// `env`: the value of the variable `TRACEPARENT`, where it stands there itself.
+    #[serde(rename = "env", deserialize_with = "env::traceparent")]
+    pub traceparent: Option<Box<str>>,
 }
 
 /// One of a container's `restartPolicyRules`.

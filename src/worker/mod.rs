@@ -335,7 +335,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         for odd in &restored.unreadable {
             tracing::error!(record = ?odd, "changelog record cannot be read: nothing more is told of its pod");
         }
-        tracing::info!(shard = %self.tenure.shard, term = self.term, pods = restored.told.len(), "shard taken over");
+        self.tenure.take_over_span().in_scope(|| {
+            tracing::info!(shard = %self.tenure.shard, term = self.term, pods = restored.told.len(), "shard taken over");
+        });
         if foreign && !self.feeds.is_empty() {
             tracing::info!(shard = %self.tenure.shard, "another holder has told meanwhile, beginning anew");
             self.forget();

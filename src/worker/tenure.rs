@@ -52,7 +52,10 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
     /// Tells of a take-over once it is over.
     pub(super) fn taken_over(&self) {
+        let span = self.tenure.take_over_span();
         let Some(report) = self.tenure.taken_over() else { return };
+        // So that the line, wherever it is sent, leads to the trace.
+        let _inside = span.enter();
         for (leg, took) in &report.legs {
             self.parts.metrics.taken_over(*leg, *took);
         }

@@ -18,6 +18,7 @@ mod ids;
 mod isolation;
 mod kafka_outage;
 mod lease;
+mod otlp;
 mod outage;
 mod reconcile;
 mod reset;

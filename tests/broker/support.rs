@@ -151,6 +151,7 @@ pub(crate) fn event(number: u32, output_bytes: usize) -> Event {
         sequence: 1,
         owner: None,
         earlier_end: None,
+        parent: None,
         body: Body::Ended(Box::new(Ended { verdict, captured })),
     }
 }
@@ -170,6 +171,7 @@ pub(crate) fn tracked(number: u32) -> Tracked {
         user_id: None,
         owner: None,
         earlier_end: None,
+        parent: None,
         clock: None,
         stalls: Vec::new(),
         node_name: Some("node-1".into()),

@@ -114,6 +114,7 @@ fn tell(captured: Captured) {
         sequence: 1,
         owner: None,
         earlier_end: None,
+        parent: None,
         body: Body::Ended(Box::new(Ended { verdict, captured })),
     };
     assert_eq!(event.body.event_type(), EventType::ExecutionCompleted);

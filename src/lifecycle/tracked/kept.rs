@@ -17,6 +17,7 @@ use crate::{
         cause::OwnerEnd,
         event::{Cause, EarlierEnd, Owner, Verdict},
         stall::{Clock, Stalled},
+        trace::TraceParent,
         user_rules::Ruling,
     },
     watch::pod::{PodUid, ResourceVersion},
@@ -27,7 +28,8 @@ use crate::{
 pub struct Kept {
     /// As in [`Tracked`].
     pub resource_version: ResourceVersion,
-    /// Each with its length before it: namespace, pod name, execution id; user id, node name and owner where there are.
+    /// Each with its length before it: namespace, pod name, execution id; user id, node name, parent and owner where
+    /// there are.
     texts: Box<[u8]>,
     late: Option<Box<Late>>,
     rare: Option<Box<Rare>>,
@@ -43,6 +45,7 @@ pub struct Kept {
 struct Has {
     user_id: bool,
     node_name: bool,
+    parent: bool,
     owner: bool,
 }
 
@@ -126,6 +129,7 @@ impl From<&Tracked> for Kept {
             user_id,
             owner,
             earlier_end,
+            parent,
             node_name,
             sequence,
             told,
@@ -143,7 +147,8 @@ impl From<&Tracked> for Kept {
             unknown,
         } = tracked;
         let owner_texts = owner.as_deref().map(|Owner { kind, name, uid }| [kind, name, uid]);
-        let optional = [user_id.as_ref(), node_name.as_ref()];
+        let parent_text = parent.as_ref().map(|parent| parent.to_string().into());
+        let optional = [user_id.as_ref(), node_name.as_ref(), parent_text.as_ref()];
         let texts = || [namespace, pod_name, execution_id].into_iter().chain(optional.into_iter().flatten());
         let texts = || texts().chain(owner_texts.iter().flatten().copied());
         let mut packed = Vec::with_capacity(texts().map(|text| text.len() + 1).sum());
@@ -172,7 +177,12 @@ impl From<&Tracked> for Kept {
             waiting: *waiting,
             told: *told,
             left: *left,
-            has: Has { user_id: user_id.is_some(), node_name: node_name.is_some(), owner: owner.is_some() },
+            has: Has {
+                user_id: user_id.is_some(),
+                node_name: node_name.is_some(),
+                parent: parent.is_some(),
+                owner: owner.is_some(),
+            },
         }
     }
 }
@@ -185,6 +195,7 @@ impl Kept {
         let (namespace, pod_name, execution_id) = (text(), text(), text());
         let user_id = self.has.user_id.then(&mut text);
         let node_name = self.has.node_name.then(&mut text);
+        let parent = self.has.parent.then(&mut text).and_then(|text| TraceParent::parse(&text));
         let owner = self.has.owner.then(|| Box::new(Owner { kind: text(), name: text(), uid: text() }));
         let (deletion_timestamp, end, gone) = self.late();
         let rare = self.rare.as_deref().cloned().unwrap_or_default();
@@ -198,6 +209,7 @@ impl Kept {
             user_id,
             owner,
             earlier_end: rare.earlier_end,
+            parent,
             node_name,
             sequence: self.sequence,
             told: self.told,

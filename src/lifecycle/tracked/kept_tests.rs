@@ -10,7 +10,7 @@ use super::*;
 const FULL: &str = r#"{"format":3,"oldest_reader":1,"resource_version":7,"namespace":"ns","pod_name":"exec-1","execution_id":"1",
     "user_id":"u","owner":{"kind":"Job","name":"j","uid":"o"},
     "earlier_end":{"pod_uid":"e","event_type":"execution_failed","timestamp":"2026-01-01T00:00:00.123456789Z"},
-    "node_name":"n","sequence":9,"told":{"scheduled":true,"running":true},"waiting":"image",
+    "node_name":"n","parent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","sequence":9,"told":{"scheduled":true,"running":true},"waiting":"image",
     "clock":{"cause":"image","since":"2026-01-01T00:00:00Z","due":"2026-01-01T00:01:00Z"},
     "stalls":[{"cause":"unschedulable","since":"2026-01-01T00:00:00Z","resumed":true}],
     "deletion_timestamp":"2026-01-01T00:00:01Z",

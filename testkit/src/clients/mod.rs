@@ -5,6 +5,7 @@
 pub mod access;
 pub mod checker;
 pub mod cluster;
+pub mod collector;
 pub mod fault;
 pub mod history;
 pub mod installation;

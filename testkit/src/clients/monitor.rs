@@ -162,7 +162,7 @@ impl Launch {
     }
 }
 
-fn free_address(host: IpAddr) -> Result<SocketAddr> {
+pub(super) fn free_address(host: IpAddr) -> Result<SocketAddr> {
     let listener = TcpListener::bind((host, 0)).with_context(|| format!("find a free port of {host}"))?;
     Ok(listener.local_addr()?)
 }

@@ -18,6 +18,7 @@ mod boot;
 pub mod build;
 mod cgroup;
 pub mod cleanup;
+pub mod collector;
 pub mod component;
 pub mod crds;
 mod files;
