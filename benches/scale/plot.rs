@@ -12,17 +12,19 @@ const LEFT: f64 = 76.0;
 const RIGHT: f64 = 300.0;
 const TOP: f64 = 64.0;
 const BOTTOM: f64 = 56.0;
-const COLOURS: [&str; 5] = ["a", "b", "c", "d", "e"];
+const COLOURS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+/// Values nearer to another one are left out.
+const APART: (f64, f64) = (40.0, 13.0);
 const STYLE: &str = "
   text { font: 13px system-ui, sans-serif; fill: #24292f }
   .small { font-size: 11px; fill: #57606a }
   .title { font-weight: 600; font-size: 15px }
   .grid { stroke: #d0d7de } path { fill: none; stroke-width: 2 }
-  .a { stroke: #0969da } .b { stroke: #1a7f37 } .c { stroke: #bc4c00 } .d { stroke: #8250df } .e { stroke: #9a6700 }
+  .a { stroke: #0969da } .b { stroke: #1a7f37 } .c { stroke: #bc4c00 } .d { stroke: #8250df } .e { stroke: #9a6700 } .f { stroke: #1b7c83 }
   .target { stroke: #cf222e; stroke-width: 1.5; stroke-dasharray: 4 3 } circle { fill: #ffffff; stroke-width: 2 }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 } .small { fill: #9198a1 } .grid { stroke: #3d444d } circle { fill: #0d1117 }
-    .a { stroke: #58a6ff } .b { stroke: #3fb950 } .c { stroke: #f0883e } .d { stroke: #bc8cff } .e { stroke: #d29922 }
+    .a { stroke: #58a6ff } .b { stroke: #3fb950 } .c { stroke: #f0883e } .d { stroke: #bc8cff } .e { stroke: #d29922 } .f { stroke: #39c5cf }
     .target { stroke: #ff7b72 }
   }
 ";
@@ -201,8 +203,9 @@ fn svg(plot: &Plot, lines: &BTreeMap<String, &Vec<(f64, f64)>>) -> String {
         let _ = writeln!(svg, "<line class=\"target\" x1=\"{LEFT}\" x2=\"{right:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>");
         let _ = writeln!(svg, "<text class=\"small\" x=\"{:.1}\" y=\"{:.1}\">{name}</text>", right + 8.0, at + 4.0);
     }
+    let mut valued = Vec::new();
     for (number, (name, points)) in lines.iter().enumerate() {
-        line(&mut svg, (&x, &y), number, name, points);
+        line(&mut svg, (&x, &y), number, (name, points), &mut valued);
     }
     for (size, most) in plot.targets {
         let (across, up) = (x.place(*size), y.place(*most));
@@ -217,21 +220,32 @@ fn svg(plot: &Plot, lines: &BTreeMap<String, &Vec<(f64, f64)>>) -> String {
 }
 
 /// One line with its points, and its name in the legend.
-fn line(svg: &mut String, (x, y): (&Axis, &Axis), number: usize, name: &str, points: &[(f64, f64)]) {
+fn line(
+    svg: &mut String,
+    (x, y): (&Axis, &Axis),
+    number: usize,
+    (name, points): (&str, &[(f64, f64)]),
+    valued: &mut Vec<(f64, f64)>,
+) {
     let colour = COLOURS[number % COLOURS.len()];
+    let name = name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let places: Vec<(f64, f64)> = points.iter().map(|(size, cost)| (x.place(*size), y.place(*cost))).collect();
     let path: Vec<String> = places.iter().map(|(across, up)| format!("{across:.1} {up:.1}")).collect();
     let _ = writeln!(svg, "<path class=\"{colour}\" d=\"M{}\"/>", path.join("L"));
     for ((across, up), (_, cost)) in places.iter().zip(points) {
-        let _ = writeln!(
-            svg,
-            "<circle class=\"{colour}\" cx=\"{across:.1}\" cy=\"{up:.1}\" r=\"3.5\"/>\
-             <text class=\"small\" x=\"{across:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-            up - 8.0,
-            crate::results::number(*cost)
-        );
+        let _ = writeln!(svg, "<circle class=\"{colour}\" cx=\"{across:.1}\" cy=\"{up:.1}\" r=\"3.5\"/>");
+        let near = |(x, y): &(f64, f64)| (x - across).abs() < APART.0 && (y - up).abs() < APART.1;
+        if !valued.iter().any(near) {
+            let value = crate::results::number(*cost);
+            let above = up - 8.0;
+            let _ = writeln!(
+                svg,
+                "<text class=\"small\" x=\"{across:.1}\" y=\"{above:.1}\" text-anchor=\"middle\">{value}</text>"
+            );
+            valued.push((*across, *up));
+        }
     }
-    let (left, at) = (WIDTH - RIGHT + 24.0, HEIGHT - BOTTOM - 22.0 * (number as f64 + 1.0));
+    let (left, at) = (WIDTH - RIGHT + 24.0, TOP + 22.0 * number as f64);
     let _ = writeln!(
         svg,
         "<path class=\"{colour}\" d=\"M{left:.1} {at:.1}h18\"/><text class=\"small\" x=\"{:.1}\" y=\"{:.1}\">{name}</text>",
