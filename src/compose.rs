@@ -343,8 +343,10 @@ fn settings(
 ) -> Result<Settings, settings::Error> {
     let properties = kafka.properties.to_map_with_secrets();
     let (servers, sources) = (&kafka.bootstrap_servers, kafka.sources.clone());
-    let settings = Settings::new(servers, properties, &kafka.events_topic, &kafka.changelog_topic, identity, service)?;
-    Ok(settings.tracing(stories).rereading(Arc::new(move || match sources.read() {
+    let mut settings =
+        Settings::new(servers, properties, &kafka.events_topic, &kafka.changelog_topic, identity, service)?;
+    settings.stories = stories;
+    Ok(settings.rereading(Arc::new(move || match sources.read() {
         Ok(properties) => Ok(properties.to_map_with_secrets()),
         Err(error) => Err(error.to_string()),
     })))

@@ -60,8 +60,8 @@ pub struct Settings {
     identity: Identity,
     /// Who tells.
     service: Service,
-    /// What is told, as spans.
-    stories: Stories,
+    /// What is told, as spans; none is sent as made here.
+    pub stories: Stories,
 }
 
 impl fmt::Debug for Settings {
@@ -144,22 +144,13 @@ impl Settings {
         Self { rotation: self.rotation.rereading(reread), ..self }
     }
 
-    /// Whose committed events are spans there, too.
-    #[must_use]
-    pub fn tracing(self, stories: Stories) -> Self {
-        Self { stories, ..self }
-    }
-
-    /// What is told, as spans.
-    pub(super) fn stories(&self) -> &Stories {
-        &self.stories
-    }
-
     /// Looks whether the properties changed where they stand: then there is a candidate. What cannot be used changes
     /// nothing. Reads files.
     pub(super) fn refresh(&self) {
         let usable = |properties: &Properties| {
-            self.with(properties.clone()).check_properties().map_err(|error| error.to_string())
+            Self { rotation: Rotation::new(properties.clone()), ..self.clone() }
+                .check_properties()
+                .map_err(|error| error.to_string())
         };
         match self.rotation.refresh(usable) {
             Looked::Same => {}
@@ -184,16 +175,12 @@ impl Settings {
     /// Settings with changed properties that Kafka has not let in yet, and their generation.
     pub(super) fn candidate(&self) -> Option<(u64, Self)> {
         let Version { properties, generation, .. } = self.rotation.candidate()?;
-        Some((generation, self.with(properties.as_ref().clone())))
+        Some((generation, Self { rotation: Rotation::new(properties.as_ref().clone()), ..self.clone() }))
     }
 
     /// Kafka let in a client of the candidate of this generation: it is what clients are made of from now on.
     pub(super) fn prove(&self, generation: u64) {
         self.rotation.prove(generation);
-    }
-
-    fn with(&self, properties: Properties) -> Self {
-        Self { rotation: Rotation::new(properties), ..self.clone() }
     }
 
     fn check(&self) -> Result<(), Error> {

@@ -140,7 +140,7 @@ pub(super) fn serve(live: Live, shard: ShardId, settings: &Settings, orders: &mp
         if verdict.result.is_ok() && !batch.events.is_empty() {
             let (topics, transaction) = (publisher.topics.as_slice(), traces::context(&span));
             let committed = crate::clock::now();
-            settings.stories().tell(&Told { events: &batch.events, topics, began, committed, transaction });
+            settings.stories.tell(&Told { events: &batch.events, topics, began, committed, transaction });
         }
         span.record("bytes", publisher.sizes.iter().sum::<usize>());
         drop(span);
@@ -220,7 +220,7 @@ impl Publisher<'_> {
                 return Err(refused("execution_id is empty or sequence is 0".into()));
             }
             record::write_value(&mut self.value, event, self.settings.service()).map_err(|e| refused(e.to_string()))?;
-            let traceparent = self.settings.stories().traceparent(event).to_string();
+            let traceparent = self.settings.stories.traceparent(event).to_string();
             let headers = record::headers(event, &self.settings.identity().cluster_id, Some(&traceparent));
             let topic = event.body.event_type() as usize;
             self.send(&self.topics[topic], None, &event.execution_id, Some(&self.value), Some(&headers), deadline)?;

@@ -82,8 +82,9 @@ impl Site {
         format!("http://{}", self.address)
     }
 
-    fn sent(&self) -> PathBuf {
-        self.dir.join("sent.jsonl")
+    /// A file for each collector that ran here: the last line of one that was killed may be torn.
+    fn sent(&self) -> impl Iterator<Item = PathBuf> {
+        (0..).map(|number| self.dir.join(format!("sent-{number}.jsonl")))
     }
 
     /// Starts a collector that adds to what earlier ones wrote down, and waits until it listens.
@@ -92,15 +93,16 @@ impl Site {
     /// When it ends, or does not listen in time; with its log.
     pub async fn start(&self) -> Result<Collector> {
         let config = self.dir.join("collector.yaml");
+        let sent = self.sent().find(|file| !file.exists()).context("an unending count ended")?;
         let text = format!(
             "receivers: {{otlp: {{protocols: {{http: {{endpoint: '{}'}}}}}}}}\n\
-             exporters: {{file: {{path: '{}', append: true, flush_interval: 50ms}}}}\n\
+             exporters: {{file: {{path: '{}', flush_interval: 50ms}}}}\n\
              service:\n  telemetry: {{metrics: {{level: none}}, logs: {{level: warn}}}}\n  pipelines:\n    \
              traces: {{receivers: [otlp], exporters: [file]}}\n    \
              metrics: {{receivers: [otlp], exporters: [file]}}\n    \
              logs: {{receivers: [otlp], exporters: [file]}}\n",
             self.address,
-            self.sent().display()
+            sent.display()
         );
         fs::write(&config, text).context("write the collector's configuration")?;
         let log = self.dir.join("collector.log");
@@ -122,18 +124,16 @@ impl Site {
 
     /// All of `resourceSpans`, `resourceMetrics` or `resourceLogs` that were written down.
     fn all(&self, of: &str) -> Result<Vec<Value>> {
-        let text = match fs::read_to_string(self.sent()) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(error).context("read what the collector wrote"),
-        };
-        // The last line may be half written.
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let mut found = Vec::new();
-        for line in whole.lines() {
-            let mut line: Value = serde_json::from_str(line).context("a line of the collector's is not JSON")?;
-            if let Value::Array(entries) = line[of].take() {
-                found.extend(entries);
+        for file in self.sent().take_while(|file| file.exists()) {
+            let text = fs::read_to_string(file).context("read what the collector wrote")?;
+            // The last line may be half written.
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            for line in whole.lines() {
+                let mut line: Value = serde_json::from_str(line).context("a line of the collector's is not JSON")?;
+                if let Value::Array(entries) = line[of].take() {
+                    found.extend(entries);
+                }
             }
         }
         Ok(found)
