@@ -11,6 +11,7 @@ mod support;
 
 mod breakable;
 mod cleanup;
+mod disaster;
 mod evidence;
 mod garbage;
 mod giving_up;

@@ -10,6 +10,7 @@ mod kafka;
 mod canary;
 mod fencing;
 mod outage;
+mod processor;
 mod relay;
 mod reshard;
 mod restoring;

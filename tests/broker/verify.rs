@@ -35,7 +35,7 @@ fn life(number: u32) -> Vec<Event> {
     events.collect()
 }
 
-fn told(number: u32) -> Batch {
+pub(crate) fn told(number: u32) -> Batch {
     let mut record = tracked(number);
     record.sequence = 3;
     Batch { events: life(number), records: vec![(uid(number), Some(record))], position: Some(position(1)) }
