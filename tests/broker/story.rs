@@ -18,6 +18,8 @@ use pod_monitor::{
     },
 };
 
+use testkit::clients::until;
+
 use crate::support::*;
 
 /// Events of one batch.
@@ -54,7 +56,13 @@ impl Story {
     /// An installation of its own, which reaches the broker at `by` and is judged at `servers`.
     pub(crate) async fn begin(name: &str, by: &str, servers: &str) -> Self {
         let settings = settings_at(by, identity(&unique(name), 1));
-        let topics = topics::ensure(&settings, true).await.unwrap();
+        // As a replica does: a broker that was only just started may take its time.
+        let made = async || match topics::ensure(&settings, true).await {
+            Ok(topics) => Ok(Some(topics)),
+            Err(topics::Error::Unreachable { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        };
+        let topics = until(LIMIT, "the topics are made", made).await.unwrap();
         let journals = KafkaJournals::start(settings.clone(), &topics).unwrap();
         let mut story = Self {
             servers: servers.to_owned(),

@@ -26,7 +26,7 @@ use rdkafka::{
 use uuid::Uuid;
 
 /// Longest wait for anything.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// `host:port` of a real broker.
 pub(crate) fn servers() -> String {
@@ -228,6 +228,8 @@ fn read(servers: &str, topic: &str, isolation: &str) -> Vec<Seen> {
         .set("enable.partition.eof", "true")
         // The end is told by the next fetch.
         .set("fetch.wait.max.ms", "10")
+        // A broker that comes back is seen soon.
+        .set("reconnect.backoff.max.ms", "500")
         .set("enable.auto.commit", "false")
         .create()
         .unwrap();
@@ -248,11 +250,18 @@ fn read(servers: &str, topic: &str, isolation: &str) -> Vec<Seen> {
                 value: message.payload().map(|value| String::from_utf8(value.to_vec()).unwrap()),
             }),
             Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ended += 1,
+            // A broker that was paused or killed a moment ago is asked again by the client itself.
+            Some(Err(error)) if is_down(&error) => {}
             Some(Err(error)) => panic!("{topic}: {error}"),
             None => {}
         }
     }
     seen
+}
+
+fn is_down(error: &rdkafka::error::KafkaError) -> bool {
+    use rdkafka::types::RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure};
+    matches!(error.rdkafka_error_code(), Some(AllBrokersDown | BrokerTransportFailure))
 }
 
 /// Reads again and again until `enough`: a commit is acknowledged a moment before it is visible.
