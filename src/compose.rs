@@ -308,7 +308,7 @@ impl Cluster {
     }
 }
 
-fn service(config: &Config) -> Service {
+pub(crate) fn service(config: &Config) -> Service {
     Service {
         name: env!("CARGO_PKG_NAME").into(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -316,7 +316,7 @@ fn service(config: &Config) -> Service {
     }
 }
 
-fn identity(config: &Config, generation: u32, cluster_id: &str) -> Identity {
+pub(crate) fn identity(config: &Config, generation: u32, cluster_id: &str) -> Identity {
     Identity {
         cluster_id: cluster_id.to_owned(),
         lease_namespace: config.lease_namespace.clone(),
@@ -333,7 +333,7 @@ fn identity(config: &Config, generation: u32, cluster_id: &str) -> Identity {
     }
 }
 
-fn settings(kafka: &Kafka, identity: Identity, service: Service) -> Result<Settings, settings::Error> {
+pub(crate) fn settings(kafka: &Kafka, identity: Identity, service: Service) -> Result<Settings, settings::Error> {
     let properties = kafka.properties.to_map_with_secrets();
     let (servers, sources) = (&kafka.bootstrap_servers, kafka.sources.clone());
     let settings = Settings::new(servers, properties, &kafka.events_topic, &kafka.changelog_topic, identity, service)?;

@@ -10,6 +10,7 @@ mod kafka;
 mod support;
 
 mod breakable;
+mod check;
 mod cleanup;
 mod evidence;
 mod garbage;
@@ -27,6 +28,7 @@ mod rivals;
 mod shards;
 mod stalls;
 mod start;
+mod status;
 mod stopping;
 mod story;
 mod tampered;
