@@ -219,7 +219,8 @@ impl Monitor {
             Sink::Stdout => Ok(Started::Stdout(Arc::new(Stdout::new(service)), cluster, config.limits)),
             Sink::Kafka(kafka) => {
                 let identity = identity(config, kafka.generation, &cluster.id);
-                let settings = settings(kafka, identity.clone(), service, self.stories.clone())?;
+                let mut settings = settings(kafka, identity.clone(), service)?;
+                settings.stories = self.stories.clone();
                 let topics = self.topics(&config.identity, &settings, kafka.create_topics).await?;
                 topics.advice.iter().for_each(|advice| tracing::warn!("{advice}"));
                 let limits = limits(config.limits, &topics);
@@ -310,7 +311,7 @@ impl Cluster {
     }
 }
 
-fn service(config: &Config) -> Service {
+pub(crate) fn service(config: &Config) -> Service {
     Service {
         name: env!("CARGO_PKG_NAME").into(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -318,7 +319,7 @@ fn service(config: &Config) -> Service {
     }
 }
 
-fn identity(config: &Config, generation: u32, cluster_id: &str) -> Identity {
+pub(crate) fn identity(config: &Config, generation: u32, cluster_id: &str) -> Identity {
     Identity {
         cluster_id: cluster_id.to_owned(),
         lease_namespace: config.lease_namespace.clone(),
@@ -335,17 +336,10 @@ fn identity(config: &Config, generation: u32, cluster_id: &str) -> Identity {
     }
 }
 
-fn settings(
-    kafka: &Kafka,
-    identity: Identity,
-    service: Service,
-    stories: Stories,
-) -> Result<Settings, settings::Error> {
+pub(crate) fn settings(kafka: &Kafka, identity: Identity, service: Service) -> Result<Settings, settings::Error> {
     let properties = kafka.properties.to_map_with_secrets();
     let (servers, sources) = (&kafka.bootstrap_servers, kafka.sources.clone());
-    let mut settings =
-        Settings::new(servers, properties, &kafka.events_topic, &kafka.changelog_topic, identity, service)?;
-    settings.stories = stories;
+    let settings = Settings::new(servers, properties, &kafka.events_topic, &kafka.changelog_topic, identity, service)?;
     Ok(settings.rereading(Arc::new(move || match sources.read() {
         Ok(properties) => Ok(properties.to_map_with_secrets()),
         Err(error) => Err(error.to_string()),

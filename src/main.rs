@@ -16,6 +16,10 @@ fn main() -> ExitCode {
         Ok(Command::Reshard(reshard)) => return cli::reshard::run(*reshard),
         Ok(Command::Schema(schema)) => return cli::schema::run(&schema),
         Ok(Command::Explain(explain)) => return cli::explain::run(&explain),
+        Ok(Command::Check(check)) => return cli::check::run(&check),
+        Ok(Command::Status(status)) => return cli::status::run(&status),
+        Ok(Command::Events(events)) => return cli::events::run(*events),
+        Ok(Command::Completions(completions)) => return cli::completions::run(&completions),
         Err(error) => return cli::refuse(&error),
     };
     // Before the async runtime starts and after it has ended: the exporter of traces blocks.

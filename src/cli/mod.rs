@@ -3,10 +3,16 @@
 //! Exit codes: 0 asked to stop, 1 could not go on, 2 configuration. One message for people goes to standard error
 //! before any of the latter two.
 
+pub mod check;
+mod cluster;
+pub mod completions;
+pub mod events;
 pub mod explain;
 pub mod reshard;
 pub mod schema;
+pub mod screen;
 pub mod signals;
+pub mod status;
 pub mod verify;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -55,6 +61,15 @@ enum Subcommands {
     /// Watch execution pods and tell what happens to them
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
+    /// Say what is wrong before a roll-out: settings, rights, topics, each with its mend
+    #[command(after_help = check::EXAMPLES)]
+    Check(Box<check::CheckArgs>),
+    /// Show who holds each shard, and how its replicas are
+    #[command(after_help = status::EXAMPLES)]
+    Status(Box<status::StatusArgs>),
+    /// Show events as they are told, or the story of one execution
+    #[command(after_help = events::EXAMPLES)]
+    Events(Box<events::EventsArgs>),
     /// Read what was told and say whether anything is lost, doubled, out of order or misshapen
     #[command(after_help = verify::EXAMPLES)]
     Verify(Box<verify::VerifyArgs>),
@@ -67,6 +82,9 @@ enum Subcommands {
     /// Say what run would tell for a pod, and why
     #[command(after_help = explain::EXAMPLES)]
     Explain(Box<ExplainArgs>),
+    /// Print what a shell needs to complete commands and flags
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::CompletionsArgs),
 }
 
 /// What to do.
@@ -82,6 +100,14 @@ pub enum Command {
     Schema(schema::SchemaArgs),
     /// Say what would be told.
     Explain(Box<explain::Explain>),
+    /// Say what is wrong before a roll-out.
+    Check(Box<check::Check>),
+    /// Show who holds each shard.
+    Status(Box<status::Status>),
+    /// Show events.
+    Events(Box<events::Events>),
+    /// Print completions.
+    Completions(completions::Completions),
 }
 
 /// Reads the command line with the environment and the file it names.
@@ -92,6 +118,7 @@ pub fn parse(
 ) -> Result<Command, config::Error> {
     // The variables stand in the help, but are read by config, which knows their place among the layers.
     let command = Cli::command().mut_subcommands(layers::with_variables);
+    let whole = command.clone();
     let matches = command.try_get_matches_from(arguments).map_err(layers::refused)?;
     match matches.subcommand() {
         Some(("run", given)) => Ok(Command::Run(Box::new(config::load(given, variables, surroundings)?))),
@@ -100,6 +127,10 @@ pub fn parse(
             Ok(Command::Reshard(Box::new(config::reshard::load(given, variables, surroundings)?)))
         }
         Some(("schema", given)) => Ok(Command::Schema(schema::parse(given, variables)?)),
+        Some(("check", given)) => Ok(Command::Check(Box::new(check::parse(given, variables, surroundings)?))),
+        Some(("status", given)) => Ok(Command::Status(Box::new(status::parse(given, variables, surroundings)?))),
+        Some(("events", given)) => Ok(Command::Events(Box::new(events::parse(given, variables)?))),
+        Some(("completions", given)) => Ok(Command::Completions(completions::of(given, whole))),
         Some(("explain", given)) => Ok(Command::Explain(Box::new(explain::parse(given, variables)?))),
         other => unreachable!("clap lets only known sub-commands through, not {other:?}"),
     }

@@ -204,9 +204,9 @@ pub struct RunArgs {
     pub log_level: String,
 }
 
-/// The Leases of an installation: shared by all commands that take them.
+/// Where an installation's Leases are: shared by all commands that look at them.
 #[derive(Clone, Args)]
-pub struct LeaseArgs {
+pub struct InstallationArgs {
     /// Name of the installation: of its Leases and its transactional ids
     #[arg(long, value_name = "NAME", default_value = "pod-monitor", help_heading = "Installation",
         value_parser = checked(names::dns_subdomain))]
@@ -214,6 +214,14 @@ pub struct LeaseArgs {
     /// Namespace of the installation [default: the pod's own, else 'default']
     #[arg(long, value_name = "NAME", help_heading = "Installation", value_parser = checked(names::dns_label))]
     pub lease_namespace: Option<String>,
+}
+
+/// The Leases of an installation: shared by all commands that take them.
+#[derive(Clone, Args)]
+pub struct LeaseArgs {
+    /// Where they are
+    #[command(flatten)]
+    pub installation: InstallationArgs,
     /// After so long without a change a Lease may be taken by another replica; whole seconds
     #[arg(long, value_name = "DURATION", default_value = "5s", help_heading = "Installation", value_parser = duration::parse)]
     pub lease_duration: Duration,
@@ -347,9 +355,9 @@ pub enum OutputKind {
     Json,
 }
 
-/// How Kafka is reached, and which topics: shared by all commands that do.
+/// How Kafka is reached, and where the events are: shared by all commands that do.
 #[derive(Args)]
-pub struct KafkaArgs {
+pub struct StreamArgs {
     /// Bootstrap servers, comma-separated; required for the sink kafka
     #[arg(long, value_name = "HOST:PORT,...", help_heading = "Events", value_parser = bootstrap)]
     pub kafka: Option<String>,
@@ -363,6 +371,14 @@ pub struct KafkaArgs {
     #[arg(long, value_name = "TOPIC", default_value = "pod-monitor.events", help_heading = "Events",
         value_parser = checked(names::topic_pattern))]
     pub events_topic: String,
+}
+
+/// The same with the changelog: shared by all commands that read or write it.
+#[derive(Args)]
+pub struct KafkaArgs {
+    /// How Kafka is reached, and where the events are
+    #[command(flatten)]
+    pub stream: StreamArgs,
     /// Topic that remembers what was told: compacted, partitions = shards
     #[arg(long, value_name = "TOPIC", default_value = "pod-monitor.changelog", help_heading = "Events",
         value_parser = checked(names::topic))]
@@ -395,7 +411,8 @@ fn bootstrap(text: &str) -> Result<String, String> {
     }
 }
 
-fn advertise(text: &str) -> Result<String, String> {
+/// An address that others are reached by.
+pub(crate) fn advertise(text: &str) -> Result<String, String> {
     let port =
         text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
     if port.is_some_and(|port| port > 0) && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {

@@ -180,7 +180,7 @@ fn shards(args: &RunArgs, origins: &Origins) -> Result<NonZeroU32, Error> {
             at(origins, "shards")
         ));
     }
-    if several && args.lease.lease_name.len() > LABEL_BYTES_MAX {
+    if several && args.lease.installation.lease_name.len() > LABEL_BYTES_MAX {
         return conflict(format!(
             "{} is longer than {LABEL_BYTES_MAX} characters: with several shards the replicas find one another by it as a \
              label: choose a shorter one",
@@ -244,8 +244,8 @@ pub(super) fn build(args: RunArgs, origins: &Origins, around: &Surroundings) -> 
         ids: story.ids,
         cluster_id: args.story.cluster_id,
         environment: args.story.environment,
-        lease_name: args.lease.lease_name,
-        lease_namespace: args.lease.lease_namespace.unwrap_or(own_namespace),
+        lease_name: args.lease.installation.lease_name,
+        lease_namespace: args.lease.installation.lease_namespace.unwrap_or(own_namespace),
         identity: identity(args.identity.as_deref().or(around.host_name.as_deref()), around.random),
         lease_times: elects.then_some(lease_times),
         advertise: args.advertise.or_else(|| advertise(args.listen, around.pod_ip.as_deref())),

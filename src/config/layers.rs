@@ -108,7 +108,7 @@ fn from_variable(key: &str, raw: OsString) -> Result<Vec<String>, Error> {
         why: "is not valid UTF-8".to_owned(),
     })?;
     Ok(match key {
-        "namespace" | "stall-grace" => {
+        "namespace" | "stall-grace" | "replica" | "e2e-label" => {
             text.split([',', '\n']).map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
         }
         "kafka-config" => properties::split_variable(&text),
@@ -146,7 +146,8 @@ pub(crate) fn refused(error: clap::Error) -> Error {
     };
     let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else { return Error::Clap(error) };
     let key = arg.trim_start_matches('-').split([' ', '=', '[']).next().unwrap_or_default().to_owned();
-    if key.is_empty() || value.is_empty() {
+    // What stands without a flag has no name to be called by.
+    if key.is_empty() || key.starts_with('<') || value.is_empty() {
         return Error::Clap(error);
     }
     Error::Setting { origin: Origin::Flag, key, why: why(&error, &value) }

@@ -11,6 +11,7 @@
 //! stands and the mend; secrets appear neither in Debug nor in messages. Reads files and variables only at start.
 
 pub mod args;
+pub mod check;
 pub mod duration;
 mod effective;
 mod file;
@@ -31,9 +32,11 @@ use std::{ffi::OsString, fmt, path::PathBuf};
 use crate::lifecycle::rules::Rules;
 
 pub use crate::lifecycle::identity::IdSources;
-pub use args::{ExplainArgs, KafkaArgs, LogFormat, OutputKind, ReshardArgs, ResultKind, RunArgs};
+pub use args::{
+    ExplainArgs, InstallationArgs, KafkaArgs, LogFormat, OutputKind, ReshardArgs, ResultKind, RunArgs, StreamArgs,
+};
 pub use effective::{Config, LogSettings, Namespaces, Sink, Surroundings};
-pub use kafka::Kafka;
+pub use kafka::{Kafka, Stream};
 pub use properties::Properties;
 pub use reshard::Reshard;
 pub use selector::Selector;
@@ -41,6 +44,10 @@ pub use sources::Sources;
 
 /// Looks up an environment variable.
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// What to do where a command besides `run` is not told of Kafka.
+const KAFKA_MEND: &str = "name the bootstrap servers with --kafka, POD_MONITOR_KAFKA or the key kafka in the file of \
+                          --config, for instance --kafka kafka:9092";
 
 /// Where a value stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,10 +142,23 @@ pub fn load_with_kafka<A: clap::Args>(
     kafka: fn(&A) -> &KafkaArgs,
 ) -> Result<(A, Kafka), Error> {
     let (args, origins) = layers::resolve::<A>(given, variables)?;
-    let mend = "name the bootstrap servers with --kafka, POD_MONITOR_KAFKA or the key kafka in the file of --config, for \
-                instance --kafka kafka:9092";
-    let kafka = kafka::build(kafka(&args), &origins, mend)?;
+    let kafka = kafka::build(kafka(&args), &origins, KAFKA_MEND)?;
     Ok((args, kafka))
+}
+
+/// The settings of a command that reads events and nothing else of Kafka, from all layers. `wrong` as for [`load_own`].
+pub fn load_with_stream<A: clap::Args>(
+    given: &clap::ArgMatches,
+    variables: Variables<'_>,
+    stream: fn(&A) -> &StreamArgs,
+    wrong: impl FnOnce(&A, &dyn Fn(&str) -> String) -> Option<String>,
+) -> Result<(A, Stream), Error> {
+    let (args, origins) = layers::resolve::<A>(given, variables)?;
+    if let Some(why) = wrong(&args, &|key| effective::at(&origins, key)) {
+        return Err(Error::Conflict { why });
+    }
+    let stream = kafka::stream(stream(&args), &origins, KAFKA_MEND)?;
+    Ok((args, stream))
 }
 
 /// The settings of `explain`, from all layers, and what the core decides by.

@@ -50,8 +50,13 @@ pub fn load(given: &clap::ArgMatches, variables: Variables<'_>, around: &Surroun
         output: args.output,
         records_max: usize::try_from(args.records_max).unwrap_or(usize::MAX),
         lease_times: lease::of(&args.lease)?,
-        lease_name: args.lease.lease_name,
-        lease_namespace: args.lease.lease_namespace.or(around.own_namespace.clone()).unwrap_or("default".to_owned()),
+        lease_name: args.lease.installation.lease_name,
+        lease_namespace: args
+            .lease
+            .installation
+            .lease_namespace
+            .or(around.own_namespace.clone())
+            .unwrap_or("default".to_owned()),
         cluster_id: args.cluster_id,
         identity: effective::identity(args.identity.as_deref().or(around.host_name.as_deref()), around.random),
     })

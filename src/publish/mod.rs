@@ -14,6 +14,7 @@ pub mod identity;
 pub mod journal;
 mod kind;
 mod lag;
+pub mod probe;
 mod producer;
 pub mod raw;
 mod reach;

@@ -3,6 +3,8 @@
 //! Promises: an error names the topic and the command that mends it; a broker that does not answer is never taken for
 //! a wrong topic.
 
+mod each;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rdkafka::{
@@ -24,6 +26,8 @@ use super::{
     settings::{RECORD_BYTES_MAX, RECORD_BYTES_MIN, Settings, record_bytes_max},
 };
 use crate::leadership::tenure::ShardId;
+
+pub use each::{Found, Single, each};
 
 /// How long one request to the broker may take.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
@@ -143,12 +147,7 @@ pub async fn prepare(settings: &Settings, create: bool) -> Result<Topics, Error>
 }
 
 async fn look(settings: &Settings, create: bool, settled: bool) -> Result<Topics, Error> {
-    let admin = AdminClient::from_config_and_context(&settings.admin(), Logs)
-        .map_err(|error| Error::Create(settings.client_error(error)))?;
-    let reach = Reach::default();
-    let look =
-        producer::create(&settings.admin(), &reach).map_err(|error| Error::Create(settings.client_error(error)))?;
-    let looker = Looker { settings, admin, look: Arc::new(look), reach };
+    let looker = Looker::new(settings)?;
     let wanted = wanted(settings);
     let mut found = looker.partitions().await?;
     if settled {
@@ -159,7 +158,7 @@ async fn look(settings: &Settings, create: bool, settled: bool) -> Result<Topics
         if !create {
             return Err(first.missing(settings));
         }
-        looker.create(&missing).await?;
+        looker.create(&missing, false).await?;
         found = looker.wait_for(&missing).await?;
     }
     for topic in &wanted {
@@ -326,7 +325,15 @@ struct Looker<'a> {
     reach: Reach,
 }
 
-impl Looker<'_> {
+impl<'a> Looker<'a> {
+    fn new(settings: &'a Settings) -> Result<Self, Error> {
+        let refused = |error| Error::Create(settings.client_error(error));
+        let admin = AdminClient::from_config_and_context(&settings.admin(), Logs).map_err(refused)?;
+        let reach = Reach::default();
+        let look = producer::create(&settings.admin(), &reach).map_err(refused)?;
+        Ok(Self { settings, admin, look: Arc::new(look), reach })
+    }
+
     fn unreachable(&self, source: KafkaError) -> Error {
         let servers = self.settings.bootstrap_servers().to_owned();
         Error::Unreachable { servers, why: self.reach.why_or(&source) }
@@ -352,7 +359,8 @@ impl Looker<'_> {
         found.map_err(|error| self.unreachable(error))
     }
 
-    async fn create(&self, missing: &[&Wanted]) -> Result<(), Error> {
+    /// `only_ask`: whether it could be done.
+    async fn create(&self, missing: &[&Wanted], only_ask: bool) -> Result<(), Error> {
         let topics: Vec<_> = missing
             .iter()
             .map(|topic| {
@@ -362,9 +370,14 @@ impl Looker<'_> {
                 topic.config().iter().fold(new, |new, (key, value)| new.set(key, value))
             })
             .collect();
-        let results = self.admin.create_topics(&topics, &options()).await.map_err(|error| self.unreachable(error))?;
+        let results = self
+            .admin
+            .create_topics(&topics, &options().validate_only(only_ask))
+            .await
+            .map_err(|error| self.unreachable(error))?;
         for result in results {
             match result {
+                Ok(_) if only_ask => {}
                 Ok(topic) => info!(topic, "topic created"),
                 // Another replica was faster.
                 Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => debug!(topic, "topic exists by now"),

@@ -21,7 +21,7 @@ pub const SILENT_MAX: Duration = Duration::from_secs(15);
 /// Longest wait for transactions that were open at the look: the broker ends ours after 10 s, and looks every 10 s.
 const OPEN_MAX: Duration = Duration::from_secs(30);
 /// Longest wait for metadata and offsets.
-const ASK_MAX: Duration = Duration::from_secs(10);
+pub(crate) const ASK_MAX: Duration = Duration::from_secs(10);
 /// How long one poll waits, and the pause between two looks at open transactions.
 const POLL: Duration = Duration::from_millis(100);
 /// Records between two reports of progress.
@@ -94,7 +94,7 @@ pub struct Extent {
 }
 
 /// What librdkafka logs is not for people who read a report; errors come as values.
-struct Quiet;
+pub(crate) struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, text: &str) {
@@ -216,7 +216,7 @@ fn settled(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32, end: i64
 }
 
 /// Errors that waiting does not mend. A missing right on the group is none: no group is joined.
-fn is_refused(error: &KafkaError) -> bool {
+pub(crate) fn is_refused(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(

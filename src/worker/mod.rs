@@ -240,7 +240,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     fn turned(&mut self) {
         self.beat.beat();
         self.consider_giving_up();
-        self.parts.metrics.set_tracked_pods(self.table.len());
+        self.count_tracked();
         let counted = self.parts.pods.traffic().take();
         self.parts.metrics.watched_bytes(counted.bytes);
         self.parts.metrics.foreign_pods(counted.foreign);

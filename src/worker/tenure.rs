@@ -78,6 +78,16 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         );
     }
 
+    /// How many pods it follows: for metrics, and for the status, which says more often than its role changes.
+    pub(super) fn count_tracked(&self) {
+        let (shard, tracked) = (self.tenure.shard.0, self.table.len());
+        self.parts.metrics.set_tracked_pods(tracked);
+        self.parts.board.update(|shown| {
+            let known = shown.shards.iter_mut().find(|known| known.shard == shard);
+            known.into_iter().for_each(|known| known.tracked_pods = u64::try_from(tracked).ok());
+        });
+    }
+
     pub(super) fn show(&self, role: Role) {
         self.parts.metrics.set_role(role);
         // Whoever leads has read all there is.

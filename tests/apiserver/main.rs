@@ -10,6 +10,7 @@ mod kafka;
 mod support;
 
 mod breakable;
+mod check;
 mod cleanup;
 mod disaster;
 mod evidence;
@@ -29,6 +30,7 @@ mod rivals;
 mod shards;
 mod stalls;
 mod start;
+mod status;
 mod stopping;
 mod story;
 mod tampered;

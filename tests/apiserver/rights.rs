@@ -21,7 +21,7 @@ use crate::support::{Bench, LIMIT, expect, faultless, proxy::kubeconfig_with_tok
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// A ServiceAccount with a role that grants nothing yet; gives the path of its kubeconfig.
-async fn account(bench: &Bench) -> Result<String> {
+pub(crate) async fn account(bench: &Bench) -> Result<String> {
     let (client, namespace) = (bench.cluster.client(), bench.cluster.namespace().to_owned());
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
     let account = serde_json::from_value(json!({ "metadata": { "name": "monitor" } }))?;
@@ -46,13 +46,18 @@ async fn grant(bench: &Bench, verbs: &[&str], resources: &[&str]) -> Result<()> 
     grant_with(bench, verbs, resources, &LEASES).await
 }
 
-async fn grant_with(bench: &Bench, verbs: &[&str], resources: &[&str], leases: &[&str]) -> Result<()> {
-    let roles: Api<Role> = Api::namespaced(bench.cluster.client(), bench.cluster.namespace());
+pub(crate) async fn grant_with(bench: &Bench, verbs: &[&str], resources: &[&str], leases: &[&str]) -> Result<()> {
     let mut rules = vec![json!({ "apiGroups": [""], "resources": resources, "verbs": verbs })];
     // A rule without verbs is not a legal one.
     if !leases.is_empty() {
         rules.push(json!({ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": leases }));
     }
+    grant_rules(bench, rules).await
+}
+
+/// From now on the ServiceAccount has these rights and no others.
+pub(crate) async fn grant_rules(bench: &Bench, rules: Vec<Value>) -> Result<()> {
+    let roles: Api<Role> = Api::namespaced(bench.cluster.client(), bench.cluster.namespace());
     let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
         "metadata": { "name": "monitor" }, "rules": rules });
     roles.patch("monitor", &PatchParams::apply("tests").force(), &Patch::Apply(role)).await.context("grant")?;

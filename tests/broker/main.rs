@@ -8,6 +8,8 @@ mod bench;
 mod kafka;
 
 mod canary;
+mod check;
+mod events;
 mod fencing;
 mod outage;
 mod processor;

@@ -42,7 +42,7 @@ pub(crate) fn told(number: u32) -> Batch {
 }
 
 /// An installation that has told five lives, its journal, and the pattern of its events topics.
-async fn installed(name: &str, suffix: &str) -> (Settings, KafkaJournal, String) {
+pub(crate) async fn installed(name: &str, suffix: &str) -> (Settings, KafkaJournal, String) {
     let identity = identity(&unique(name), 1);
     let pattern = format!("{}.events{suffix}", identity.lease_name);
     let settings = settings_telling(&servers(), identity, &pattern);
@@ -68,7 +68,7 @@ fn verify(settings: &Settings, pattern: &str, more: &[&str]) -> (Option<i32>, St
 }
 
 /// Writes past the journal, as a defect would.
-fn plant(producer: &BaseProducer, topic: &str, key: &str, value: &str) {
+pub(crate) fn plant(producer: &BaseProducer, topic: &str, key: &str, value: &str) {
     let id = serde_json::from_str::<Value>(value).unwrap_or_default()["event_id"].as_str().unwrap_or("none").to_owned();
     let headers = OwnedHeaders::new().insert(Header { key: "ce_id", value: Some(&id) });
     let record = BaseRecord::to(topic).partition(0).key(key).payload(value).headers(headers);
@@ -80,7 +80,7 @@ fn plant(producer: &BaseProducer, topic: &str, key: &str, value: &str) {
     }
 }
 
-fn producer(transactional_id: Option<&str>) -> BaseProducer {
+pub(crate) fn producer(transactional_id: Option<&str>) -> BaseProducer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", servers());
     if let Some(id) = transactional_id {

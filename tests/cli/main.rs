@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod commands;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -62,6 +64,10 @@ fn help_is_as_reviewed() {
         ("help-schema.txt", &["schema", "--help"]),
         ("help-explain.txt", &["explain", "--help"]),
         ("help-reshard.txt", &["reshard", "--help"]),
+        ("help-check.txt", &["check", "--help"]),
+        ("help-status.txt", &["status", "--help"]),
+        ("help-events.txt", &["events", "--help"]),
+        ("help-completions.txt", &["completions", "--help"]),
     ];
     for (name, arguments) in commands {
         let output = program(&here).args(arguments).output().unwrap();
@@ -116,7 +122,8 @@ fn the_help_of_every_command_names_the_variable_of_each_flag() {
         let output = program(&here).args([command, "--help"]).output().unwrap();
         let unwrapped = utf8(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
         for (indented, flag) in utf8(&output.stdout).lines().filter_map(|line| line.split_once("--")) {
-            let name = flag.split(|c: char| !(c.is_ascii_lowercase() || c == '-')).next().unwrap();
+            let name =
+                flag.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')).next().unwrap();
             // Flags stand in the first columns, alone or behind their short form.
             if indented.len() > 6 || !indented.starts_with("  ") || name == "help" {
                 continue;
