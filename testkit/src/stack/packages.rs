@@ -39,8 +39,11 @@ const PROGRAMS: &[(&str, &str)] = &[("golang-go", "go"), ("maven", "mvn"), ("def
 const IMAGE_PACKAGES: &[(&str, &str)] = &[("buildah", "the image of the monitor")];
 
 /// What only tests and pictures of the status page need: asked for when they are.
-const BROWSER_PACKAGES: &[(&str, &str)] =
-    &[("chromium", "the status page, tested"), ("fonts-liberation", "its text in pictures")];
+const BROWSER_PACKAGES: &[(&str, &str)] = &[
+    ("chromium", "the status page, tested"),
+    ("fonts-liberation", "its text in pictures"),
+    ("pngquant", "pictures that are small"),
+];
 
 /// The packages of the local stack.
 pub struct Packages;
