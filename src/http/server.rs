@@ -340,7 +340,8 @@ mod tests {
             assert_eq!(page.read_u8().await.expect("an answer"), b'H');
             pages.push(page);
         }
-        let (code, answer) = get(address, "/api/live").await;
+        let refused = tokio::time::timeout(Duration::from_secs(5), get(address, "/api/live")).await;
+        let (code, answer) = refused.expect("an answer that ends");
         assert!(code == 503 && answer.to_lowercase().contains("retry-after: 5"), "{answer}");
         assert_eq!(get(address, "/").await.0, 200, "the page itself is there for everybody");
         stop.cancel();

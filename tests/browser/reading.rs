@@ -114,6 +114,11 @@ async fn by_keyboard_everything_is_reached_and_stays_where_it_is_while_the_page_
         browser.press("Tab")?;
         stops.push(focus(&mut browser)?);
     }
+    // The same in a part that is itself drawn anew.
+    browser.evaluate("document.querySelector('#executions-table').focus()")?;
+    crew.execute("last", "exit 5").await?;
+    shows(&mut browser, "#executions", &["exec-last"], LIMIT).await?;
+    ensure!(focus(&mut browser)? == "DIV executions-table", "focus went to {}", focus(&mut browser)?);
     let links = browser.evaluate("[...document.querySelectorAll('footer a')].length")?;
     let reached = stops.iter().filter(|stop| stop.starts_with("A ")).count() as u64;
     ensure!(links.as_u64() == Some(4) && reached >= 4, "{stops:?}");
