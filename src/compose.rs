@@ -177,7 +177,8 @@ fn shown(config: &Config) -> Shown {
             Sink::Kafka(kafka) => format!("kafka {} topic {}", kafka.bootstrap_servers, kafka.events_topic),
             Sink::Stdout => "stdout".to_owned(),
         },
-        shards: Vec::new(),
+        elects: config.lease_times.is_some() && config.advertise.is_some(),
+        ..Shown::default()
     }
 }
 

@@ -20,6 +20,15 @@ pub enum Readiness {
     NotYet(Cow<'static, str>),
 }
 
+/// What following a shard's changelog has shown so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// The term of the last position.
+    pub term: Option<u64>,
+    /// Pods whose story is not over.
+    pub tracked_pods: Option<u64>,
+}
+
 /// What one tenure tells through.
 pub trait Journal: Send {
     /// Makes the whole batch visible, or nothing of it. After an error that is not [`CommitError::TooLarge`] or
@@ -54,6 +63,11 @@ pub trait Journals: Send + Sync {
     /// Records of the shard's changelog that are written and not read yet; marks of transactions count. `None` where that
     /// is not known, or nothing is followed.
     fn lag_records(&self, shard: ShardId) -> Option<u64>;
+
+    /// What has been read of what its holder tells; nothing, where nothing is followed.
+    fn followed(&self, _: ShardId) -> Followed {
+        Followed::default()
+    }
 
     /// Takes a shard over: when this returns, earlier holders cannot tell anything any more, and `Restored` is
     /// everything they told.

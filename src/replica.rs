@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     cli::chain,
-    failpoint,
+    clock, failpoint,
     http::{Board, Health, health::Component, status::ShardStatus},
     leadership::{
         election::{Ended, GiveUp, Why},
@@ -27,7 +27,7 @@ use crate::{
         tenure::ShardId,
     },
     logs::streams::LogSource,
-    ports::{Journals, Readiness},
+    ports::{Followed, Journals, Readiness},
     publish::error::OpenError,
     sharding::fleet::Fleet,
     telemetry::{Metrics, metrics::Role},
@@ -146,12 +146,14 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
         }
     }
 
+    /// How well it follows.
     fn show_lag(&self, lag_records: Option<u64>) {
         lag_records.iter().for_each(|records| self.parts.metrics.set_standby_lag(*records));
-        self.parts.board.update(|shown| {
-            let standby = |known: &&mut ShardStatus| known.shard == self.shard.0 && known.role == STANDBY;
-            if let Some(known) = shown.shards.iter_mut().find(standby) {
-                known.lag_records = lag_records;
+        let Followed { term, tracked_pods } = self.parts.journals.followed(self.shard);
+        self.parts.board.shard(self.shard.0, |known| {
+            if known.role == STANDBY {
+                (known.lag_records, known.tracked_pods) = (lag_records, tracked_pods);
+                known.term = term.or(known.term);
             }
         });
     }
@@ -160,7 +162,9 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
         self.parts.metrics.set_role(Role::Standby);
         // Only who leads is told.
         self.parts.metrics.set_standbys(0, 0);
-        show(&self.parts.board, ShardStatus { shard: self.shard.0, role: STANDBY, ..ShardStatus::default() });
+        let shard = self.shard.0;
+        let standby = |term| ShardStatus { shard, role: STANDBY, term, ..ShardStatus::default() };
+        self.parts.board.shard(shard, |known| known.becomes(standby(known.term)));
     }
 }
 
@@ -205,23 +209,6 @@ async fn probe(pods: &Pods, scope: &Scope, cluster: &Component) {
     }
 }
 
-/// Puts what this replica does for one shard on the board; who holds it is the election's to say.
-pub(crate) fn show(board: &Board, shard: ShardStatus) {
-    board.update(|shown| {
-        let known = shown.shards.iter_mut().find(|known| known.shard == shard.shard);
-        match known {
-            Some(known) => {
-                let holder = shard.holder.clone().or_else(|| known.holder.take());
-                *known = ShardStatus { holder, ..shard };
-            }
-            None => {
-                let place = shown.shards.partition_point(|known| known.shard < shard.shard);
-                shown.shards.insert(place, shard);
-            }
-        }
-    });
-}
-
 /// What the election of a shard tells to health, metrics and the status page.
 pub struct Watcher {
     shard: ShardId,
@@ -230,12 +217,14 @@ pub struct Watcher {
     board: Board,
     peers: Peers,
     fleet: Fleet,
+    me: String,
 }
 
 impl Watcher {
     /// For one shard.
     pub fn new(shard: ShardId, lease: Component, metrics: Metrics, board: Board, peers: Peers, fleet: Fleet) -> Self {
-        Self { shard, lease, metrics, board, peers, fleet }
+        let me = board.identity();
+        Self { shard, lease, metrics, board, peers, fleet, me }
     }
 }
 
@@ -244,12 +233,8 @@ impl Observer for Watcher {
         self.lease.ok();
         self.fleet.holder(self.shard, holder);
         self.metrics.set_holder_seen(holder.is_some());
-        let shard = self.shard.0;
-        self.board.update(|shown| {
-            if let Some(known) = shown.shards.iter_mut().find(|known| known.shard == shard) {
-                known.holder = holder.map(str::to_owned);
-            }
-        });
+        let now = clock::now();
+        self.board.shard(self.shard.0, |known| known.held_by(holder, &self.me, now));
     }
 
     fn taken(&self, why: Why) {

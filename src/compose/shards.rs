@@ -63,6 +63,7 @@ impl<J: Journals + 'static> Shared<J> {
         let shards = Shards { count: config.shards, by: config.shard_by };
         self.metrics.set_shards(shards.all().count());
         let (fleet, cues) = Fleet::new(&config.identity, shards, self.metrics.clone());
+        fleet.shown_on(self.board.clone());
         let election = config.lease_times.map(|times| self.elections(config, times, fleet.clone()));
         let Some(elections) = election else { return Box::pin(self.alone(config, shards, stop)).await };
         let seats = shards.all().zip(cues).map(|(shard, cues)| self.seat(&elections, shards, shard, cues)).collect();

@@ -3,6 +3,7 @@
 //! Only reads: nothing here changes what the monitor does, and no request can take more than a bounded answer.
 
 pub mod health;
+mod live;
 mod page;
 mod server;
 pub mod status;

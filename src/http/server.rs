@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     health::{Health, Name, State},
+    live::Live,
     page,
-    status::Board,
+    status::{Board, Status},
 };
 use crate::{
     leadership::{notice, peers::Peers},
@@ -59,8 +60,16 @@ struct Sources {
     identity: Arc<str>,
     /// What the other replicas say on their connections.
     peers: Peers,
+    /// What open pages are told.
+    live: Live,
     /// When these connections end.
     stop: CancellationToken,
+}
+
+impl Sources {
+    fn status(&self) -> Status {
+        self.board.status(&self.health, self.peers.heard_of(Instant::now()), crate::clock::monotonic())
+    }
 }
 
 /// A server that is bound: connections queue from here on, answers come from [`Server::run`].
@@ -92,8 +101,8 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         tracing::info!(%address, "serving HTTP");
-        let (identity, stop) = (board.identity().into(), CancellationToken::new());
-        Ok(Self { listener, address, sources: Sources { health, metrics, board, identity, peers, stop } })
+        let (identity, live, stop) = (board.identity().into(), Live::default(), CancellationToken::new());
+        Ok(Self { listener, address, sources: Sources { health, metrics, board, identity, peers, live, stop } })
     }
 
     /// Where it really listens.
@@ -103,8 +112,10 @@ impl Server {
 
     /// Answers requests until `stop`, then lets open ones end for two seconds.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
-        let routes = routes(Sources { stop: stop.clone(), ..self.sources });
-        let serve = axum::serve(self.listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let sources = Sources { stop: stop.clone(), ..self.sources };
+        let (live, shown) = (sources.live.clone(), sources.clone());
+        let looks = live.run(|| shown.status(), page::parts);
+        let serve = axum::serve(self.listener, routes(sources)).with_graceful_shutdown(stop.clone().cancelled_owned());
         let late = async {
             stop.cancelled().await;
             // A client that keeps its connection busy must not keep the process.
@@ -113,6 +124,7 @@ impl Server {
         tokio::select! {
             ended = serve.into_future() => ended.map_err(Error::Serve),
             () = late => Ok(()),
+            never = looks => match never {},
         }
     }
 }
@@ -124,6 +136,7 @@ fn routes(sources: Sources) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .route("/api/status", get(status_json))
+        .route("/api/live", get(live))
         .route(notice::PATH, post(instance))
         .with_state(sources)
 }
@@ -198,8 +211,7 @@ async fn metrics_text(Shared(sources): Shared<Sources>) -> Response {
 }
 
 async fn status_json(Shared(sources): Shared<Sources>) -> Response {
-    let status = sources.board.status(&sources.health, crate::clock::monotonic());
-    match serde_json::to_string_pretty(&status) {
+    match serde_json::to_string_pretty(&sources.status()) {
         Ok(json) => (content("application/json"), json + "\n").into_response(),
         Err(error) => {
             tracing::error!(%error, "status cannot be written");
@@ -209,11 +221,25 @@ async fn status_json(Shared(sources): Shared<Sources>) -> Response {
 }
 
 async fn status_page(Shared(sources): Shared<Sources>) -> Response {
-    let page = page::render(&sources.board.status(&sources.health, crate::clock::monotonic()));
-    // Belt and braces beside the escaping: no script may run on this page.
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
-    let policy = [(header::CONTENT_SECURITY_POLICY, policy)];
-    (content("text/html; charset=utf-8"), policy, page).into_response()
+    // Belt and braces beside the escaping: no script but ours may run on this page.
+    let guards = [
+        (header::CONTENT_SECURITY_POLICY, page::policy()),
+        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+    ];
+    (content("text/html; charset=utf-8"), guards, page::render(&sources.status())).into_response()
+}
+
+/// News for a page that is open, for as long as it is.
+async fn live(Shared(sources): Shared<Sources>) -> Response {
+    let Some(body) = sources.live.listen(sources.stop) else {
+        let again = [(header::RETRY_AFTER, "5")];
+        return (again, text(StatusCode::SERVICE_UNAVAILABLE, "enough pages listen already\n".to_owned()))
+            .into_response();
+    };
+    // A proxy that collects what it passes on would hold the news back.
+    let at_once = [(HeaderName::from_static("x-accel-buffering"), "no")];
+    (content("text/event-stream"), at_once, body).into_response()
 }
 
 #[cfg(test)]
@@ -254,7 +280,7 @@ mod tests {
         let (code, answer) = get(address, "/readyz?verbose").await;
         assert!(code == 503 && answer.contains("[-]kafka: no broker\\nanswers\n[+]watch ok\n"), "{answer}");
         let (_, page) = get(address, "/").await;
-        assert!(page.contains("not ready") && page.contains("me_1") && !page.contains("<script"), "{page}");
+        assert!(page.contains("not ready") && page.contains("me_1") && page.contains("script-src 'sha256-"), "{page}");
         health.component("kafka").ok();
         assert_eq!(get(address, "/readyz").await.0, 200);
         let (code, answer) = get(address, "/readyz?verbose").await;
@@ -275,6 +301,49 @@ mod tests {
         let status: serde_json::Value = serde_json::from_str(json).expect("JSON");
         assert_eq!((&status["identity"], &status["ready"]), (&"me_1".into(), &true.into()), "{status}");
         assert_eq!(get(address, "/nowhere").await.0, 404);
+        stop.cancel();
+        task.await.expect("no panic").expect("a clean end");
+    }
+
+    #[tokio::test]
+    async fn an_open_page_hears_what_changes_until_the_server_stops() {
+        let health = Health::default();
+        let (address, stop, task) = serve(&health).await;
+        let mut page = tokio::net::TcpStream::connect(address).await.expect("the server listens");
+        page.write_all(b"GET /api/live HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("the server reads");
+        let mut heard = Vec::new();
+        while !String::from_utf8_lossy(&heard).contains("No component has started yet") {
+            assert!(page.read_buf(&mut heard).await.expect("news come") > 0, "{}", String::from_utf8_lossy(&heard));
+        }
+        let head = String::from_utf8_lossy(&heard).to_lowercase();
+        for said in ["200 ok", "content-type: text/event-stream", "cache-control: no-store", "x-accel-buffering: no"] {
+            assert!(head.contains(said), "no {said} in {head}");
+        }
+        health.component("kafka").not_yet("no broker answers");
+        while !String::from_utf8_lossy(&heard).contains("kafka: no broker answers") {
+            assert!(page.read_buf(&mut heard).await.expect("news come") > 0, "{}", String::from_utf8_lossy(&heard));
+        }
+        stop.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(1), page.read_to_end(&mut heard)).await;
+        ended.expect("the stream ends with the server").expect("cleanly");
+        assert!(heard.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&heard));
+        task.await.expect("no panic").expect("a clean end");
+    }
+
+    #[tokio::test]
+    async fn one_page_too_many_is_told_to_come_back() {
+        let (address, stop, task) = serve(&Health::default()).await;
+        let mut pages = Vec::new();
+        for _ in 0..super::super::live::LISTENERS_MAX {
+            let mut page = tokio::net::TcpStream::connect(address).await.expect("the server listens");
+            page.write_all(b"GET /api/live HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("the server reads");
+            assert_eq!(page.read_u8().await.expect("an answer"), b'H');
+            pages.push(page);
+        }
+        let refused = tokio::time::timeout(Duration::from_secs(5), get(address, "/api/live")).await;
+        let (code, answer) = refused.expect("an answer that ends");
+        assert!(code == 503 && answer.to_lowercase().contains("retry-after: 5"), "{answer}");
+        assert_eq!(get(address, "/").await.0, 200, "the page itself is there for everybody");
         stop.cancel();
         task.await.expect("no panic").expect("a clean end");
     }

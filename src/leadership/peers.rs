@@ -40,6 +40,15 @@ struct Inner {
     rules: Box<str>,
 }
 
+/// What a standby said of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// Who.
+    pub peer: Box<str>,
+    /// Whether it reaches Kafka and has read the changelog, for most shards.
+    pub able: bool,
+}
+
 #[derive(Debug, Clone)]
 struct Report {
     at: Instant,
@@ -124,6 +133,13 @@ impl Peers {
         }
     }
 
+    /// Standbys that said so a moment ago, and whether they could lead.
+    pub fn heard_of(&self, now: Instant) -> Vec<Heard> {
+        let reports = self.0.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = reports.iter().filter(|(_, report)| now.saturating_duration_since(report.at) <= FRESH);
+        fresh.map(|(peer, report)| Heard { peer: peer.clone(), able: report.kafka }).collect()
+    }
+
     /// Standbys that said so a moment ago.
     pub fn standing_by(&self, now: Instant) -> usize {
         self.fresh(now, |_| true)
@@ -165,6 +181,10 @@ mod tests {
         holder.heard(&standby.report("b"), later);
         holder.heard(&standby.report("c"), now);
         assert_eq!((holder.standing_by(later), holder.reaching_kafka(ShardId(0), later)), (2, 2));
+        assert_eq!(
+            holder.heard_of(later).iter().map(|h| (&*h.peer, h.able)).collect::<Vec<_>>(),
+            [("b", true), ("c", true)]
+        );
         let late = now + Duration::from_millis(2500);
         assert_eq!((holder.standing_by(late), holder.reaching_kafka(ShardId(0), late)), (1, 1));
         assert_eq!(holder.reaching_kafka(ShardId(1), late), 0, "it said that it could not lead that one");

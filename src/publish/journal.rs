@@ -20,7 +20,7 @@ use crate::{
         takeover::Leg,
         tenure::{ShardId, Tenure},
     },
-    ports::{Journal, Journals, Readiness},
+    ports::{Followed, Journal, Journals, Readiness},
 };
 
 /// What a tenure publishes through. Had only by fencing, barrier and restore, in this order.
@@ -191,6 +191,11 @@ impl Journals for KafkaJournals {
 
     fn lag_records(&self, shard: ShardId) -> Option<u64> {
         self.standby(shard).tail.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.lag_records()
+    }
+
+    fn followed(&self, shard: ShardId) -> Followed {
+        let tail = self.standby(shard).tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.as_ref().map(Tail::followed).unwrap_or_default()
     }
 
     async fn open(&self, tenure: &Tenure) -> Result<(KafkaJournal, Restored), OpenError> {

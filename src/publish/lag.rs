@@ -11,6 +11,7 @@ use rdkafka::{
 use tracing::debug;
 
 use super::producer;
+use crate::ports::Followed;
 
 /// No number of records.
 const UNKNOWN: u64 = u64::MAX;
@@ -20,12 +21,28 @@ pub(super) struct Behind {
     /// Nothing has come since the end of the partition was told.
     at_end: AtomicBool,
     records: AtomicU64,
+    /// Of the last position that was read.
+    term: AtomicU64,
+    /// Pods of which something is remembered, by what was read.
+    pods: AtomicU64,
 }
 
 impl Behind {
     /// What is left to read, as it was last told.
     pub(super) fn records(&self) -> Option<u64> {
         Some(self.records.load(Ordering::Relaxed)).filter(|records| *records != UNKNOWN)
+    }
+
+    /// What was read so far.
+    pub(super) fn followed(&self) -> Followed {
+        let known = |number: &AtomicU64| Some(number.load(Ordering::Relaxed)).filter(|number| *number != UNKNOWN);
+        Followed { term: known(&self.term), tracked_pods: known(&self.pods) }
+    }
+
+    /// Says what was read so far: two plain stores, since a busy leader writes tens of thousands of records a second.
+    pub(super) fn read(&self, term: Option<u64>, pods: usize) {
+        self.term.store(term.unwrap_or(UNKNOWN), Ordering::Relaxed);
+        self.pods.store(u64::try_from(pods).unwrap_or(UNKNOWN), Ordering::Relaxed);
     }
 
     /// Says whether nothing has come since the end of the partition was told.
@@ -36,7 +53,8 @@ impl Behind {
 
 impl Default for Behind {
     fn default() -> Self {
-        Self { at_end: AtomicBool::new(false), records: AtomicU64::new(UNKNOWN) }
+        let unknown = || AtomicU64::new(UNKNOWN);
+        Self { at_end: AtomicBool::new(false), records: unknown(), term: unknown(), pods: unknown() }
     }
 }
 

@@ -44,6 +44,7 @@ use crate::{
     cli::chain,
     leadership::tenure::ShardId,
     lifecycle::tracked::Kept,
+    ports::Followed,
     watch::pod::{ByUid, PodUid},
 };
 
@@ -263,6 +264,11 @@ impl Tail {
         self.behind.records()
     }
 
+    /// What has been read so far, for people.
+    pub fn followed(&self) -> Followed {
+        self.behind.followed()
+    }
+
     /// Why it ended, if it did by an error that reading on does not mend.
     pub fn failure(&self) -> Option<String> {
         let wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
@@ -388,7 +394,10 @@ impl Reader {
                 Entry::Moved(moved) => self.wish().moved = Some(moved.clone()),
                 _ => {}
             }
-            if let Some(barrier) = self.state.apply(entry)
+            let barrier = self.state.apply(entry);
+            let Restored { position, told, .. } = &self.state.restored;
+            self.consumer.context().0.read(position.as_ref().map(|position| position.term), told.len());
+            if let Some(barrier) = barrier
                 && self.is_wanted(&barrier)
             {
                 let state = std::mem::take(&mut self.state);

@@ -19,6 +19,7 @@ use super::{
     ranges::Shards,
 };
 use crate::{
+    http::Board,
     leadership::{elector::Cue, record::Version, tenure::ShardId},
     telemetry::Metrics,
 };
@@ -43,6 +44,8 @@ struct Inner {
     plan: Plan,
     cues: Vec<mpsc::Sender<Cue>>,
     metrics: Metrics,
+    /// Where the members are shown.
+    board: Option<Board>,
 }
 
 /// A death that was heard of. Whoever writes its Lease once since may have done so before; twice, and it lives.
@@ -72,9 +75,16 @@ impl Fleet {
         // Alone until others are seen: where there are no members (one shard), it is always its turn.
         let (living, dead) = (BTreeMap::from([(me.into(), Version::default())]), BTreeMap::new());
         let (me, led, plan) = (me.into(), BTreeSet::new(), Plan::default());
-        let mut inner = Inner { me, shards, led, living, dead, plan, cues, metrics };
+        let mut inner = Inner { me, shards, led, living, dead, plan, cues, metrics, board: None };
         inner.plan = inner.planned();
         (Self(Arc::new(Mutex::new(inner))), received)
+    }
+
+    /// Shows the members on this board from now on.
+    pub fn shown_on(&self, board: Board) {
+        let mut inner = self.inner();
+        inner.board = Some(board);
+        inner.replan();
     }
 
     /// A shard is held by this replica now, or by nobody.
@@ -189,7 +199,11 @@ impl Inner {
         {
             cue(*shard, Cue::Give);
         }
-        self.metrics.set_members(self.live().len());
+        let live = self.live();
+        self.metrics.set_members(live.len());
+        if let Some(board) = &self.board {
+            board.update(|shown| shown.fleet = live.iter().map(|member| member.to_string()).collect());
+        }
         self.metrics.set_shards_held(self.led.len());
     }
 }

@@ -25,6 +25,7 @@ mod publishing;
 mod steps;
 pub mod table;
 mod tenure;
+mod told;
 
 use std::{sync::Arc, time::Duration};
 
@@ -240,7 +241,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     fn turned(&mut self) {
         self.beat.beat();
         self.consider_giving_up();
-        self.count_tracked();
+        self.parts.metrics.set_tracked_pods(self.table.len());
+        self.show_load();
         let counted = self.parts.pods.traffic().take();
         self.parts.metrics.watched_bytes(counted.bytes);
         self.parts.metrics.foreign_pods(counted.foreign);
@@ -300,9 +302,11 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let mut batch = formed.batch;
         let told = batch.events.iter().map(|e| e.body.event_type()).collect();
         let causes = batch.events.iter().filter_map(|e| e.body.cause()).collect();
+        let ends = told::Ends::of(&batch.events, self.tenure.shard.0);
         let holder = self.tenure.holder.clone();
         batch.position = Some(Position { term: self.term, holder, streams: self.table.positions() });
-        let ticket = Ticket { in_flight: formed.in_flight, told, causes, oldest: formed.oldest, begun: Instant::now() };
+        let (in_flight, oldest, begun) = (formed.in_flight, formed.oldest, Instant::now());
+        let ticket = Ticket { in_flight, told, causes, ends, oldest, begun };
         self.publishing.commit(batch, ticket);
     }
 
@@ -335,6 +339,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         for odd in &restored.unreadable {
             tracing::error!(record = ?odd, "changelog record cannot be read: nothing more is told of its pod");
         }
+        self.show_missing(|missing| missing.pods += restored.unreadable.len() as u64);
         self.tenure.take_over_span().in_scope(|| {
             tracing::info!(shard = %self.tenure.shard, term = self.term, pods = restored.told.len(), "shard taken over");
         });
@@ -379,6 +384,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         ticket.told.iter().for_each(|event_type| metrics.events_committed(*event_type, 1));
         ticket.causes.iter().for_each(|cause| metrics.failure_committed(*cause));
         ticket.oldest.inspect(|oldest| metrics.observed_to_committed(oldest.elapsed()));
+        self.show_ends(ticket.ends, &ticket.causes);
         let moved = ticket.in_flight.pods();
         let wanted = self.table.committed(ticket.in_flight);
         self.clean_up(&moved);
@@ -417,6 +423,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 tracing::error!(%pod_uid, error = %chain(&error), "nothing can be written of this pod: nothing more is told of it");
                 self.parts.metrics.pod_unreadable(PodPart::Record);
                 self.table.set_aside(pod_uid);
+                self.show_missing(|missing| missing.pods += 1);
                 return Ok(());
             }
             // The topic takes less than it did when we started: begun anew, what is captured is cut to that.

@@ -54,6 +54,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             Drift::Behind => metrics::Drift::Behind,
             Drift::Vanished => metrics::Drift::Vanished,
         });
+        self.show_missing(|missing| missing.drift += 1);
         tracing::warn!(?drift, "reconciliation found what the watch had not told");
     }
 

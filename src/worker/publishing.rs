@@ -17,7 +17,7 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::table::InFlight;
+use super::{table::InFlight, told::Ends};
 use crate::{
     leadership::tenure::Tenure,
     ports::{Journal as _, Journals},
@@ -60,6 +60,8 @@ pub(super) struct Ticket {
     pub(super) told: Vec<crate::lifecycle::event::EventType>,
     /// Causes of the failures among them, for counting.
     pub(super) causes: Vec<crate::lifecycle::event::Cause>,
+    /// Ends among them, for the status page.
+    pub(super) ends: Option<Box<Ends>>,
     /// When the oldest observation in it was read.
     pub(super) oldest: Option<Instant>,
     /// When the commit was asked for.
@@ -346,8 +348,8 @@ mod tests {
     }
 
     fn ticket() -> Ticket {
-        let (told, causes) = (Vec::new(), Vec::new());
-        Ticket { in_flight: InFlight::default(), told, causes, oldest: None, begun: Instant::now() }
+        let (told, causes, ends) = (Vec::new(), Vec::new(), None);
+        Ticket { in_flight: InFlight::default(), told, causes, ends, oldest: None, begun: Instant::now() }
     }
 
     /// One whose journal is open and outdated, and that has heard nothing of its Lease since.

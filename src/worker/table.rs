@@ -160,6 +160,11 @@ impl Table {
         self.slots.is_empty()
     }
 
+    /// How many pods wait to be decided.
+    pub fn waiting(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Whether fewer than these wait to be decided.
     pub fn has_room(&self, ready_max: usize) -> bool {
         self.ready.len() < ready_max

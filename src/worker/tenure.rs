@@ -4,19 +4,26 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Worker, publishing::FENCES_ALARMING};
+use super::{Worker, publishing::FENCES_ALARMING, told::Ends};
 use crate::{
     cli::chain,
-    http::status::ShardStatus,
-    leadership::{election::GiveUp, takeover::Leg},
+    http::status::{Measured, Missing, Reached, ShardStatus},
+    leadership::{
+        election::GiveUp,
+        takeover::{Leg, Report},
+    },
+    lifecycle::event::Cause,
     logs::streams::LogSource,
     ports::Journals,
-    telemetry::metrics::Role,
+    telemetry::metrics::{Role, Taken},
 };
 
 /// A watch that is down for so long, while the Lease can be renewed, will not come back to us. More than a silent one
 /// needs to be found and opened anew.
 const BLIND_MAX: Duration = Duration::from_secs(30);
+
+/// Kafka answers within milliseconds; a wait that is worth showing is longer than this.
+const WAITS_SHOWN: Duration = Duration::from_secs(1);
 
 impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     /// Gives the shard up where it cannot get on and somebody else might; else leadership would spin.
@@ -60,6 +67,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             self.parts.metrics.taken_over(*leg, *took);
         }
         self.parts.metrics.gap(report.gap());
+        self.show_take_over(&report);
         let ms = |leg| report.ms(leg);
         tracing::info!(
             shard = %self.tenure.shard,
@@ -78,30 +86,67 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         );
     }
 
-    /// How many pods it follows: for metrics, and for the status, which says more often than its role changes.
-    pub(super) fn count_tracked(&self) {
-        let (shard, tracked) = (self.tenure.shard.0, self.table.len());
-        self.parts.metrics.set_tracked_pods(tracked);
-        self.parts.board.update(|shown| {
-            let known = shown.shards.iter_mut().find(|known| known.shard == shard);
-            known.into_iter().for_each(|known| known.tracked_pods = u64::try_from(tracked).ok());
-        });
-    }
-
     pub(super) fn show(&self, role: Role) {
         self.parts.metrics.set_role(role);
         // Whoever leads has read all there is.
         self.parts.metrics.set_standby_lag(0);
         self.parts.metrics.set_term(self.term);
-        let shard = ShardStatus {
+        let load = self.load(role);
+        let (me, now) = (&self.tenure.holder, self.parts.wall.now());
+        self.parts.board.shard(self.tenure.shard.0, |known| {
+            known.becomes(load);
+            // Until the Lease was seen again. Of one that drains, another may hold it already.
+            if role == Role::Fencing {
+                known.held_by(Some(me), me, now);
+            }
+        });
+    }
+
+    fn load(&self, role: Role) -> ShardStatus {
+        let waits = self.publishing.waits_since().map(|since| since.elapsed()).filter(|waits| *waits >= WAITS_SHOWN);
+        ShardStatus {
             shard: self.tenure.shard.0,
             role: role.as_str(),
-            holder: Some(self.tenure.holder.clone()),
-            term: Some(self.term),
+            // Known once the changelog was read.
+            term: Some(self.term).filter(|term| *term > 0),
             tracked_pods: u64::try_from(self.table.len()).ok(),
-            lag_records: None,
-            since: Some(self.parts.wall.now()),
+            waiting_pods: u64::try_from(self.table.waiting()).ok(),
+            kafka_waits_ms: waits.and_then(|waits| u64::try_from(waits.as_millis()).ok()),
+            ..ShardStatus::default()
+        }
+    }
+
+    /// How much there is to do, each second.
+    pub(super) fn show_load(&self) {
+        let load = self.load(Role::Live);
+        self.parts.board.shard(self.tenure.shard.0, |known| {
+            let role = known.role;
+            known.becomes(ShardStatus { role, ..load });
+        });
+    }
+
+    /// The ends of a transaction that was committed.
+    pub(super) fn show_ends(&self, ends: Option<Box<Ends>>, causes: &[Cause]) {
+        if let Some(ends) = ends {
+            self.parts.board.update(|shown| ends.show(causes, shown));
+        }
+    }
+
+    pub(super) fn show_missing(&self, change: impl FnOnce(&mut Missing)) {
+        self.parts.board.update(|shown| change(&mut shown.missing));
+    }
+
+    fn show_take_over(&self, report: &Report) {
+        let ms = |took: Duration| (took.as_secs_f64() * 10_000.0).round() / 10.0;
+        let legs = report.legs.iter().map(|(leg, took)| Reached { leg: leg.as_str(), ms: ms(*took) });
+        let measured = Measured {
+            term: self.term,
+            why: Taken::from(report.why).as_str(),
+            gap_ms: report.gap_ms(),
+            silence_ms: ms(report.silence),
+            legs: legs.collect(),
         };
-        crate::replica::show(&self.parts.board, shard);
+        let (me, now) = (&self.tenure.holder, self.parts.wall.now());
+        self.parts.board.shard(self.tenure.shard.0, |known| known.measured(me, now, measured));
     }
 }

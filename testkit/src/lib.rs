@@ -18,4 +18,6 @@ pub mod machine;
 pub mod monitor_image;
 #[cfg(feature = "clients")]
 pub mod recorded;
+#[cfg(feature = "clients")]
+pub mod screenshot;
 pub mod stack;

@@ -14,6 +14,7 @@ mod fuzz;
 mod image;
 mod libtest;
 mod record;
+mod screenshot;
 mod sim;
 mod stack;
 mod suites;
@@ -42,6 +43,8 @@ enum Command {
     Status(stack::Status),
     /// Show what the monitor tells: sample executions as real pods, and their stories as read back from Kafka.
     Demo(demo::Demo),
+    /// Take the pictures of the status page anew: docs/status-page.png, docs/status-page-dark.png.
+    Screenshot(screenshot::Screenshot),
     /// Install the packages and build the local stack's programs into the cache. `up` and `test` do it too.
     BuildStack,
     /// Record anew how pods live and end on a real kubelet: tests/fixtures/recorded.
@@ -84,6 +87,7 @@ fn run(command: Command) -> Result<()> {
         Command::Down(down) => down.run(),
         Command::Status(status) => status.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Screenshot(screenshot) => screenshot.run(),
         Command::BuildStack => stack::build(),
         Command::Record(record) => record.run(),
         Command::Image(image) => image.run(),

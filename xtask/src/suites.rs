@@ -26,7 +26,7 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Fmt,
         Self::Clippy,
         Self::Deny,
@@ -37,6 +37,7 @@ impl Suite {
         Self::Target("apiserver"),
         Self::Target("broker"),
         Self::Target("kubelet"),
+        Self::Target("browser"),
         Self::Target("deploy"),
         Self::Target("system"),
         Self::Target("chaos"),
@@ -67,6 +68,8 @@ impl Suite {
             Self::Sim => 240,
             // A hundred killed leaders, and every other fault once.
             Self::Target("chaos") => 360,
+            // Chromium takes seconds to start beside three replicas.
+            Self::Target("browser") => 90,
             // The image is built in it, too.
             Self::Target("deploy") => 240,
             // Tests that break a server of their own take turns; brokers are paused beyond the time of a transaction; a
@@ -141,8 +144,10 @@ impl Suite {
             Self::Stack => {
                 vec![cargo_test(&["--test", "stack", "--", "--test-threads=1"])]
             }
-            // Each of its tests keeps the whole machine busy.
-            Self::Target("system") => vec![cargo_test(&["--test", "system", "--", "--test-threads=1"])],
+            // Each of their tests keeps the whole machine busy.
+            Self::Target(name @ ("browser" | "system")) => {
+                vec![cargo_test(&["--test", name, "--", "--test-threads=1"])]
+            }
             // A node that passes on hundreds of megabytes is slow to tell anything else.
             Self::Target("kubelet") => vec![
                 cargo_test(&["--test", "kubelet", "--", &threads, "--skip", "memory::"]),

@@ -17,7 +17,7 @@ use crate::suites::{self, Options, Suite};
 
 /// Run the test suites, those against real servers on a stack booted for the run.
 ///
-/// Order: fmt, clippy, deny, core, fuzz, sim, stack, apiserver, broker, kubelet, deploy, system, chaos. The last six run against
+/// Order: fmt, clippy, deny, core, fuzz, sim, stack, apiserver, broker, kubelet, browser, deploy, system, chaos. The last seven run against
 /// one local stack, booted for them and ended with them; needs root. Ends with `N passed, N failed`.
 /// Without CARGO_TARGET_DIR, builds in the user's cache, so that a fresh clone reuses what was compiled.
 #[derive(Args)]
@@ -52,6 +52,9 @@ impl Test {
         claim::target_dir()?;
         if chosen.iter().any(|suite| suite.needs_stack() || *suite == Suite::Stack) {
             build::ensure()?;
+        }
+        if chosen.contains(&Suite::Target("browser")) {
+            Packages::ensure_browser()?;
         }
         if chosen.contains(&Suite::Target("deploy")) {
             // Before the stack is up and the clock of the suite runs.

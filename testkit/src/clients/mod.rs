@@ -3,6 +3,7 @@
 //! Nothing here uses code of the monitor: what is judged is what a consumer of its topic would see.
 
 pub mod access;
+pub mod browser;
 pub mod checker;
 pub mod cluster;
 pub mod collector;

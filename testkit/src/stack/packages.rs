@@ -38,6 +38,13 @@ const PROGRAMS: &[(&str, &str)] = &[("golang-go", "go"), ("maven", "mvn"), ("def
 /// What only building the image needs: asked for when an image is.
 const IMAGE_PACKAGES: &[(&str, &str)] = &[("buildah", "the image of the monitor")];
 
+/// What only tests and pictures of the status page need: asked for when they are.
+const BROWSER_PACKAGES: &[(&str, &str)] = &[
+    ("chromium", "the status page, tested"),
+    ("fonts-liberation", "its text in pictures"),
+    ("pngquant", "pictures that are small"),
+];
+
 /// The packages of the local stack.
 pub struct Packages;
 
@@ -52,6 +59,12 @@ impl Packages {
     /// Makes sure that buildah is installed, which only images need. Fails like [`Packages::ensure`].
     pub fn ensure_buildah() -> Result<()> {
         ensure(IMAGE_PACKAGES)
+    }
+
+    /// Makes sure that a browser is installed, which only the status page's tests and pictures need. Fails like
+    /// [`Packages::ensure`].
+    pub fn ensure_browser() -> Result<()> {
+        ensure(BROWSER_PACKAGES)
     }
 
     /// The names of the packages that are not installed.
