@@ -25,6 +25,7 @@ fn event(name: &str, body: Body) -> Event {
         sequence: 3,
         owner: None,
         earlier_end: None,
+        parent: None,
         body,
     }
 }
