@@ -63,7 +63,12 @@ fn main() -> Result<()> {
             }
             None => continue,
         };
-        let event: Value = serde_json::from_slice(message.payload().unwrap_or_default())?;
+        let event: Value = serde_json::from_slice(message.payload().unwrap_or_default()).unwrap_or_else(|error| {
+            // It will not become JSON by waiting: it is passed over.
+            let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+            eprintln!("{topic}, partition {partition}, offset {offset}: no event: {error}");
+            Value::Null
+        });
         let of = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
         // All other types are news of executions that go on, also those that a later release may add.
         if matches!(&*of("event_type"), "execution_completed" | "execution_failed" | "execution_timeout") {

@@ -28,6 +28,8 @@ pub struct Health(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     components: BTreeMap<Name, State>,
+    /// Since when each of those that wait has not been ok.
+    waiting: BTreeMap<Name, Instant>,
     /// Reasons that were logged since the component last was ok.
     logged: BTreeMap<Name, BTreeSet<String>>,
     beats: BTreeMap<u64, Beat>,
@@ -82,8 +84,13 @@ impl Health {
     /// The voice of the component `name`, which waits until it says otherwise. A known name gives the same component.
     pub fn component(&self, name: impl Into<Name>) -> Component {
         let name = name.into();
-        let waiting = || State::Waiting { why: "has not started".to_owned() };
-        self.inner().components.entry(name.clone()).or_insert_with(waiting);
+        let mut inner = self.inner();
+        let Inner { components, waiting, .. } = &mut *inner;
+        components.entry(name.clone()).or_insert_with(|| {
+            waiting.insert(name.clone(), crate::clock::monotonic());
+            State::Waiting { why: "has not started".to_owned() }
+        });
+        drop(inner);
         Component { health: self.clone(), name }
     }
 
@@ -99,6 +106,12 @@ impl Health {
     /// All components with their states, by name.
     pub fn components(&self) -> Vec<(Name, State)> {
         self.inner().components.iter().map(|(name, state)| (name.clone(), state.clone())).collect()
+    }
+
+    /// For how long each component that waits has not been ok at `now`, whatever its reasons were.
+    pub fn waits(&self, now: Instant) -> BTreeMap<Name, Duration> {
+        let inner = self.inner();
+        inner.waiting.iter().map(|(name, since)| (name.clone(), now.saturating_duration_since(*since))).collect()
     }
 
     /// Whether there are components and all of them are ok.
@@ -148,6 +161,11 @@ impl Component {
     fn set(&self, state: State) -> bool {
         let mut inner = self.health.inner();
         let before = inner.components.insert(self.name.clone(), state.clone());
+        if state == State::Ok {
+            inner.waiting.remove(&self.name);
+        } else {
+            inner.waiting.entry(self.name.clone()).or_insert_with(crate::clock::monotonic);
+        }
         let logged = inner.logged.entry(self.name.clone()).or_default();
         match state {
             State::Ok => {
@@ -209,6 +227,21 @@ mod tests {
         assert!(component.set(waiting("a")), "another outage");
         let lines = (0..100).filter(|reason| component.set(waiting(&reason.to_string()))).count();
         assert_eq!(lines, REASONS_MAX - 1, "a reason that differs each time does not fill the log");
+    }
+
+    #[test]
+    fn a_component_waits_from_its_first_reason_until_it_is_ok() {
+        let health = Health::default();
+        let kafka = health.component("kafka");
+        let begun = health.inner().waiting["kafka"];
+        kafka.not_yet("a");
+        health.component("kafka").not_yet("b");
+        let later = begun + Duration::from_secs(61);
+        assert_eq!(health.waits(later), [("kafka".into(), Duration::from_secs(61))].into());
+        kafka.ok();
+        assert_eq!(health.waits(later), BTreeMap::new());
+        kafka.not_yet("a");
+        assert!(health.inner().waiting["kafka"] >= begun);
     }
 
     #[test]

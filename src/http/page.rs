@@ -23,15 +23,19 @@ const STYLE: &str = include_str!("page/style.css");
 const SCRIPT: &str = include_str!("page/script.js");
 
 /// Digests of [`STYLE`] and [`SCRIPT`]: the browser applies and runs these two and nothing else. A test computes them.
-const STYLE_SHA256: &str = "POh65aHCnlL4Vl/om+tBl8u8Szaq64XlJL6IKRMefdY=";
-const SCRIPT_SHA256: &str = "G+ic/tIV0r8OC2hJyCu3cvFpfK78/Hm0YFrKuFlhaNo=";
+const STYLE_SHA256: &str = "OgxsLRM0T11vD/fKUFEM9vHKpzDgjrarw18oD+1jbjY=";
+const SCRIPT_SHA256: &str = "gljDor2f1gTepjm37RaCDKYN0lbK/xMrZQBv6D9sRi0=";
 
 /// A part of the page: the id of its element, and what stands in it.
 pub(super) type Part = (&'static str, String);
 
+/// The part that stands in the head of the page, the others follow.
+const ABOUT: &str = "about";
+
 /// The parts in the order of the page.
 pub(super) fn parts(status: &Status) -> Vec<Part> {
     vec![
+        (ABOUT, about(status)),
         ("verdict", verdict::word(status)),
         ("numbers", verdict::numbers(status)),
         ("shards", shards::section(status)),
@@ -53,12 +57,12 @@ pub(super) fn render(status: &Status) -> String {
     page.push_str("<link rel=\"icon\" href=\"data:,\">\n");
     write(&mut page, format_args!("<title>pod-monitor {identity}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"));
     page.push_str("<a class=\"skip\" href=\"#shards\">Skip to the shards</a>\n<header>\n<h1>pod-monitor</h1>\n");
-    page.push_str(&about(status, &identity));
+    write(&mut page, format_args!("<p class=\"about\" id=\"{ABOUT}\">{}</p>\n", about(status)));
     page.push_str(
         "<p id=\"link\" role=\"status\"><noscript>Loaded anew every 5 s, without JavaScript.</noscript></p>\n",
     );
     page.push_str("</header>\n<main>\n");
-    for (id, html) in parts(status) {
+    for (id, html) in parts(status).into_iter().filter(|(id, _)| *id != ABOUT) {
         let live = if id == "verdict" { " aria-live=\"polite\"" } else { "" };
         // The skip link goes there.
         let focus = if id == "shards" { " tabindex=\"-1\"" } else { "" };
@@ -79,14 +83,15 @@ pub(super) fn policy() -> String {
     )
 }
 
-/// Who is asked: fixed for the life of the process.
-fn about(status: &Status, identity: &str) -> String {
+/// Who is asked: fixed for the life of the process. A page of another version loads itself anew.
+fn about(status: &Status) -> String {
     let shown = &status.shown;
-    let mut text = format!("<p class=\"about\"><b>{identity}</b> version {}", escape(&shown.version));
+    let (identity, version) = (escape(&shown.identity), escape(&shown.version));
+    let mut text = format!("<b>{identity}</b> version <span id=\"version\">{version}</span>");
     if let Some(started) = shown.started_at {
         write(&mut text, format_args!(", started {}", time(started, status.at, "")));
     }
-    write(&mut text, format_args!(", pods <code>{}</code>, to {}</p>\n", escape(&shown.selector), escape(&shown.sink)));
+    write(&mut text, format_args!(", pods <code>{}</code>, to {}", escape(&shown.selector), escape(&shown.sink)));
     text
 }
 

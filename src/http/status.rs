@@ -79,7 +79,10 @@ pub struct Missing {
     pub output: u64,
     /// What the periodic comparison found and the watch had not told.
     pub drift: u64,
-    /// Pods of which nothing more is told, since their records cannot be read or written.
+    /// When it last did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift_at: Option<Timestamp>,
+    /// Pods of which nothing more is told now, since their records cannot be read or written: those of the shards.
     pub pods: u64,
 }
 
@@ -141,6 +144,12 @@ pub struct ShardStatus {
     /// For how long Kafka has owed an answer (leader); absent: for less than a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kafka_waits_ms: Option<u64>,
+    /// Pods of which nothing more is told now, since their records cannot be read or written (leader).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub untold_pods: Option<u64>,
+    /// Since when this replica has neither stood by nor been live.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changing_since: Option<Timestamp>,
     /// Last change of hands; absent: before this replica looked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
@@ -201,6 +210,9 @@ pub struct Check {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// For how long not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_ms: Option<u64>,
 }
 
 /// A replica that this one knows of.
@@ -258,10 +270,18 @@ impl ShardStatus {
         }
     }
 
-    /// What this replica does for it; who holds it, since when and what was before stay as they are known.
+    /// What this replica does for it; who holds it, since when and what was before stay as they are known. What only a
+    /// holder knows goes with the tenure.
     pub fn becomes(&mut self, role: Self) {
-        let Self { holder, since, hand_overs, last_holder, .. } = std::mem::take(self);
-        *self = Self { holder, since, hand_overs, last_holder, ..role };
+        let Self { holder, since, hand_overs, last_holder, untold_pods, changing_since, .. } = std::mem::take(self);
+        let untold_pods = untold_pods.filter(|_| role.role != Role::Standby.as_str());
+        let changing_since = changing_since.filter(|_| role.is_changing());
+        *self = Self { holder, since, hand_overs, last_holder, untold_pods, changing_since, ..role };
+    }
+
+    /// Whether this replica is on its way to lead it, or away from that.
+    pub fn is_changing(&self) -> bool {
+        self.role != Role::Standby.as_str() && self.role != Role::Live.as_str()
     }
 
     /// The take-over that made `holder` the holder is over.
@@ -309,10 +329,13 @@ impl Board {
 
     /// Board, health, and what other replicas said of themselves, together at `now`.
     pub fn status(&self, health: &Health, heard: Vec<Heard>, now: Instant) -> Status {
-        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let check = |(name, state)| match state {
-            State::Ok => Check { name, ok: true, why: None },
-            State::Waiting { why } => Check { name, ok: false, why: Some(why) },
+        let mut shown = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        shown.missing.pods = shown.shards.iter().filter_map(|shard| shard.untold_pods).sum();
+        let waits = health.waits(now);
+        let waits_ms = |name: &Name| waits.get(name).and_then(|waits| u64::try_from(waits.as_millis()).ok());
+        let check = |(name, state): (Name, State)| match state {
+            State::Ok => Check { name, ok: true, why: None, waits_ms: None },
+            State::Waiting { why } => Check { waits_ms: waits_ms(&name), name, ok: false, why: Some(why) },
         };
         let stuck: Vec<_> = health.stuck(now).into_iter().map(|stuck| stuck.name).collect();
         let ready = health.is_ready();
@@ -387,6 +410,35 @@ mod tests {
         let seen: Vec<_> = shard.hand_overs.iter().map(|h| (h.at, h.measured.as_ref().map(|m| m.gap_ms))).collect();
         // The first holder that was seen is no change of hands.
         assert_eq!(seen, [(at(4), None), (at(3), Some(2.0)), (at(1), Some(1.0))]);
+    }
+
+    #[test]
+    fn pods_of_which_nothing_is_told_are_those_of_the_tenures_that_last() {
+        let (board, health) = (Board::new(Shown::default()), Health::default());
+        let untold = || board.status(&health, Vec::new(), crate::clock::monotonic()).shown.missing.pods;
+        let becomes = |role| board.shard(1, |shard| shard.becomes(ShardStatus { shard: 1, role, ..shard.clone() }));
+        becomes("fencing");
+        board.shard(1, |shard| (shard.untold_pods, shard.changing_since) = (Some(2), Some(at(1))));
+        board.shard(2, |shard| shard.untold_pods = Some(1));
+        becomes("reconciling");
+        assert_eq!(untold(), 3, "each is counted once, however often the journal is opened");
+        board.shard(1, |shard| assert_eq!(shard.changing_since, Some(at(1)), "one take-over"));
+        becomes("live");
+        assert_eq!(untold(), 3);
+        board.shard(1, |shard| assert_eq!(shard.changing_since, None));
+        becomes("standby");
+        assert_eq!(untold(), 1, "whoever leads it now knows");
+    }
+
+    #[test]
+    fn a_check_that_waits_says_for_how_long() {
+        let (board, health) = (Board::new(Shown::default()), Health::default());
+        health.component("kafka").not_yet("no broker");
+        health.component("watch").ok();
+        let now = crate::clock::monotonic() + std::time::Duration::from_secs(70);
+        let checks = board.status(&health, Vec::new(), now).checks;
+        assert!(checks[0].waits_ms >= Some(70_000), "{checks:?}");
+        assert_eq!(checks[1], Check { name: "watch".into(), ok: true, why: None, waits_ms: None });
     }
 
     #[test]

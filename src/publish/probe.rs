@@ -8,8 +8,9 @@
 //! | to write to the changelog | a record without a key | a compacted topic takes none |
 //! | to produce as a shard | `InitProducerId` with the longest timeout there is | brokers allow a quarter of an hour |
 //!
-//! Promises: nothing is written, and no producer is fenced, unless a broker allows transactions of 24 days: there the
-//! leader of the shard is fenced once, and goes on. Blocks: call it outside the async threads.
+//! Promises: nothing is written, and no producer is fenced, by a broker that refuses as Apache Kafka does. Where one allows
+//! transactions of 24 days, the leader of the shard is fenced once, and goes on; where one takes what Apache Kafka refuses,
+//! that is said ([`Error::Taken`]). Blocks: call it outside the async threads.
 
 use std::{
     collections::BTreeMap,
@@ -22,12 +23,12 @@ use rdkafka::{
     config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
-    message::DeliveryResult,
+    message::{BorrowedMessage, DeliveryResult, Message as _},
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
 };
 
 use super::{
-    changelog::{self, Entry, Unreadable},
+    changelog::{self, Entry, Reason, Unreadable},
     generation::Moved,
     identity::Identity,
     producer,
@@ -82,6 +83,21 @@ pub enum Error {
         /// What was to be asked.
         what: String,
     },
+    /// A record that Apache Kafka refuses was written.
+    #[error(
+        "{what}: this broker took a record that Apache Kafka refuses, {refused}: it stands in partition {partition} at \
+         offset {offset}, and is to be ignored"
+    )]
+    Taken {
+        /// What was asked.
+        what: String,
+        /// What is wrong with it, and how it is recognised.
+        refused: &'static str,
+        /// Where it is.
+        partition: i32,
+        /// Where it is.
+        offset: i64,
+    },
     /// The changelog cannot be read.
     #[error(transparent)]
     Read(#[from] read::Error),
@@ -90,9 +106,12 @@ pub enum Error {
     Identity(#[source] Unreadable),
 }
 
-/// What the first refusal was.
+/// Where a record was written: its partition and its offset.
+type Place = (i32, i64);
+
+/// What the answer to the one record was.
 #[derive(Default)]
-struct Refusal(Mutex<Option<Result<(), KafkaError>>>);
+struct Refusal(Mutex<Option<Result<Place, KafkaError>>>);
 
 impl ClientContext for Refusal {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
@@ -104,7 +123,8 @@ impl ProducerContext for Refusal {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let answer = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
+        let place = |message: &BorrowedMessage<'_>| (message.partition(), message.offset());
+        let answer = result.as_ref().map(place).map_err(|(error, _)| error.clone());
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
     }
 }
@@ -118,7 +138,8 @@ pub fn may_write_events(settings: &Settings, topic: &str, message_bytes_max: Opt
         return Err(Error::NotAsked { what: Asked::Write(topic).to_string() });
     };
     let payload = incompressible(bytes_max + 1);
-    may_write(settings, topic, BaseRecord::to(topic).partition(0).key("").payload(&payload))
+    let refused = "noise with the key \"\", larger than max.message.bytes";
+    may_write(settings, topic, BaseRecord::to(topic).partition(0).key("").payload(&payload), refused)
 }
 
 /// Bytes that stay as many, whoever compresses them.
@@ -139,13 +160,15 @@ fn incompressible(bytes: usize) -> Vec<u8> {
 /// When they may not, or nobody knows.
 pub fn may_write_changelog(settings: &Settings) -> Result<(), Error> {
     let topic = settings.changelog_topic();
-    may_write(settings, topic, BaseRecord::<(), str>::to(topic).partition(0).payload("{}"))
+    // Taken all the same, it is passed over by every reader of ours, as any key that it does not know.
+    may_write(settings, topic, BaseRecord::<(), str>::to(topic).partition(0).payload("{}"), "{} without a key")
 }
 
 fn may_write<K: rdkafka::message::ToBytes + ?Sized, P: rdkafka::message::ToBytes + ?Sized>(
     settings: &Settings,
     topic: &str,
     record: BaseRecord<'_, K, P>,
+    refused_for: &'static str,
 ) -> Result<(), Error> {
     let asked = Asked::Write(topic);
     let mut config = settings.admin();
@@ -172,7 +195,10 @@ fn may_write<K: rdkafka::message::ToBytes + ?Sized, P: rdkafka::message::ToBytes
     };
     producer::discard(producer);
     match answer.map_err(|error| (error.rdkafka_error_code(), error)) {
-        Ok(()) | Err((Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord), _)) => Ok(()),
+        Ok((partition, offset)) => {
+            Err(Error::Taken { what: asked.to_string(), refused: refused_for, partition, offset })
+        }
+        Err((Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord), _)) => Ok(()),
         Err((code, error)) => {
             Err(refused(settings, ShardId(0), asked, code).unwrap_or_else(|| unanswered(error.to_string())))
         }
@@ -267,8 +293,8 @@ pub fn read_changelog(settings: &Settings) -> Result<Written, Error> {
         Entry::Identity(identity) => written.identity = Some(identity),
         Entry::Moved(moved) => written.moved = Some(moved),
         Entry::Position(_) | Entry::Barrier(_) | Entry::Inherited(_) => {}
-        // Of a pod: a later release's, which that one will read.
-        Entry::Unreadable(unreadable) if unreadable.pod().is_some() => {}
+        // Of a pod: a later release's, which that one will read. Of an unknown key: monitors pass over it, too.
+        Entry::Unreadable(unreadable) if unreadable.pod().is_some() || unreadable.reason == Reason::Key => {}
         Entry::Unreadable(unreadable) => wrong = Some(unreadable),
     };
     let read = Extent::of(&reader, topic, "--changelog-topic and --generation").and_then(|extent| {

@@ -227,7 +227,10 @@ impl Wanted {
             )),
             std::cmp::Ordering::Greater => Err(self.wrong(
                 wrong,
-                format!("start with --shards {found}, or run pod-monitor reshard: partitions cannot be taken away"),
+                format!(
+                    "start with --shards {found}, or run pod-monitor reshard: partitions cannot be taken away; were they \
+                     added by hand, the records have to move to a topic of {shards} (docs/operating.md)"
+                ),
             )),
         }
     }

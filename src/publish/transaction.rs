@@ -137,16 +137,17 @@ pub(super) fn serve(live: Live, shard: ShardId, settings: &Settings, orders: &mp
         let Order { batch, meta, span, answer } = order;
         let began = crate::clock::now();
         let verdict = span.in_scope(|| publisher.transact(&batch, &meta));
-        if verdict.result.is_ok() && !batch.events.is_empty() {
-            let (topics, transaction) = (publisher.topics.as_slice(), traces::context(&span));
-            let committed = crate::clock::now();
-            settings.stories.tell(&Told { events: &batch.events, topics, began, committed, transaction });
-        }
+        let (committed, is_told) = (crate::clock::now(), verdict.result.is_ok());
         span.record("bytes", publisher.sizes.iter().sum::<usize>());
+        let (clean, transaction) = (verdict.clean, traces::context(&span));
         drop(span);
-        let clean = verdict.clean;
         if answer.send(verdict).is_err() {
             debug!(%shard, "nobody waits for the verdict any more");
+        }
+        if is_told {
+            // After the answer: nobody waits for spans.
+            let topics = publisher.topics.as_slice();
+            settings.stories.tell(&Told { events: &batch.events, topics, began, committed, transaction });
         }
         if !clean {
             return;
@@ -397,7 +398,11 @@ impl Publisher<'_> {
                 CommitError::Refused { pod_uid: batch.pod_of(key), key: key.clone(), reason: reason.clone() }
             }
             _ => {
-                let source = format!("{}{}", failure.text(), to_mend(self.grant(batch, failure))).into();
+                let of = match failure {
+                    Failure::Record(number, _) => format!("topic {}, ", self.topic_of(batch, *number)),
+                    _ => String::new(),
+                };
+                let source = format!("{of}{}{}", failure.text(), to_mend(self.grant(batch, failure))).into();
                 CommitError::Aborted { shard: self.shard, source }
             }
         }
@@ -410,9 +415,13 @@ impl Publisher<'_> {
             Failure::Kafka(error) => (0, error.rdkafka_error_code()?),
             Failure::Late | Failure::Rule { .. } => return None,
         };
+        self.settings.grant(self.shard, Asked::Write(self.topic_of(batch, number)), code)
+    }
+
+    /// Where the record with this number goes.
+    fn topic_of(&self, batch: &Batch, number: usize) -> &str {
         let event = batch.events.get(number).map(|event| self.topics[event.body.event_type() as usize].as_str());
-        let topic = event.unwrap_or_else(|| self.settings.changelog_topic());
-        self.settings.grant(self.shard, Asked::Write(topic), code)
+        event.unwrap_or_else(|| self.settings.changelog_topic())
     }
 
     /// The broker refuses batches, not records: the largest record is the one to shrink.

@@ -338,8 +338,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         (self.term, self.told_until) = (restored.next_term(), restored.position.clone());
         for odd in &restored.unreadable {
             tracing::error!(record = ?odd, "changelog record cannot be read: nothing more is told of its pod");
+            self.parts.metrics.pod_unreadable(PodPart::Record);
         }
-        self.show_missing(|missing| missing.pods += restored.unreadable.len() as u64);
+        self.show_untold(|_| restored.unreadable.len() as u64);
         self.tenure.take_over_span().in_scope(|| {
             tracing::info!(shard = %self.tenure.shard, term = self.term, pods = restored.told.len(), "shard taken over");
         });
@@ -423,7 +424,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 tracing::error!(%pod_uid, error = %chain(&error), "nothing can be written of this pod: nothing more is told of it");
                 self.parts.metrics.pod_unreadable(PodPart::Record);
                 self.table.set_aside(pod_uid);
-                self.show_missing(|missing| missing.pods += 1);
+                self.show_untold(|pods| pods + 1);
                 return Ok(());
             }
             // The topic takes less than it did when we started: begun anew, what is captured is cut to that.

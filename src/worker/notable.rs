@@ -54,7 +54,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             Drift::Behind => metrics::Drift::Behind,
             Drift::Vanished => metrics::Drift::Vanished,
         });
-        self.show_missing(|missing| missing.drift += 1);
+        let now = self.parts.wall.now();
+        self.show_missing(|missing| (missing.drift, missing.drift_at) = (missing.drift + 1, Some(now)));
         tracing::warn!(?drift, "reconciliation found what the watch had not told");
     }
 

@@ -95,6 +95,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         let (me, now) = (&self.tenure.holder, self.parts.wall.now());
         self.parts.board.shard(self.tenure.shard.0, |known| {
             known.becomes(load);
+            if known.is_changing() {
+                known.changing_since = known.changing_since.or(Some(now));
+            }
             // Until the Lease was seen again. Of one that drains, another may hold it already.
             if role == Role::Fencing {
                 known.held_by(Some(me), me, now);
@@ -134,6 +137,13 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
     pub(super) fn show_missing(&self, change: impl FnOnce(&mut Missing)) {
         self.parts.board.update(|shown| change(&mut shown.missing));
+    }
+
+    /// Pods of the shard of which nothing more is told, from what they were until now.
+    pub(super) fn show_untold(&self, pods: impl FnOnce(u64) -> u64) {
+        self.parts.board.shard(self.tenure.shard.0, |known| {
+            known.untold_pods = Some(pods(known.untold_pods.unwrap_or_default()));
+        });
     }
 
     fn show_take_over(&self, report: &Report) {

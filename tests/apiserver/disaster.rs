@@ -308,6 +308,7 @@ async fn an_events_topic_deleted_under_a_leader_is_waited_for() -> Result<()> {
     // Which of the two Kafka says depends on what the producer had told before.
     let said = bench.log_line("transaction not committed, taking over anew").await?.to_string();
     ensure!(said.contains("Unknown topic or partition") || said.contains("MessageTimedOut"), "{said}");
+    println!("says: {said}");
     ensure!(monitor.get("/livez")?.0 == 200, "waiting is no reason to be killed");
 
     create_topic(&bench.endpoints.kafka, &events(&bench), 1, &[]).await?;

@@ -13,7 +13,8 @@ async fn output_that_is_rotated_away_was_read_before_where_running_logs_are_foll
     let mut w = Watched::new("rotation", &["--follow", "running"]).await?;
     // 12 MB in long lines, and then silence: the node begins a new file meanwhile, perhaps in the midst of it, and its answer
     // would be that little or nothing was printed.
-    let print = "echo first; yes $(printf %01000d 7) | head -c 12000000; touch /tmp/printed";
+    // Not before somebody reads: what is rotated away sooner is nobody's promise.
+    let print = "echo first; until [ -e /tmp/go ]; do sleep 0.1; done; yes $(printf %01000d 7) | head -c 12000000; touch /tmp/printed";
     let script = format!("trap 'exit 0' TERM; {print}; while [ ! -e /tmp/end ]; do sleep 0.2; done");
     let uid = w.pod("rotated", &script, |_| {}).await?;
     expect(&mut w.history, &uid, &["pod_scheduled", "execution_running"]).await?;
@@ -23,6 +24,8 @@ async fn output_that_is_rotated_away_was_read_before_where_running_logs_are_foll
         let mut kubectl = endpoints.kubectl();
         kubectl.args(["-n", cluster.namespace(), "exec", "exec-rotated", "--"]).args(command).status()
     };
+    w.bench.log_line("a log is followed").await?;
+    ensure!(exec(&["touch", "/tmp/go"])?.success(), "it was not let go on");
     let printed = async || Ok(exec(&["test", "-e", "/tmp/printed"])?.success().then_some(()));
     until(PATIENCE, "all is printed", printed).await?;
     let rotated = async || Ok((!cluster.log("exec-rotated", "Stdout").await?.contains("first")).then_some(()));

@@ -93,7 +93,7 @@ pub(super) async fn namespaces(client: &Client, config: &Config) -> Vec<Finding>
 async fn namespace(client: &Client, name: &str) -> Finding {
     let api: Api<Namespace> = Api::all(client.clone());
     match timeout(ASK_MAX, api.get(name)).await {
-        Err(_) => Finding::skipped("namespace", format!("{name}: no answer within {ASK_MAX:?}")),
+        Err(_) => Finding::failed("namespace", format!("{name}: no answer within {ASK_MAX:?}")),
         Ok(Ok(found)) => match found.metadata.deletion_timestamp {
             None => Finding::ok("namespace", format!("{name} is there")),
             Some(_) => Finding::warning("namespace", format!("{name} is being deleted")),
@@ -105,7 +105,7 @@ async fn namespace(client: &Client, name: &str) -> Finding {
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 401 | 403) => {
             Finding::skipped("namespace", format!("{name}: this user may not look, and a monitor need not"))
         }
-        Ok(Err(error)) => Finding::skipped("namespace", format!("{name}: {}", chain(&error))),
+        Ok(Err(error)) => Finding::failed("namespace", format!("{name}: {}", chain(&error))),
     }
 }
 

@@ -38,8 +38,13 @@ use crate::{
 pub(super) const EXAMPLES: &str = "\
 Takes the settings of 'run' and says, one line a check, whether a monitor would work with them: the settings themselves,
 the API server and each right that these settings need, the namespaces, Kafka, its topics and the rights to them, and
-whether the changelog is this installation's. One that fails names its mend, and does not keep the others from being made.
-It writes nothing, and disturbs no running monitor; with --e2e it makes a pod, waits for its events on Kafka, and deletes it.
+whether the changelog is this installation's. One that fails names its mend, and does not keep the others from being
+made. What is asked and not answered is a failure.
+It writes nothing, and disturbs no running monitor, with one exception: a broker whose transaction.max.timeout.ms allows
+transactions of 24 days fences the leader of each shard that is asked for once, and that one takes over from itself.
+With --e2e it makes a pod, waits for its events on Kafka, and deletes it. Consumers get these events, too: they are of
+an execution whose id begins with 'check-', unless the selector or --e2e-label says the id's label, and of a pod whose
+name begins with 'pod-monitor-check-'.
 
 Examples:
   pod-monitor check --config pod-monitor.yaml
@@ -257,8 +262,15 @@ async fn servers(found: &mut Found<'_>, config: Option<&Config>, as_user: Option
                 tokio::join!(api::namespaces(client, config), rights::check(client, rights::wanted(config)));
             found.add(namespaces.into_iter().chain(rights));
             if cluster_id.is_none() {
-                // That it may be read is a right above.
-                cluster_id = Pods::new(client.clone()).cluster_uid().await.ok();
+                match Pods::new(client.clone()).cluster_uid().await {
+                    Ok(uid) => cluster_id = Some(uid),
+                    // That it may not be read is a right above.
+                    Err(error) if is_passed(&found.all) => {
+                        let said = format!("kube-system, whose uid names the cluster: {}", chain(&error));
+                        found.add([Finding::failed("namespace", said).mend("run it again, or set --cluster-id")]);
+                    }
+                    Err(_) => {}
+                }
             }
         }
         None => found.add([Finding::skipped("rights", "the API server is not reached")]),

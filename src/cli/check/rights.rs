@@ -154,7 +154,11 @@ async fn one(client: &Client, want: Want) -> Finding {
         match may(client, &want, verb, name).await {
             Ok(true) => {}
             Ok(false) => answers.push((verb, name)),
-            Err(why) => return Finding::skipped(CHECK, format!("{want}: {why}")),
+            // A monitor needs these answers' server as well.
+            Err(why) => {
+                let mend = "see whether the API server is well (kubectl get --raw '/readyz?verbose'), and run it again";
+                return Finding::failed(CHECK, format!("{want}: not known: {why}")).mend(mend);
+            }
         }
     }
     judged(&want, &answers)

@@ -13,8 +13,9 @@ use tokio::{
 
 /// How long a replica may take. Addresses of pods lead nowhere from outside the cluster, in silence.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// Longest answer: 128 shards are some 40 KB.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// Longest answer: 128 shards, each with its last hand-overs, are some 600 KB, and twice that where names are as long as
+/// they may be; the ended executions are some 50 KB more.
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
 /// What a replica was asked, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,10 @@
 //! The last changes of hands: how long nobody could tell anything, and where that time went, drawn.
 
 use super::{escape, time, took, write};
-use crate::http::status::{HandOver, Measured, Status};
+use crate::{
+    http::status::{HandOver, Measured, ShardStatus, Status},
+    telemetry::metrics::Role,
+};
 
 /// Hand-overs that are drawn: the newest of all shards.
 const DRAWN_MAX: usize = 8;
@@ -20,12 +23,12 @@ const LEGS: [(&str, &str); 7] = [
 ];
 
 pub(super) fn section(status: &Status) -> String {
-    let mut all: Vec<(u32, &HandOver)> = Vec::new();
+    let mut all: Vec<(&ShardStatus, &HandOver)> = Vec::new();
     for shard in &status.shown.shards {
-        all.extend(shard.hand_overs.iter().map(|hand_over| (shard.shard, hand_over)));
+        all.extend(shard.hand_overs.iter().map(|hand_over| (shard, hand_over)));
     }
     // Newest first; of one moment, by shard.
-    all.sort_by_key(|(shard, hand_over)| (std::cmp::Reverse(hand_over.at), *shard));
+    all.sort_by_key(|(shard, hand_over)| (std::cmp::Reverse(hand_over.at), shard.shard));
     let mut text = "<h2>Hand-overs</h2>".to_owned();
     if all.is_empty() {
         text.push_str("<p>No shard changed hands since this replica started.</p>");
@@ -41,13 +44,17 @@ pub(super) fn section(status: &Status) -> String {
     text
 }
 
-fn one(shard: u32, hand_over: &HandOver, status: &Status) -> String {
+fn one(of: &ShardStatus, hand_over: &HandOver, status: &Status) -> String {
+    let shard = of.shard;
     let key = hand_over.at.as_millisecond();
     let at = time(hand_over.at, status.at, "age");
     let mut head = format!("{at} shard {shard} to <span class=\"name\">{}</span>", escape(&hand_over.holder));
     let Some(measured) = &hand_over.measured else {
-        let under_way = hand_over.holder == status.shown.identity;
-        let what = if under_way { "under way" } else { "its legs are on that replica's page" };
+        let what = match hand_over.holder == status.shown.identity {
+            true if is_under_way(of, hand_over) => "under way",
+            true => "given up before its first commit",
+            false => "its legs are on that replica's page",
+        };
         return format!("<p id=\"h{shard}-{key}\">{head}: {what}</p>");
     };
     write(&mut head, format_args!(", <b>gap {}</b>, {}", took(measured.gap_ms), why(measured.why)));
@@ -61,6 +68,12 @@ fn one(shard: u32, hand_over: &HandOver, status: &Status) -> String {
         drawing(&segments),
         from(hand_over, measured)
     )
+}
+
+/// It is the newest one, and who took the shard over has not let go of it since.
+fn is_under_way(shard: &ShardStatus, hand_over: &HandOver) -> bool {
+    let newest = shard.hand_overs.front().is_some_and(|newest| newest.at == hand_over.at);
+    newest && shard.holder.as_ref() == Some(&hand_over.holder) && shard.role != Role::Standby.as_str()
 }
 
 fn from(hand_over: &HandOver, measured: &Measured) -> String {

@@ -2,7 +2,8 @@
 (() => {
   const id = name => document.getElementById(name);
   const title = document.title, SILENT = 7000, AGAIN = 3000;
-  let source, heard = 0, skew = 0, live = null;
+  const version = id("version").textContent;
+  let source, heard = 0, skew = 0, live = null, stale = false;
   const clock = ms => new Date(ms).toISOString().slice(11, 19) + " UTC";
   // Each state is said once: it is read aloud.
   const say = (is, text) => {
@@ -46,12 +47,15 @@
   };
   const put = parts => {
     for (const [name, html] of Object.entries(parts)) {
-      const fresh = document.createElement("template");
+      const fresh = document.createElement("template"), part = id(name);
       fresh.innerHTML = html;
-      morph(id(name), fresh.content);
+      if (part) morph(part, fresh.content);
     }
-    document.title = id("word").firstChild.textContent + " \u00b7 " + title;
+    const word = id("word"), now = id("version");
+    if (word) document.title = word.firstChild.textContent + " \u00b7 " + title;
     ages();
+    // Another release has other parts.
+    if (!stale && !(now && now.textContent === version)) { stale = true; setTimeout(() => location.reload(), AGAIN); }
   };
   const ages = () => document.querySelectorAll("time.age").forEach(time => {
     const s = Math.max(0, (Date.now() + skew - Date.parse(time.dateTime)) / 1000);
@@ -59,10 +63,10 @@
       : s < 172800 ? Math.floor(s / 3600) + " h ago" : Math.floor(s / 86400) + " days ago";
   });
   const hear = event => {
-    const news = JSON.parse(event.data);
-    heard = Date.now();
-    skew = news.at - heard;
+    const news = JSON.parse(event.data), now = Date.now();
+    skew = news.at - now;
     if (news.parts) put(news.parts);
+    heard = now;
     say(true, "\u2713 Live");
   };
   const connect = () => {

@@ -34,6 +34,10 @@ fn part(status: &Status, id: &str) -> String {
     parts(status).into_iter().find(|(known, _)| *known == id).expect("a part").1
 }
 
+fn waiting(name: &'static str, ms: u64) -> Check {
+    Check { name: name.into(), ok: false, why: Some("no".into()), waits_ms: Some(ms) }
+}
+
 fn hand_over(second: i64, holder: &str, from: &str) -> HandOver {
     let legs = [("acquired", 8.1), ("fenced", 40.2), ("barrier", 52.9), ("restored", 53.4), ("watching", 55.0)];
     let legs = legs.into_iter().chain([("reconciled", 71.4), ("first_commit", 92.3)]);
@@ -71,7 +75,12 @@ fn crowded() -> Status {
         ..Execution::default()
     };
     let checks = ["kafka", "kubernetes", "lease"].into_iter().flat_map(|name| {
-        (0..8).map(move |shard| Check { name: format!("{name}/{shard}").into(), ok: shard != 3, why: None })
+        (0..8).map(move |shard| Check {
+            name: format!("{name}/{shard}").into(),
+            ok: shard != 3,
+            why: None,
+            waits_ms: None,
+        })
     });
     let causes = [("exit_code", 3), ("oom_killed", 2)].into();
     let shown = Shown {
@@ -124,7 +133,7 @@ fn a_shard_without_a_leader_and_one_with_two_stand_out() {
     let page = |one| part(&of(vec![one]), "shards");
     assert!(page(shard("standby", None)).contains("<td class=\"name bad\">\u{2717} nobody</td>"));
     assert!(page(shard("live", Some("other"))).contains("bad\">\u{2717} other, and this replica acts too</td>"));
-    for fine in [shard("standby", Some("other")), shard("live", Some("me"))] {
+    for fine in [shard("standby", Some("other")), shard("live", Some("me")), shard("draining", Some("other"))] {
         assert!(!page(fine).contains("bad"));
     }
 }
@@ -137,12 +146,18 @@ fn the_verdict_is_what_weighs_most_and_its_words_are_no_colours() {
         change(&mut status);
         part(&status, "verdict")
     };
-    let waits = |s: &mut Status| s.checks = vec![Check { name: "kafka".into(), ok: false, why: Some("no".into()) }];
-    let cases: [(&str, String, &str, &str); 9] = [
+    let waits = |s: &mut Status| s.checks = vec![waiting("kafka", 60_000)];
+    let cases: [(&str, String, &str, &str); 10] = [
         ("leads", with(|_| {}), "Good", "The shard is led by this replica."),
-        ("stands by", part(&of(vec![shard("standby", Some("b"))]), "verdict"), "Good", "stands by"),
+        (
+            "stands by",
+            part(&of(vec![shard("standby", Some("b"))]), "verdict"),
+            "Good, as far as seen from here",
+            "stands by",
+        ),
         ("free", with(|s| s.shown.shards[0] = shard("standby", None)), "Bad", "Nobody leads shard 0."),
         ("two", with(|s| s.shown.shards[0].holder = Some("b".into())), "Bad", "this replica acts too"),
+        ("drains", with(|s| s.shown.shards[0] = shard("draining", Some("b"))), "Look", "this replica is draining."),
         ("stuck", with(|s| (s.live, s.stuck) = (false, vec!["worker"])), "Bad", "does not turn: worker"),
         ("lost", with(|s| s.shown.missing.pods = 1), "Bad", "Of 1 pod nothing more is told"),
         ("slow", with(|s| s.shown.shards[0].kafka_waits_ms = Some(4000)), "Look", "Kafka does not answer"),
@@ -152,6 +167,55 @@ fn the_verdict_is_what_weighs_most_and_its_words_are_no_colours() {
     for (name, html, word, sentence) in cases {
         assert!(html.contains(&format!("{word}</b>")) && html.contains(sentence), "{name}: {html}");
     }
+}
+
+#[test]
+fn what_should_be_over_soon_weighs_more_once_it_lasts() {
+    let with = |change: &dyn Fn(&mut Status)| {
+        let mut status = of(vec![shard("live", Some("me"))]);
+        change(&mut status);
+        verdict::judge(&status)
+    };
+    let kafka = |ms: u64| with(&|s| s.shown.shards[0].kafka_waits_ms = Some(ms));
+    assert_eq!(kafka(60_000).0, verdict::Level::Look);
+    assert_eq!(kafka(60_001), (verdict::Level::Bad, kafka(600_000).1), "said once, and not with each second");
+    let hands = |seconds: i64| {
+        with(&|s| {
+            let changing_since = Some(at(-seconds));
+            s.shown.shards[0] = ShardStatus { changing_since, ..shard("reconciling", Some("me")) };
+        })
+    };
+    assert_eq!(
+        [hands(-5).0, hands(60).0, hands(61).0],
+        [verdict::Level::Look, verdict::Level::Look, verdict::Level::Bad]
+    );
+    let check = |ms: u64| with(&|s| s.checks = vec![waiting("lease", 3), waiting("kafka", ms)]);
+    assert!(check(60_000).0 == verdict::Level::Look && check(2).1.contains("lease"));
+    assert_eq!(check(61_000), (verdict::Level::Bad, check(99_000).1));
+    assert!(check(61_000).1.contains("for more than a minute: kafka: no."));
+    let drift = |seconds: i64| with(&|s| (s.shown.missing.drift, s.shown.missing.drift_at) = (1, Some(at(-seconds))));
+    assert_eq!([drift(1799).0, drift(1800).0], [verdict::Level::Look, verdict::Level::Good], "it was told long since");
+}
+
+#[test]
+fn a_standby_says_nothing_of_what_it_cannot_know() {
+    let mut standby = of(vec![shard("standby", Some("<b")), shard("standby", Some("a")), shard("standby", Some("a"))]);
+    let numbers = part(&standby, "numbers");
+    assert_eq!(numbers.matches("<b>–</b> <small>known by whoever leads: ask &lt;b, a</small>").count(), 2, "{numbers}");
+    let said = part(&standby, "verdict");
+    assert!(said.contains("All 3 shards are led; this replica stands by and knows of their Leases only."), "{said}");
+    standby.shown.missing.output = 1;
+    standby.shown.ends.failed = 1;
+    let numbers = part(&standby, "numbers");
+    assert!(numbers.contains("<b>1</b> <small>executions, told by this replica"), "{numbers}");
+    assert!(numbers.contains("while this replica led; what is now: known by whoever leads: ask"), "{numbers}");
+    standby.shown.missing.output = 0;
+    standby.shown.shards[1] = shard("live", Some("me"));
+    assert!(part(&standby, "numbers").contains("<b>0</b> <small>what this replica told was whole, and in time<"));
+    let leader = of(vec![shard("live", Some("me"))]);
+    assert!(part(&leader, "numbers").contains("<b>0</b> <small>everything was told whole, and in time<"));
+    let lost = part(&of(vec![shard("standby", None)]), "numbers");
+    assert!(lost.contains("<small>known by whoever leads<"), "{lost}");
 }
 
 #[test]
@@ -188,6 +252,21 @@ fn a_hand_over_is_drawn_as_wide_as_its_parts_and_said_in_words() {
     assert!(paths[1].starts_with("class=\"l1\" d=\"M123 5h75"), "{paths:?}");
     assert_eq!(paths.len(), 8);
     assert!(part(&of(vec![]), "hand-overs").contains("No shard changed hands"));
+}
+
+#[test]
+fn a_take_over_that_was_given_up_is_not_under_way() {
+    let said = |role, holder, newest: &str| {
+        let mut one = shard(role, Some(holder));
+        let open = |second, holder: &str| HandOver { at: at(second), holder: holder.into(), ..HandOver::default() };
+        one.hand_overs = VecDeque::from([open(-1, newest), open(-9, "me")]);
+        part(&of(vec![one]), "hand-overs")
+    };
+    let begun = said("reconciling", "me", "me");
+    assert_eq!((begun.matches(": under way").count(), begun.matches(": given up").count()), (1, 1), "{begun}");
+    for over in [said("standby", "me", "me"), said("reconciling", "b", "me"), said("live", "me", "b")] {
+        assert!(!over.contains("under way") && over.contains(": given up before its first commit"), "{over}");
+    }
 }
 
 #[test]
@@ -233,11 +312,11 @@ fn foreign_text_stays_text_wherever_it_stands() {
         sink: evil(),
         shards: vec![one],
         executions: VecDeque::from([execution]),
-        missing: Missing { output: 1, drift: 1, pods: 1 },
+        missing: Missing { output: 1, drift: 1, drift_at: Some(at(0)), pods: 1 },
         ..Shown::default()
     };
     let members = vec![Member { identity: evil(), ..Member::default() }];
-    let check = |ok| Check { name: EVIL.into(), ok, why: Some(evil()) };
+    let check = |ok| Check { name: EVIL.into(), ok, why: Some(evil()), waits_ms: None };
     let mut status = Status { checks: vec![check(false), check(true)], members, ..status(shown) };
     for _ in 0..2 {
         let page = render(&status).replace(&format!("<script>{SCRIPT}</script>"), "");

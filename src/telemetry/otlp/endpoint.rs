@@ -177,7 +177,11 @@ pub(in crate::telemetry) fn push(variables: Variables<'_>) -> Result<Push, Error
             let Some((key, value)) = pair.split_once('=') else {
                 return wrong(name, "is not a list of name=value, separated by commas");
             };
-            let (key, value) = (key.trim().to_lowercase(), value.trim().to_owned());
+            // As OpenTelemetry has it: what has no place in such a list is percent-encoded.
+            let Ok(value) = percent_encoding::percent_decode_str(value.trim()).decode_utf8() else {
+                return wrong(name, "holds a percent-encoded value that is not UTF-8");
+            };
+            let (key, value) = (key.trim().to_lowercase(), value.into_owned());
             headers.retain(|(known, _)| *known != key);
             headers.push((key, value));
         }
@@ -261,7 +265,7 @@ mod tests {
             ("OTEL_METRIC_EXPORT_INTERVAL", "1000"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "2000"),
             ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "3000"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Bearer a=b, x=1"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Bearer%20a=b, x=1"),
             ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "X=2"),
         ]);
         let headers = [("authorization", "Bearer a=b"), ("x", "2")].map(|(key, value)| (key.into(), value.into()));

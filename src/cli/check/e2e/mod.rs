@@ -25,6 +25,9 @@ use super::finding::Finding;
 use crate::{
     cli::{chain, events::tail},
     config::{Config, Kafka, Sink, duration},
+    lifecycle::event::EventType,
+    publish::record,
+    verify::read,
 };
 
 /// How long one call to the API server may take.
@@ -38,7 +41,8 @@ const CHECK: &str = "e2e";
 /// Flags of the pod that goes all the way.
 #[derive(Args)]
 pub(super) struct E2eArgs {
-    /// Make a pod that the selector takes, wait for its events on Kafka, and delete it; the monitor must run
+    /// Make a pod that the selector takes, wait for its events on Kafka, and delete it; the monitor must run, and
+    /// consumers get these events, too (execution id check-...)
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false",
         default_missing_value = "true", hide_possible_values = true, hide_default_value = true)]
     e2e: bool,
@@ -97,14 +101,17 @@ pub(super) async fn run(
     let (heard, mut hearing) = mpsc::channel(WAITING_MAX);
     let done = stop.child_token();
     let (ears, execution_id) = (done.clone(), plan.execution_id.clone());
+    let patience = look_ups_max(kafka);
     let kafka: Kafka = kafka.clone();
     let listening = tokio::task::spawn_blocking(move || {
         let tell = |event: Option<Value>| heard.blocking_send(event).is_ok();
         tail(&kafka, &execution_id, &ears, tell)
     });
     // The first message says that the end of the topic is known: what is told from now on is heard.
-    let outcome = match timeout(CALL_MAX, hearing.recv()).await {
-        Ok(Some(None)) => {
+    let first = stop.run_until_cancelled(timeout(patience, hearing.recv())).await;
+    let outcome = match first {
+        None => Err(Finding::failed(CHECK, "asked to stop")),
+        Some(Ok(Some(None))) => {
             let bar = ProgressBar::new_spinner();
             let walk = Walk { client, plan: &plan, limit: wish.limit, bar: &bar };
             let shown = |finding| bar.suspend(|| show(finding));
@@ -125,6 +132,14 @@ pub(super) async fn run(
         (Err(finding), _) => show(finding),
         (Ok(()), _) => {}
     }
+}
+
+/// How long the ends of all events topics may take to be found: of each its partitions, then the end of one of them.
+fn look_ups_max(kafka: &Kafka) -> Duration {
+    let topics: BTreeSet<String> =
+        EventType::ALL.iter().map(|kind| record::topic(&kafka.events_topic, *kind)).collect();
+    let look_ups = 2 * u32::try_from(topics.len()).unwrap_or(u32::MAX / 2);
+    CALL_MAX + read::ASK_MAX.saturating_mul(look_ups)
 }
 
 /// What the API server did not do.

@@ -31,11 +31,15 @@ pub(super) struct Asked<'a> {
 impl Plan {
     /// A pod that a monitor with these settings takes for an execution.
     pub(super) fn of(config: &Config, asked: &Asked<'_>) -> Result<Self, String> {
-        let mut labels = labels(&config.selector, asked.labels)?;
-        let own = format!("check-{}", asked.nonce);
-        let execution_id = labels.entry(config.ids.execution_label.clone()).or_insert(own).clone();
+        let (key, own) = (&config.ids.execution_label, format!("check-{}", asked.nonce));
+        let mut given = asked.labels.clone();
+        // A selector that asks for any execution id at all gets ours.
+        if config.selector.requirements().iter().any(|wish| wish.key == *key && wish.operator == Operator::Exists) {
+            given.entry(key.clone()).or_insert_with(|| own.clone());
+        }
+        let mut labels = labels(&config.selector, &given)?;
+        let execution_id = labels.entry(key.clone()).or_insert(own).clone();
         if !selects(&config.selector, &labels) {
-            let key = &config.ids.execution_label;
             return Err(format!(
                 "the selector {} does not take a pod with the label {key}, which holds its execution id: say its labels by \
                  --e2e-label KEY=VALUE",
