@@ -71,10 +71,11 @@ impl Suite {
             // Chromium takes seconds to start beside three replicas.
             Self::Target("browser") => 90,
             // The image is built in it, too.
-            Self::Target("deploy") => 240,
+            Self::Target("deploy") => 300,
             // Tests that break a server of their own take turns; brokers are paused beyond the time of a transaction; a
             // node passes on 800 MB of output.
-            Self::Target("apiserver" | "broker" | "kubelet") => 150,
+            Self::Target("broker" | "kubelet") => 150,
+            Self::Target("apiserver") => 200,
             Self::Target(_) => 60,
         }
     }
