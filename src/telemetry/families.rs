@@ -99,6 +99,7 @@ pub(super) struct Process {
     pub(super) shards_held: Gauge,
     pub(super) rules: Family<ByHash, Gauge>,
     pub(super) otlp_export_failures: Family<BySignal, Counter>,
+    pub(super) otlp_dropped: Family<BySignal, Counter>,
 }
 
 impl Families {
@@ -263,7 +264,12 @@ impl Process {
             members: metric(r, "members", "Replicas that live, as this one sees it"),
             shards_held: metric(r, "shards_held", "Shards that this replica leads"),
             rules: metric(r, "rules", "Which rules of the user this process has: 1 for their hash"),
-            otlp_export_failures: by_signal(r),
+            otlp_export_failures: by_signal(
+                r,
+                "otlp_export_failures",
+                "Batches that did not arrive by OTLP, by signal",
+            ),
+            otlp_dropped: by_signal(r, "otlp_dropped", "Spans and log lines that found no room to wait in, by signal"),
         }
     }
 }
@@ -283,13 +289,12 @@ where
 }
 
 /// Every series of it is there from the beginning: an alert on its increase needs the 0 before.
-fn by_signal(r: &mut Registry) -> Family<BySignal, Counter> {
-    let failures: Family<BySignal, Counter> =
-        metric(r, "otlp_export_failures", "Batches that did not arrive by OTLP, by signal");
+fn by_signal(r: &mut Registry, name: &str, help: &str) -> Family<BySignal, Counter> {
+    let family: Family<BySignal, Counter> = metric(r, name, help);
     for signal in Signal::ALL {
-        drop(failures.get_or_create(&BySignal { signal: SignalLabel(signal) }));
+        drop(family.get_or_create(&BySignal { signal: SignalLabel(signal) }));
     }
-    failures
+    family
 }
 
 fn registered<M: Metric + Clone>(r: &mut Registry, name: &str, help: &str, metric: M) -> M {

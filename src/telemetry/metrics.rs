@@ -261,6 +261,11 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
+    /// A span or a log line found no room to wait in.
+    pub fn otlp_dropped(&self, signal: Signal) {
+        self.families.process.otlp_dropped.get_or_create(&BySignal { signal: SignalLabel(signal) }).inc();
+    }
+
     /// A batch of this signal did not arrive.
     pub fn otlp_export_failed(&self, signal: Signal) {
         self.families.process.otlp_export_failures.get_or_create(&BySignal { signal: SignalLabel(signal) }).inc();

@@ -18,7 +18,11 @@ use tracing::Subscriber;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
-use super::{Error, Export, SERVICE_NAME, Signal, counted::Counted, stories::Stories};
+use super::{
+    Error, Export, SERVICE_NAME, Signal,
+    counted::{Counted, Room, queue_max},
+    stories::Stories,
+};
 use crate::{lifecycle::trace::Sampling, telemetry::Metrics};
 
 /// How long spans gather before they are sent, where OTEL_BSP_SCHEDULE_DELAY does not say otherwise: what a killed leader
@@ -46,10 +50,12 @@ impl Traces {
                 .with_endpoint(url)
                 .build()
                 .map_err(|source| Error::Exporter { signal: Signal::Traces, source })?;
-            let counted = Counted::new(exporter, Signal::Traces, metrics);
-            let mut batching = BatchSpanProcessor::builder(counted).with_batch_config(batching()).build();
+            let room = Room::new(Signal::Traces, metrics, queue_max("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_MAX));
+            let counted = Counted::new(exporter, &room);
+            let config = batching().with_max_queue_size(room.max()).build();
+            let mut batching = BatchSpanProcessor::builder(counted).with_batch_config(config).build();
             batching.set_resource(resource);
-            let shared = Shared(Arc::new(batching));
+            let shared = Shared(Arc::new(batching), room);
             stories = Stories::sent(sampling, shared.clone());
             provider = provider.with_span_processor(shared);
         }
@@ -88,21 +94,17 @@ pub fn context(span: &tracing::Span) -> SpanContext {
 }
 
 /// Ours; the variables of OpenTelemetry win.
-fn batching() -> opentelemetry_sdk::trace::BatchConfig {
-    let given = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty());
-    let mut config = BatchConfigBuilder::default();
-    if !given("OTEL_BSP_SCHEDULE_DELAY") {
-        config = config.with_scheduled_delay(DELAY);
+fn batching() -> BatchConfigBuilder {
+    let config = BatchConfigBuilder::default();
+    if std::env::var("OTEL_BSP_SCHEDULE_DELAY").is_ok_and(|value| !value.is_empty()) {
+        return config;
     }
-    if !given("OTEL_BSP_MAX_QUEUE_SIZE") {
-        config = config.with_max_queue_size(QUEUE_MAX);
-    }
-    config.build()
+    config.with_scheduled_delay(DELAY)
 }
 
 /// One queue for spans of tracing and of stories.
 #[derive(Debug, Clone)]
-pub(super) struct Shared(Arc<BatchSpanProcessor>);
+pub(super) struct Shared(Arc<BatchSpanProcessor>, Room);
 
 impl SpanProcessor for Shared {
     fn on_start(&self, span: &mut Span, context: &Context) {
@@ -110,7 +112,9 @@ impl SpanProcessor for Shared {
     }
 
     fn on_end(&self, span: SpanData) {
-        self.0.on_end(span);
+        if span.span_context.is_sampled() && self.1.enter() {
+            self.0.on_end(span);
+        }
     }
 
     fn force_flush(&self) -> OTelSdkResult {
