@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use testkit::stack::{Options as StackOptions, Packages, Profile, Stack, build, helm, promtool};
+use testkit::stack::{Options as StackOptions, Packages, Profile, Stack, build, collector, helm, promtool};
 
 use crate::claim;
 use crate::libtest::Counts;
@@ -55,6 +55,10 @@ impl Test {
         }
         if chosen.contains(&Suite::Target("browser")) {
             Packages::ensure_browser()?;
+        }
+        if chosen.contains(&Suite::Target("apiserver")) {
+            // Built beside tests it would take their time.
+            collector::program()?;
         }
         if chosen.contains(&Suite::Target("deploy")) {
             // Before the stack is up and the clock of the suite runs.
