@@ -174,6 +174,18 @@ pub fn run(config: Config, telemetry: &Telemetry) -> ExitCode {
     }
 }
 
+/// Runs what a command does; where there is no runtime for it, people are told, and the code is given. What still asks a
+/// server that does not answer goes on and ends with the process.
+fn block_on<F: Future>(work: F) -> Result<F::Output, ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        eprintln!("error: cannot start the async runtime: {error}");
+        ExitCode::from(EXIT_FAILED)
+    })?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(outcome)
+}
+
 /// An error with its sources, outermost first.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -182,16 +182,10 @@ pub(super) enum Error {
 
 /// Does it. Call it outside an async runtime.
 pub fn run(events: Events) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: cannot start the async runtime: {error}");
-            return ExitCode::from(EXIT_FAILED);
-        }
+    let outcome = match super::block_on(work(events)) {
+        Ok(outcome) => outcome,
+        Err(code) => return code,
     };
-    let outcome = runtime.block_on(work(events));
-    // A look at a broker that does not answer may go on.
-    runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // A reader that has gone away wanted no more of it.

@@ -123,15 +123,10 @@ enum Error {
 
 /// Does it. Call it outside an async runtime.
 pub fn run(status: &Status) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: cannot start the async runtime: {error}");
-            return ExitCode::from(EXIT_FAILED);
-        }
+    let outcome = match super::block_on(look(status)) {
+        Ok(outcome) => outcome,
+        Err(code) => return code,
     };
-    let outcome = runtime.block_on(look(status));
-    runtime.shutdown_background();
     match outcome {
         Ok(report) => {
             let said = match status.output {
