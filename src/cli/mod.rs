@@ -18,6 +18,7 @@ pub mod verify;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use tokio::runtime::Builder;
 
 use crate::{
     compose,
@@ -152,7 +153,7 @@ pub fn refuse(error: &config::Error) -> ExitCode {
 /// Runs the monitor to its end. Call it outside an async runtime.
 pub fn run(config: Config, telemetry: &Telemetry) -> ExitCode {
     tracing::info_span!("start").in_scope(|| config.log());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start the async runtime");
@@ -176,8 +177,8 @@ pub fn run(config: Config, telemetry: &Telemetry) -> ExitCode {
 
 /// Runs what a command does; where there is no runtime for it, people are told, and the code is given. What still asks a
 /// server that does not answer goes on and ends with the process.
-fn block_on<F: Future>(work: F) -> Result<F::Output, ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+fn block_on<F: Future>(mut runtime: Builder, work: F) -> Result<F::Output, ExitCode> {
+    let runtime = runtime.enable_all().build().map_err(|error| {
         eprintln!("error: cannot start the async runtime: {error}");
         ExitCode::from(EXIT_FAILED)
     })?;

@@ -27,6 +27,7 @@ use crate::{
     },
     watch::api::{self, Pods},
 };
+use tokio::runtime::Builder;
 
 pub(super) const EXAMPLES: &str = "\
 Stop all replicas first. It takes their Leases, makes every earlier producer of theirs unable to write, copies what was
@@ -77,15 +78,10 @@ impl Error {
 
 /// Does it. Call it outside an async runtime.
 pub fn run(settings: Reshard) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: cannot start the async runtime: {error}");
-            return ExitCode::from(EXIT_FAILED);
-        }
+    let outcome = match super::block_on(Builder::new_multi_thread(), Box::pin(work(&settings))) {
+        Ok(outcome) => outcome,
+        Err(code) => return code,
     };
-    let outcome = runtime.block_on(Box::pin(work(&settings)));
-    runtime.shutdown_background();
     match outcome {
         Ok(outcome) => {
             let said = match settings.output {

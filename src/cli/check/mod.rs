@@ -34,6 +34,7 @@ use crate::{
     config::{self, Config, RunArgs, Sink, Surroundings, check::Judged, duration},
     watch::api::Pods,
 };
+use tokio::runtime::Builder;
 
 pub(super) const EXAMPLES: &str = "\
 Takes the settings of 'run' and says, one line a check, whether a monitor would work with them: the settings themselves,
@@ -125,16 +126,10 @@ pub(super) fn parse(
 
 /// Does it. Call it outside an async runtime.
 pub fn run(check: &Check) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: cannot start the async runtime: {error}");
-            return ExitCode::from(EXIT_FAILED);
-        }
+    let findings = match super::block_on(Builder::new_multi_thread(), Box::pin(work(check))) {
+        Ok(findings) => findings,
+        Err(code) => return code,
     };
-    let findings = runtime.block_on(Box::pin(work(check)));
-    // A question that has no answer is not waited for.
-    runtime.shutdown_background();
     if check.output == Output::Json {
         let said = json!({ "passed": is_passed(&findings), "checks": findings });
         // A reader that has gone away wanted no more of it; the exit code still says what was found.

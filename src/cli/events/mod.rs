@@ -30,6 +30,7 @@ use crate::{
     lifecycle::event::EventType,
     publish::{record, settings},
 };
+use tokio::runtime::Builder;
 
 /// How long it waits at a time: what comes is shown at the latest after this, and Ctrl-C is heard.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -182,7 +183,7 @@ pub(super) enum Error {
 
 /// Does it. Call it outside an async runtime.
 pub fn run(events: Events) -> ExitCode {
-    let outcome = match super::block_on(work(events)) {
+    let outcome = match super::block_on(Builder::new_current_thread(), work(events)) {
         Ok(outcome) => outcome,
         Err(code) => return code,
     };

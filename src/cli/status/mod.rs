@@ -21,6 +21,7 @@ use crate::{
     clock,
     config::{self, InstallationArgs, Surroundings},
 };
+use tokio::runtime::Builder;
 
 pub(super) const EXAMPLES: &str = "\
 Reads the Leases of the installation and asks its replicas where they can be reached, by the address that they wrote
@@ -123,7 +124,7 @@ enum Error {
 
 /// Does it. Call it outside an async runtime.
 pub fn run(status: &Status) -> ExitCode {
-    let outcome = match super::block_on(look(status)) {
+    let outcome = match super::block_on(Builder::new_current_thread(), look(status)) {
         Ok(outcome) => outcome,
         Err(code) => return code,
     };
