@@ -160,7 +160,8 @@ pub(crate) async fn expect(history: &mut History, uid: &str, types: &[&str]) -> 
     let seen = history.until(LIMIT, &format!("{types:?} of pod {uid}"), enough).await;
     let seen = seen.with_context(|| format!("told so far: {:?}", told(history, uid)))?;
     let told: Vec<&str> = seen.iter().map(Record::event_type).collect();
-    ensure!(told == types, "pod {uid}: {told:?} instead of {types:?}");
+    let end = || seen.iter().find(|record| record.is_end()).map_or(Value::Null, |record| record.value.clone());
+    ensure!(told == types, "pod {uid}: {told:?} instead of {types:?}; its end: {:#}", end());
     Ok(seen)
 }
 

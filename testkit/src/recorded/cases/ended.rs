@@ -18,8 +18,8 @@ pub(super) fn all() -> Vec<Case> {
 }
 
 const DELETE: [&str; 4] = ["delete", "pods", "--all", "--wait=false"];
-const GRACEFUL: &str = "trap 'exit 0' TERM; while true; do sleep 0.1; done";
-const OBEDIENT: &str = "trap 'exit 143' TERM; while true; do sleep 0.1; done";
+const GRACEFUL: &str = "trap 'exit 0' TERM; touch /tmp/listens; while true; do sleep 0.1; done";
+const OBEDIENT: &str = "trap 'exit 143' TERM; touch /tmp/listens; while true; do sleep 0.1; done";
 
 /// Deleted while it ran. The kubelet's last word sets the time of the deletion anew, so that nobody who sees only that
 /// can tell which came first.
@@ -27,8 +27,15 @@ fn deleted(exit_code: i32) -> Story {
     Story::disturbed(Some(exit_code), "deleted").last_alone("killed", Some(exit_code))
 }
 
-fn grace(pod: &mut Value) {
+/// Is ready once it listens to SIGTERM: a shell that gets it sooner is deaf to it, and killed.
+fn listening(pod: &mut Value) {
     pod["spec"]["terminationGracePeriodSeconds"] = 20.into();
+    pod["spec"]["containers"][0]["readinessProbe"] =
+        json!({ "exec": { "command": ["test", "-e", "/tmp/listens"] }, "periodSeconds": 1 });
+}
+
+fn listens() -> Step {
+    Step::Until { pod: "exec-", path: "status.containerStatuses.*.ready", one_of: vec![json!(true)] }
 }
 
 fn deletions() -> Vec<Case> {
@@ -40,12 +47,12 @@ fn deletions() -> Vec<Case> {
             .phase("Running")
             .kubectl(&DELETE)
             .tells(deleted(137)),
-        Case::of("deleted-obeys", "deleted while it runs, ends at SIGTERM with 143", OBEDIENT, grace)
-            .phase("Running")
+        Case::of("deleted-obeys", "deleted while it runs, ends at SIGTERM with 143", OBEDIENT, listening)
+            .step(listens())
             .kubectl(&DELETE)
             .tells(deleted(143)),
-        Case::of("deleted-done", "deleted while it runs, ends at SIGTERM with 0", GRACEFUL, grace)
-            .phase("Running")
+        Case::of("deleted-done", "deleted while it runs, ends at SIGTERM with 0", GRACEFUL, listening)
+            .step(listens())
             .kubectl(&DELETE)
             .tells(Story::completed()),
         Case::of("deleted-forced", "forced away while it runs", "exec sleep 600", |_| {})
@@ -121,12 +128,10 @@ fn jobs() -> Vec<Case> {
 fn limits() -> Vec<Case> {
     let memory = |pod: &mut Value| {
         pod["spec"]["containers"][0]["resources"] = json!({ "limits": { "memory": "32Mi" } });
-        grace(pod);
+        pod["spec"]["terminationGracePeriodSeconds"] = 20.into();
     };
-    let deadline = |pod: &mut Value| {
-        pod["spec"]["activeDeadlineSeconds"] = 3.into();
-        grace(pod);
-    };
+    // Counted from the pod's start: over as soon as it is set.
+    let deadline = ["patch", "pod", "exec-pod-deadline-done", "-p", r#"{"spec":{"activeDeadlineSeconds":1}}"#];
     let probe = json!({ "exec": { "command": ["false"] }, "periodSeconds": 1, "failureThreshold": 1 });
     let child = "sh -c 'exec tail /dev/zero'";
     vec![
@@ -141,14 +146,13 @@ fn limits() -> Vec<Case> {
         Case::of(
             "oom-child-then-deleted",
             "a child takes too much memory, it goes on and is deleted",
-            &format!("trap 'exit 143' TERM; {child}; touch /tmp/x; while true; do sleep 0.1; done"),
+            &format!("trap 'exit 143' TERM; {child}; touch /tmp/listens; while true; do sleep 0.1; done"),
             |pod| {
                 memory(pod);
-                pod["spec"]["containers"][0]["readinessProbe"] =
-                    json!({ "exec": { "command": ["test", "-e", "/tmp/x"] }, "periodSeconds": 1 });
+                listening(pod);
             },
         )
-        .step(Step::Until { pod: "exec-", path: "status.containerStatuses.*.ready", one_of: vec![json!(true)] })
+        .step(listens())
         .kubectl(&DELETE)
         .tells(deleted(143)),
         Case::of("liveness", "its livenessProbe fails", "exec sleep 600", |pod| {
@@ -156,7 +160,9 @@ fn limits() -> Vec<Case> {
         })
         .phase("Failed")
         .tells(Story::disturbed(Some(137), "killed")),
-        Case::of("pod-deadline-done", "at its deadline it ends with 0", GRACEFUL, deadline)
+        Case::of("pod-deadline-done", "at its deadline it ends with 0", GRACEFUL, listening)
+            .step(listens())
+            .kubectl(&deadline)
             .phase("Failed")
             .tells(Story::completed()),
     ]
@@ -189,13 +195,13 @@ fn disruptions() -> Vec<Case> {
         })
         .phase("Failed")
         .tells(Story::failed(137, "evicted", "resource_limit").says("ephemeral")),
-        Case::of("evicted-by-api", "the eviction API takes it away, as a drain does", OBEDIENT, grace)
-            .phase("Running")
+        Case::of("evicted-by-api", "the eviction API takes it away, as a drain does", OBEDIENT, listening)
+            .step(listens())
             .step(eviction("exec-evicted-by-api"))
             .step(Step::AllGone)
             .tells(Story::disturbed(Some(143), "disrupted").says("evicted through the API")),
-        Case::of("evicted-by-api-done", "the eviction API takes it away, it ends with 0", GRACEFUL, grace)
-            .phase("Running")
+        Case::of("evicted-by-api-done", "the eviction API takes it away, it ends with 0", GRACEFUL, listening)
+            .step(listens())
             .step(eviction("exec-evicted-by-api-done"))
             .step(Step::AllGone)
             .tells(Story::completed()),
@@ -228,11 +234,11 @@ fn second_node() -> Vec<Case> {
     critical["spec"]["containers"][0]["resources"] = json!({ "requests": { "cpu": "1500m" } });
     let on_two = |name, does, script, change: &dyn Fn(&mut Value)| {
         Case::of(name, does, script, |pod| {
-            grace(pod);
+            listening(pod);
             change(pod);
         })
         .needs(Needs::SecondNode)
-        .phase("Running")
+        .step(listens())
     };
     let taint = ["taint", "node", NODE, "pod-monitor.test/out=now:NoExecute"];
     vec![
@@ -242,12 +248,12 @@ fn second_node() -> Vec<Case> {
             .kubectl(&["taint", "node", NODE, "pod-monitor.test/out-"])
             .tells(Story::disturbed(Some(143), "disrupted").says("a taint that it does not tolerate")),
         Case::of("preempted", "a pod of higher priority takes its place", OBEDIENT, |pod| {
-            grace(pod);
+            listening(pod);
             low(pod);
         })
         .needs(Needs::SecondNode)
         .kubectl(&offer)
-        .phase("Running")
+        .step(listens())
         .make(urgent)
         .until("exec-urgent", "status.phase", &["Succeeded"])
         .tells(Story::disturbed(Some(143), "disrupted").says("preempted by a pod of higher priority"))
