@@ -197,6 +197,27 @@ fn files_that_the_documentation_names_exist() {
     assert!(seen > 20, "only {seen} names found: the search is broken");
 }
 
+/// After each file of tests, at least one test that is in there.
+#[test]
+fn each_promise_of_the_readme_names_tests_that_are_there() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let table = readme.split("| promise | test |").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
+    let promises: Vec<&str> =
+        table.lines().filter_map(|line| line.trim_end_matches(" |").rsplit(" | ").next()).collect();
+    for tests in promises.iter().skip(2) {
+        for of_file in tests.split("; ") {
+            let mut names = of_file.split('`').skip(1).step_by(2);
+            let text = fs::read_to_string(root().join(names.next().expect(tests))).expect(of_file);
+            let tests: Vec<&str> = names.collect();
+            assert!(!tests.is_empty(), "a file of tests, and none of them: {of_file}");
+            for test in tests {
+                assert!(text.contains(&format!("fn {test}()")), "{of_file}: no such test");
+            }
+        }
+    }
+    assert!(promises.len() > 8, "only {} rows found: the search is broken", promises.len());
+}
+
 #[test]
 fn what_the_readme_shows_of_the_demo_is_what_it_printed() {
     let text = |file: &str| fs::read_to_string(root().join(file)).unwrap();
