@@ -29,17 +29,60 @@ struct Variable<'a> {
     value: Text<'a>,
 }
 
-/// Whatever stands there.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Text<'a> {
-    Read(#[serde(borrow)] Cow<'a, str>),
-    Odd(IgnoredAny),
+/// A text, borrowed where it can be; `None` for whatever else stands there.
+#[derive(Default)]
+struct Text<'a>(Option<Cow<'a, str>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Texts).map(Self)
+    }
 }
 
-impl Default for Text<'_> {
-    fn default() -> Self {
-        Self::Odd(IgnoredAny)
+/// Serde's `untagged` would copy each value of each variable first.
+struct Texts;
+
+impl<'de> Visitor<'de> for Texts {
+    type Value = Option<Cow<'de, str>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Some(text.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(text.to_owned().into()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Self::Value, A::Error> {
+        IgnoredAny.visit_seq(items).map(|_| None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        IgnoredAny.visit_map(map).map(|_| None)
     }
 }
 
@@ -53,7 +96,7 @@ impl<'de> Visitor<'de> for Variables {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
         while let Some(Variable { name, value }) = items.next_element()? {
-            let (Text::Read(name), Text::Read(value)) = (name, value) else { continue };
+            let (Text(Some(name)), Text(Some(value))) = (name, value) else { continue };
             if name == trace::VARIABLE && value.len() <= VALUE_BYTES_MAX {
                 found = Some(value.into());
             }
@@ -92,7 +135,16 @@ mod tests {
         );
         assert_eq!(found(&format!("[{other}]")), None);
         assert_eq!(found(&format!(r#"[{{"name":"TRACEPARENT","value":"{long}"}}]"#)), None);
-        for odd in ["null", "{\"a\":1}", "[]", "[{\"name\":7,\"value\":null}]", "[{}]", r#"[{"name":"TRACEPARENT"}]"#] {
+        for odd in [
+            "null",
+            "{\"a\":1}",
+            "[]",
+            "[{\"name\":7,\"value\":null}]",
+            "[{\"name\":true,\"value\":{\"a\":[-1]}}]",
+            "[{\"name\":[0.5]}]",
+            "[{}]",
+            r#"[{"name":"TRACEPARENT"}]"#,
+        ] {
             assert_eq!(found(odd), None, "{odd}");
         }
     }
