@@ -140,11 +140,6 @@ impl Peers {
         fresh.map(|(peer, report)| Heard { peer: peer.clone(), able: report.kafka }).collect()
     }
 
-    /// Standbys that said so a moment ago.
-    pub fn standing_by(&self, now: Instant) -> usize {
-        self.fresh(now, |_| true)
-    }
-
     /// Standbys that said a moment ago that they reach Kafka, and could lead this shard.
     pub fn reaching_kafka(&self, shard: ShardId, now: Instant) -> usize {
         self.fresh(now, |report| report.kafka && !report.cold.contains(&shard))
@@ -170,23 +165,23 @@ mod tests {
     async fn only_fresh_reports_count() {
         let (holder, standby) = (Peers::default(), Peers::default());
         let now = Instant::now();
-        assert_eq!((holder.standing_by(now), holder.reaching_kafka(ShardId(0), now)), (0, 0));
+        assert_eq!((holder.heard_of(now).len(), holder.reaching_kafka(ShardId(0), now)), (0, 0));
         holder.heard(&standby.report("b"), now);
         holder.heard("nonsense\n", now);
-        assert_eq!((holder.standing_by(now), holder.reaching_kafka(ShardId(0), now)), (1, 0));
+        assert_eq!((holder.heard_of(now).len(), holder.reaching_kafka(ShardId(0), now)), (1, 0));
         standby.reach_kafka(ShardId(0), true);
         standby.reach_kafka(ShardId(1), false);
         assert!(standby.is_warm(ShardId(0)) && !standby.is_warm(ShardId(1)));
         let later = now + Duration::from_millis(1500);
         holder.heard(&standby.report("b"), later);
         holder.heard(&standby.report("c"), now);
-        assert_eq!((holder.standing_by(later), holder.reaching_kafka(ShardId(0), later)), (2, 2));
+        assert_eq!((holder.heard_of(later).len(), holder.reaching_kafka(ShardId(0), later)), (2, 2));
         assert_eq!(
             holder.heard_of(later).iter().map(|h| (&*h.peer, h.able)).collect::<Vec<_>>(),
             [("b", true), ("c", true)]
         );
         let late = now + Duration::from_millis(2500);
-        assert_eq!((holder.standing_by(late), holder.reaching_kafka(ShardId(0), late)), (1, 1));
+        assert_eq!((holder.heard_of(late).len(), holder.reaching_kafka(ShardId(0), late)), (1, 1));
         assert_eq!(holder.reaching_kafka(ShardId(1), late), 0, "it said that it could not lead that one");
         assert_eq!(standby.reach(), Reach::Most);
         standby.reach_kafka(ShardId(2), false);
@@ -198,10 +193,10 @@ mod tests {
         let (holder, now) = (Peers::of(Some("aa")), Instant::now());
         holder.heard(&Peers::of(Some("aa")).report("same"), now);
         holder.heard("kafka=1 peer=earlier-release\n", now);
-        assert_eq!((holder.standing_by(now), holder.with_other_rules(now)), (2, 0));
+        assert_eq!((holder.heard_of(now).len(), holder.with_other_rules(now)), (2, 0));
         holder.heard(&Peers::of(Some("bb")).report("other"), now);
         holder.heard(&Peers::of(None).report("none"), now);
-        assert_eq!((holder.standing_by(now), holder.with_other_rules(now)), (4, 2));
+        assert_eq!((holder.heard_of(now).len(), holder.with_other_rules(now)), (4, 2));
         assert_eq!(Peers::default().report("b"), "kafka=0 peer=b rules=\n");
     }
 
@@ -211,6 +206,6 @@ mod tests {
         for n in 0..1000 {
             peers.heard(&format!("kafka=1 peer={n}\n"), Instant::now());
         }
-        assert_eq!(peers.standing_by(Instant::now()), PEERS_MAX);
+        assert_eq!(peers.heard_of(Instant::now()).len(), PEERS_MAX);
     }
 }

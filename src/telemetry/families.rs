@@ -218,7 +218,11 @@ impl Leading {
             role: metric(r, "role", "What this replica does for a shard: 1 for its role"),
             term: metric(r, "term", "The shard's count of changes of hands"),
             holder_seen: metric(r, "shard_holder_seen", "1 while this replica sees somebody hold the shard's Lease"),
-            standbys: metric(r, "standbys", "Replicas that stand by, as they tell this leader"),
+            standbys: metric(
+                r,
+                "standbys",
+                "Replicas that could take over, as they tell this leader: they reach Kafka and have read the changelog",
+            ),
             other_rules: metric(
                 r,
                 "standbys_with_other_rules",

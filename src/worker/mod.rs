@@ -248,7 +248,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.parts.metrics.foreign_pods(counted.foreign);
         self.parts.metrics.set_server_side(counted.server_side);
         let (peers, now) = (&self.parts.peers, Instant::now());
-        self.parts.metrics.set_standbys(peers.standing_by(now), peers.with_other_rules(now));
+        let able = peers.reaching_kafka(self.tenure.shard, now);
+        self.parts.metrics.set_standbys(able, peers.with_other_rules(now));
         self.release_held();
         if self.spare && !self.table.has_ready() && self.publishing.is_idle() {
             memory::give_back();

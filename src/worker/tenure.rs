@@ -30,12 +30,13 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     pub(super) fn consider_giving_up(&mut self) {
         let (Some(kafka_max), now) = (self.parts.renew_deadline, Instant::now()) else { return };
         let waits = self.publishing.waits_since().is_some_and(|since| now - since > kafka_max);
-        if waits && self.parts.peers.reaching_kafka(self.tenure.shard, now) > 0 {
+        let able = self.parts.peers.reaching_kafka(self.tenure.shard, now) > 0;
+        if waits && able {
             self.gave_up = true;
             return self.tenure.give_up(GiveUp::Kafka);
         }
         let blind = self.feeds.iter().filter_map(|feed| feed.down_since).any(|since| now - since > BLIND_MAX);
-        if blind && self.parts.peers.standing_by(now) > 0 {
+        if blind && able {
             self.tenure.give_up(GiveUp::Watch);
         }
     }

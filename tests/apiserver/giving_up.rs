@@ -24,9 +24,13 @@ async fn two(bench: &Bench, first: &Launch, second: &Launch) -> Result<(Monitor,
     let mut standby = second.clone().relocated()?.start()?;
     standby.ready(LIMIT).await?;
     // It attends the leader: what it reports has arrived.
-    let attends = async || Ok((leader.metric("pod_monitor_standbys")? == 1.0).then_some(()));
-    until(LIMIT, "the leader hears of a standby", attends).await?;
+    hears_of(&leader, 1.0).await?;
     Ok((leader, standby))
+}
+
+async fn hears_of(leader: &Monitor, standbys: f64) -> Result<()> {
+    let attends = async || Ok((leader.metric("pod_monitor_standbys")? == standbys).then_some(()));
+    until(LIMIT, &format!("the leader hears of {standbys} standbys"), attends).await
 }
 
 async fn leads(monitor: &Monitor, who: &str) -> Result<()> {
@@ -81,6 +85,24 @@ async fn a_leader_that_cannot_watch_gives_up_to_one_that_can() -> Result<()> {
     ensure!(leader.metric("pod_monitor_tenures_ended_total{reason=\"watch\"}")? == 1.0, "it gave up");
     let flush = bench.flush(&mut history, "flush").await?;
     faultless(&history, &[truth(&uid, &COMPLETED), flush])?;
+    for monitor in [standby, leader] {
+        ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "asked to stop");
+    }
+    bench.close().await
+}
+
+#[tokio::test]
+async fn a_standby_that_does_not_reach_kafka_is_none() -> Result<()> {
+    let bench = Bench::new("cut-standby").await?;
+    let [(at, target), ..] = bench.endpoints.kafka_cuts();
+    let way = Proxy::open(&at, &target)?;
+    let second = bench.launch.clone().set("--kafka", &way.address.to_string());
+    let (leader, standby) = two(&bench, &bench.launch, &second).await?;
+    way.cut();
+    hears_of(&leader, 0.0).await.context("cut off")?;
+    way.heal();
+    hears_of(&leader, 1.0).await.context("healed")?;
+    ensure!(leader.is_leading(), "whatever its standby reaches");
     for monitor in [standby, leader] {
         ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "asked to stop");
     }
