@@ -50,8 +50,6 @@ use crate::{
 
 /// A restore that takes longer fails, and the caller opens anew while the tenure lasts.
 const RESTORE_MAX: Duration = Duration::from_secs(30);
-/// How long the tail waits for a record before it looks whether to stop.
-const POLL: Duration = Duration::from_millis(100);
 /// Longest look at the metadata before reading begins.
 const METADATA_MAX: Duration = Duration::from_secs(1);
 /// Half of `delete.retention.ms`: a tail that was cut off for longer may have missed tombstones.
@@ -365,7 +363,7 @@ impl Reader {
             if self.generation < self.settings.generation() {
                 self.renew()?;
             }
-            let entry = match self.consumer.poll(POLL) {
+            let entry = match self.consumer.poll(producer::POLL) {
                 None if heard.elapsed() > SILENT_MAX => {
                     self.begin()?;
                     heard = crate::clock::monotonic();
