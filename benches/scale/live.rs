@@ -211,7 +211,7 @@ pub(crate) async fn run(results: &mut Results) -> Result<()> {
 
 /// How writes come.
 #[derive(Debug, Clone, Copy)]
-enum Load {
+pub(crate) enum Load {
     /// So many writers, each one write after the other: the highest rate that the API server holds.
     Writers(usize),
     /// So many a second, each at its time, whether or not those before it are answered.
@@ -234,7 +234,6 @@ impl Pace {
         let (written, took) = write(cluster, pods, load).await?;
         let all = async || Ok((count(seen, "execution_running") >= before + pods.len()).then_some(()));
         until(TELL_MAX, "all writes are told", all).await?;
-        let milliseconds = |later: Instant, earlier| later.saturating_duration_since(earlier).as_secs_f64() * 1000.0;
         let answered = written.values().map(|write| milliseconds(write.answered, write.due)).collect();
         let told = seen.lock().unwrap_or_else(PoisonError::into_inner);
         let told = told.iter().filter(|seen| seen.event == "execution_running");
@@ -332,14 +331,30 @@ impl Sweep {
     }
 }
 
+/// Milliseconds from when a status write was due to when its event was visible.
+pub(crate) fn latencies(seen: &Arrivals, written: &HashMap<String, Write>) -> Vec<f64> {
+    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let running = seen.iter().filter(|seen| seen.event == "execution_running");
+    let times = running.filter_map(|seen| Some(milliseconds(seen.at, written.get(&seen.uid)?.due)));
+    times.collect()
+}
+
+fn milliseconds(later: Instant, earlier: Instant) -> f64 {
+    later.saturating_duration_since(earlier).as_secs_f64() * 1000.0
+}
+
 /// When a status write was due, and when the API server had taken it.
-struct Write {
+pub(crate) struct Write {
     due: Instant,
     answered: Instant,
 }
 
 /// Writes every pod's status once; by UID.
-async fn write(cluster: &Cluster, pods: &[(String, String)], load: Load) -> Result<(HashMap<String, Write>, Duration)> {
+pub(crate) async fn write(
+    cluster: &Cluster,
+    pods: &[(String, String)],
+    load: Load,
+) -> Result<(HashMap<String, Write>, Duration)> {
     let begun = Instant::now();
     let bar = bar(pods.len() as u64, "writes");
     let at_once = match load {
@@ -388,7 +403,7 @@ pub(crate) fn memory(pid: u32) -> Result<f64> {
 }
 
 /// Processor time of a process, in seconds; the clock ticks 100 times in one.
-fn cpu_seconds(pid: u32) -> Result<f64> {
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields = text.rsplit(')').next().context("the fields behind the name")?;
     let ticks = |at: usize| fields.split_whitespace().nth(at).and_then(|ticks| ticks.parse::<f64>().ok());

@@ -12,6 +12,7 @@
 mod live;
 mod memory;
 mod onecore;
+mod otlp;
 mod plot;
 mod pods;
 mod replay;
@@ -95,6 +96,8 @@ enum Part {
     Live,
     /// Taking over with up to 100 000 unchanged pods. Needs a whole stack
     Takeover,
+    /// What traces, metrics and log lines cost that are sent by OTLP. Needs a whole stack
+    Otlp,
 }
 
 fn main() -> Result<()> {
@@ -130,6 +133,7 @@ async fn measure(parts: &[Part], arguments: &Arguments, results: &mut Results) -
             Part::Shards => shards::run(results).await?,
             Part::Live => live::run(results).await?,
             Part::Takeover => takeover::run(results, arguments.pods_max).await?,
+            Part::Otlp => otlp::run(results).await?,
         }
         let name = format!("{part:?}").to_lowercase();
         println!("{}", results.markdown(Some(&name)));

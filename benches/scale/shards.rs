@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use pod_monitor::{
     leadership::tenure::{ShardId, Tenure},
     lifecycle::{
@@ -34,26 +34,36 @@ use crate::{
 
 const SHARDS: [u32; 4] = [1, 2, 4, 8];
 const ROUNDS: usize = 5;
+/// A broker that was just started compiles its own code for a while, on the same cores: so long it is kept busy before.
+const WARM_UP: Duration = Duration::from_secs(60);
 /// Events of each shard in a round, whatever the size of its transactions.
 const EVENTS: usize = 24_000;
+/// What the recorded life tells.
+const EVENTS_EACH: usize = 4;
+/// Pods of each shard.
+const PODS: usize = EVENTS / EVENTS_EACH;
 /// Events of the transactions that are asked about, and of full ones.
 const SIZES: [usize; 2] = [200, 1000];
 const WARM_MAX: Duration = Duration::from_secs(30);
 
+/// A pod, what is remembered of it, and what is told.
+type Told = (PodUid, Tracked, Vec<Event>);
+
 pub(crate) async fn run(results: &mut Results) -> Result<()> {
-    let life = Life::recorded()?;
-    let bar = bar((SHARDS.len() * SIZES.len() * ROUNDS) as u64, "rounds");
+    let pods = told(&Life::recorded()?)?;
     let mut rates: BTreeMap<(usize, u32), Vec<f64>> = BTreeMap::new();
     let mut busy: BTreeMap<(usize, u32), Vec<f64>> = BTreeMap::new();
     let mut settings = Vec::new();
     for shards in SHARDS {
         settings.push((shards, installation(shards).await?));
     }
+    warm_up(&pods, &settings).await?;
+    let bar = bar((SHARDS.len() * SIZES.len() * ROUNDS) as u64, "rounds");
     for _ in 0..ROUNDS {
         // By turns, so that what else the machine does falls on all of them.
         for (shards, journals) in &settings {
             for size in SIZES {
-                let (rate, share) = rate(&life, journals, *shards, size).await?;
+                let (rate, share) = rate(&pods, journals, *shards, size).await?;
                 rates.entry((size, *shards)).or_default().push(rate);
                 busy.entry((size, *shards)).or_default().push(share);
                 bar.inc(1);
@@ -86,6 +96,21 @@ pub(crate) async fn run(results: &mut Results) -> Result<()> {
     results.set("shards", rows)
 }
 
+/// All sizes in turn, as they are measured later.
+async fn warm_up(pods: &[Told], settings: &[(u32, KafkaJournals)]) -> Result<()> {
+    let (begun, bar) = (Instant::now(), bar(WARM_UP.as_secs(), "s of warming up"));
+    while begun.elapsed() < WARM_UP {
+        for (shards, journals) in settings {
+            for size in SIZES {
+                rate(pods, journals, *shards, size).await?;
+                bar.set_position(begun.elapsed().as_secs());
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
 async fn installation(shards: u32) -> Result<KafkaJournals> {
     let identity = support::identity(&support::unique("shards"), shards);
     let (events, changelog) = (format!("{}.events", identity.lease_name), format!("{}.changelog", identity.lease_name));
@@ -98,13 +123,13 @@ async fn installation(shards: u32) -> Result<KafkaJournals> {
 }
 
 /// Committed events a second of all shards together, and the part of their time for which all cores were busy.
-async fn rate(life: &Life, journals: &KafkaJournals, shards: u32, size: usize) -> Result<(f64, f64)> {
+async fn rate(pods: &[Told], journals: &KafkaJournals, shards: u32, size: usize) -> Result<(f64, f64)> {
     let start = std::sync::Arc::new(Barrier::new(shards as usize + 1));
     let mut tasks = JoinSet::new();
     for shard in 0..shards {
         let tenure = Tenure::unconditional(ShardId(shard), &support::unique("shards"), CancellationToken::new());
         let (mut journal, _) = journals.open(&tenure).await?;
-        let batches = batches(life, shard as usize, size)?;
+        let batches = batches(pods, shard as usize, size);
         let start = std::sync::Arc::clone(&start);
         tasks.spawn(async move {
             start.wait().await;
@@ -145,26 +170,31 @@ impl Cores {
 }
 
 /// The same pods in every round: the changelog of a shard does not grow.
-fn batches(life: &Life, shard: usize, size: usize) -> Result<Vec<Batch>> {
-    let pods = EVENTS / 4;
-    let (mut events, mut records) = (Vec::new(), Vec::new());
-    for n in shard * pods..(shard + 1) * pods {
-        let (uid, tracked, new) = told_of(life, n)?;
-        events.extend(new);
-        records.push((uid, tracked));
-    }
-    let (mut events, mut records) = (events.into_iter(), records.into_iter());
-    let mut batches = Vec::new();
-    for _ in 0..EVENTS / size {
-        let events = events.by_ref().take(size).collect();
-        let records = records.by_ref().take(size / 4).map(|(uid, tracked)| (uid, Some(tracked))).collect();
-        batches.push(Batch { events, records, position: Some(support::position(1)) });
-    }
-    Ok(batches)
+fn batches(pods: &[Told], shard: usize, size: usize) -> Vec<Batch> {
+    let of_shard = &pods[shard * PODS..(shard + 1) * PODS];
+    let batch = |pods: &[Told]| Batch {
+        events: pods.iter().flat_map(|(_, _, events)| events.clone()).collect(),
+        records: pods.iter().map(|(uid, tracked, _)| (uid.clone(), Some(tracked.clone()))).collect(),
+        position: Some(support::position(1)),
+    };
+    of_shard.chunks(size / EVENTS_EACH).map(batch).collect()
+}
+
+/// What is told of every pod of every shard.
+fn told(life: &Life) -> Result<Vec<Told>> {
+    let pods = PODS * SHARDS[SHARDS.len() - 1] as usize;
+    let bar = bar(pods as u64, "pods decided");
+    let told = (0..pods).map(|n| {
+        bar.inc(1);
+        told_of(life, n)
+    });
+    let told = told.collect();
+    bar.finish_and_clear();
+    told
 }
 
 /// Everything that the life of one pod gives to tell.
-fn told_of(life: &Life, n: usize) -> Result<(PodUid, Tracked, Vec<Event>)> {
+fn told_of(life: &Life, n: usize) -> Result<Told> {
     let (rules, now, uid) = (told::rules(), told::now(), PodUid(crate::pods::uid(n).into()));
     let (mut tracked, mut events, mut text) = (None, Vec::new(), String::new());
     for line in 0..LIFE_LINES {
@@ -192,5 +222,6 @@ fn told_of(life: &Life, n: usize) -> Result<(PodUid, Tracked, Vec<Event>)> {
             decision = step(&uid, tracked.as_ref(), Input::Captured { captured, now }, &rules);
         }
     }
+    ensure!(events.len() == EVENTS_EACH, "the recorded life tells {} events", events.len());
     Ok((uid, tracked.context("something was told")?, events))
 }

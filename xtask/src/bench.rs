@@ -63,7 +63,7 @@ enum Which {
 }
 
 /// Parts of `scale`, and what each needs.
-const SCALE: [(&str, Option<Profile>); 8] = [
+const SCALE: [(&str, Option<Profile>); 9] = [
     ("memory", None),
     ("replay", None),
     ("churn", None),
@@ -72,6 +72,7 @@ const SCALE: [(&str, Option<Profile>); 8] = [
     ("shards", Some(Profile::Kafka)),
     ("live", Some(Profile::Full)),
     ("takeover", Some(Profile::Full)),
+    ("otlp", Some(Profile::Full)),
 ];
 
 impl Which {
@@ -112,7 +113,7 @@ impl Bench {
                 continue;
             }
             // One for each: what one bench leaves behind is not measured by the next.
-            let stack = which.needs_stack().then(|| Stack::boot(Options::new(Profile::Full))).transpose()?;
+            let stack = which.needs_stack().then(|| Stack::boot(Options::measured(Profile::Full))).transpose()?;
             run(&mut cargo_bench(self.arguments(which), stack.as_ref())?, which.name())?;
         }
         Ok(())
@@ -138,7 +139,7 @@ impl Bench {
         for (part, profile) in SCALE.iter().filter(|(part, _)| only.is_empty() || only.iter().any(|name| name == part))
         {
             println!("-- {part}");
-            let stack = profile.map(|profile| Stack::boot(Options::new(profile))).transpose()?;
+            let stack = profile.map(|profile| Stack::boot(Options::measured(profile))).transpose()?;
             let arguments = ["scale", "--", "--only", part].map(String::from).to_vec();
             run(&mut cargo_bench(arguments, stack.as_ref())?, part)?;
         }

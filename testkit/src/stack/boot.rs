@@ -23,7 +23,7 @@ use super::component::{Commands, Component, Service, ctr};
 use super::namespace::{Namespace, bridge, node_address, node_name, pod_cidr};
 use super::process::log_tail;
 use super::readiness::{api_server_answers, kafka_answers, listens, until};
-use super::state::{Endpoints, Profile};
+use super::state::{Broker, Endpoints, Profile};
 use super::{files, image, warm};
 
 /// How long a single component may take to be ready: generous, for machines at their limit.
@@ -34,6 +34,7 @@ pub(crate) struct Boot<'a> {
     pub(crate) endpoints: &'a Endpoints,
     pub(crate) artifacts: &'a Artifacts,
     pub(crate) namespace: &'a Namespace,
+    pub(crate) broker: Broker,
 }
 
 impl Boot<'_> {
@@ -78,7 +79,8 @@ impl Boot<'_> {
     fn start(&self, component: Component) -> Result<Service> {
         let node = self.namespace.node();
         let address = node_address(self.endpoints.number, node);
-        let commands = Commands { run: self.run(), artifacts: self.artifacts, address: &address, node };
+        let commands =
+            Commands { run: self.run(), artifacts: self.artifacts, address: &address, node, broker: self.broker };
         Service::start(self.run(), self.namespace, component, commands.of(component)?)
     }
 

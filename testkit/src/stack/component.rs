@@ -12,6 +12,7 @@ use super::build::Artifacts;
 use super::files::{CONTAINERD_SOCKET, JAVA_FLAGS};
 use super::namespace::{Namespace, node_name};
 use super::process::ProcessId;
+use super::state::Broker;
 use super::warm;
 
 /// The clients' own limits are meant for shared API servers; here they cost seconds of each boot.
@@ -127,6 +128,8 @@ pub(crate) struct Commands<'a> {
     pub(crate) address: &'a str,
     /// Which node.
     pub(crate) node: u8,
+    /// What the broker runs for.
+    pub(crate) broker: Broker,
 }
 
 impl Commands<'_> {
@@ -266,7 +269,8 @@ impl Commands<'_> {
     }
 
     fn kafka(&self) -> Result<Vec<String>> {
-        let mut flags: Vec<String> = JAVA_FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut flags: Vec<String> =
+            self.broker.java().iter().chain(JAVA_FLAGS).map(|flag| (*flag).to_owned()).collect();
         flags.push(format!("-XX:SharedArchiveFile={}", self.artifacts.kafka_classes().display()));
         flags.extend([
             "-cp".into(),

@@ -13,15 +13,24 @@ use super::process::checked;
 /// Where containerd listens, inside.
 pub(crate) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
-/// The broker's Java: small heap, cheap start, no files shared through /tmp (pids repeat between stacks).
+/// What every broker's Java is told: no files shared through /tmp (pids repeat between stacks).
 pub(crate) const JAVA_FLAGS: &[&str] = &[
-    "-Xms256m",
-    "-Xmx512m",
-    "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",
     "-XX:-UsePerfData",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+];
+/// For tests: small heap, cheap start, and code that is never compiled for speed.
+pub(crate) const JAVA_QUICK: &[&str] = &["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+/// For measurements: what Kafka's own kafka-server-start.sh and kafka-run-class.sh (4.1) say.
+pub(crate) const JAVA_SHIPPED: &[&str] = &[
+    "-Xms1G",
+    "-Xmx1G",
+    "-server",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+    "-Djava.awt.headless=true",
 ];
 
 /// Listeners that are advertised at the machine's end of the stack's network, where a test's proxy can cut them off: a

@@ -50,7 +50,7 @@ pub use component::{Component, Service};
 pub use node::{NODE_TAINT, Node};
 pub use packages::Packages;
 pub use process::{ProcessId, Signal};
-pub use state::{Endpoints, KAFKA_VARIABLE, Profile, STACK_VARIABLE};
+pub use state::{Broker, Endpoints, KAFKA_VARIABLE, Profile, STACK_VARIABLE};
 
 use boot::Boot;
 use namespace::{Keeper, Namespace};
@@ -65,12 +65,19 @@ pub struct Options {
     pub profile: Profile,
     /// The stack's name; one of its own when `None`.
     pub name: Option<String>,
+    /// What its broker runs for.
+    pub broker: Broker,
 }
 
 impl Options {
-    /// A stack of this profile, named by itself.
+    /// A stack of this profile, named by itself, for tests.
     pub fn new(profile: Profile) -> Self {
-        Self { profile, name: None }
+        Self { profile, ..Self::default() }
+    }
+
+    /// The same for measurements.
+    pub fn measured(profile: Profile) -> Self {
+        Self { profile, broker: Broker::AsShipped, ..Self::default() }
     }
 
     /// With a name by which other processes find it.
@@ -104,7 +111,7 @@ impl Stack {
                 return Err(error.context(format!("open the stack {name}")));
             }
         };
-        let booted = Self::start(&name, options.profile, &run, &artifacts, &mut state, &mut keeper);
+        let booted = Self::start(&name, (options.profile, options.broker), &run, &artifacts, &mut state, &mut keeper);
         match booted {
             Ok((endpoints, namespace)) => Ok(Self { endpoints, namespace, artifacts, keeper: Some(keeper) }),
             Err(error) => {
@@ -127,7 +134,7 @@ impl Stack {
 
     fn start(
         name: &str,
-        profile: Profile,
+        (profile, broker): (Profile, Broker),
         run: &Path,
         artifacts: &Artifacts,
         state: &mut State,
@@ -152,7 +159,7 @@ impl Stack {
             log_dir: run.join("log"),
             run_dir: run.to_path_buf(),
         };
-        Boot { endpoints: &endpoints, artifacts, namespace: &namespace }.all()?;
+        Boot { endpoints: &endpoints, artifacts, namespace: &namespace, broker }.all()?;
         state.endpoints = Some(endpoints.clone());
         state.write(run)?;
         Ok((endpoints, namespace))
@@ -219,7 +226,13 @@ impl Stack {
         if started.is_some_and(|service| service.process.is_alive()) {
             return Ok(());
         }
-        Boot { endpoints: &self.endpoints, artifacts: &self.artifacts, namespace: &self.namespace }.proxy()
+        Boot {
+            endpoints: &self.endpoints,
+            artifacts: &self.artifacts,
+            namespace: &self.namespace,
+            broker: Broker::Quick,
+        }
+        .proxy()
     }
 
     /// The processes of a container, by the part of `containerID` behind `containerd://`; on whichever node it runs.

@@ -22,7 +22,7 @@ use super::component::{Component, Service};
 use super::namespace::{self, Namespace, bridge, node_address, node_name, pod_cidr};
 use super::process::{Signal, checked};
 use super::readiness::until;
-use super::state::{Endpoints, Profile, State};
+use super::state::{Broker, Endpoints, Profile, State};
 use super::{cgroup, cleanup, versions};
 
 pub use super::files::NODE_TAINT;
@@ -83,7 +83,8 @@ impl Node {
         self.inside(&["ip", "addr", "add", &format!("{}/24", self.address()), "dev", "eth0"])?;
         // Tests may call its pods directly, as those of the first node.
         route("add", number, &self.endpoints.address)?;
-        Boot { endpoints: &self.endpoints, artifacts: &self.artifacts, namespace: &namespace }.further_node()?;
+        Boot { endpoints: &self.endpoints, artifacts: &self.artifacts, namespace: &namespace, broker: Broker::Quick }
+            .further_node()?;
         self.namespace = Some(namespace);
         Ok(())
     }

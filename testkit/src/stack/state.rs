@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::authority::Authority;
-use super::files::{CUT_PORTS, MTLS_PORT, SCRAM_PORT};
+use super::files::{CUT_PORTS, JAVA_QUICK, JAVA_SHIPPED, MTLS_PORT, SCRAM_PORT};
 use super::process::ProcessId;
 use super::versions::cache_dir;
 
@@ -41,6 +41,25 @@ impl Profile {
     /// Whether there is a broker.
     pub fn has_kafka(self) -> bool {
         self != Self::ApiServer
+    }
+}
+
+/// What the broker runs for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Broker {
+    /// Tests: up within seconds, in little memory.
+    #[default]
+    Quick,
+    /// Measurements: as Kafka's own scripts start it.
+    AsShipped,
+}
+
+impl Broker {
+    pub(crate) fn java(self) -> &'static [&'static str] {
+        match self {
+            Self::Quick => JAVA_QUICK,
+            Self::AsShipped => JAVA_SHIPPED,
+        }
     }
 }
 

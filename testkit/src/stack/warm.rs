@@ -59,6 +59,7 @@ pub(crate) fn archive(artifacts: &Artifacts, out: &Path) -> Result<()> {
     let mut broker = Command::new("unshare")
         .args(["--net", "--kill-child", "--fork", "--", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh", "java"])
         .arg(format!("-XX:ArchiveClassesAtExit={}", out.display()))
+        .args(files::JAVA_QUICK)
         .args(files::JAVA_FLAGS)
         .args(["-cp", &class_path(artifacts)?, "kafka.Kafka"])
         .arg(&properties)
