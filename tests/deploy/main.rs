@@ -53,6 +53,9 @@ async fn the_deployment_tells_an_executions_story() {
     let end = &told[2].value;
     assert_eq!((end["stdout"].as_str(), end["logs"]["status"].as_str()), (Some("hello\n"), Some("complete")), "{end}");
     assert_eq!(end["namespace"], installed.watched.namespace());
+    // With the settings and the rights of what is installed, as the page says.
+    let said = reshard::verified(&installed.name);
+    assert!(said.contains("all is well") && said.contains("job.batch/pod-monitor-verify"), "{said}");
     // SIGTERM reaches the monitor as the container's first process, and there is time for its drain.
     installed.stop(Duration::from_secs(20)).await.unwrap();
 }

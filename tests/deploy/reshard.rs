@@ -14,6 +14,32 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
+/// What a page has people type below this heading, in the block with these words; for the installation in `namespace`.
+fn block(page: &str, heading: &str, words: &str, namespace: &str) -> String {
+    let page = read(page);
+    let section = page.split(&format!("## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+    let block = section.split("```console\n").find(|block| block.contains(words)).unwrap();
+    let typed = block.split("```").next().unwrap();
+    let here = typed.replacen("namespace=pod-monitor ", &format!("namespace={namespace} "), 1);
+    assert!(here != typed, "{typed}");
+    here
+}
+
+/// Output of these lines in a shell, at the root of the repository; nothing may be warned of.
+fn typed(lines: &str) -> String {
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &format!("set -eu\n{lines}")]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    shell.envs(endpoints().variables().unwrap());
+    let (said, warned) = run(&mut shell).unwrap();
+    assert_eq!(warned, "", "{said}");
+    said
+}
+
+/// What the page for "Was anything lost?" has people type, of the installation in this namespace.
+pub(crate) fn verified(namespace: &str) -> String {
+    typed(&block("docs/handover.md", "Was anything lost?", "deploy/reshard-job.yaml", namespace))
+}
+
 /// No image is run here, so that none is built.
 fn endpoints() -> Endpoints {
     Endpoints::from_env().unwrap()
@@ -21,26 +47,17 @@ fn endpoints() -> Endpoints {
 
 /// The lines of the third step that make the Job, as they stand there, but on trial.
 fn step(namespace: &str) -> String {
-    let page = read("deploy/README.md");
-    let section = page.split("## Another number of shards\n").nth(1).unwrap().split("\n## ").next().unwrap();
-    let block = section.split("```console\n").find(|block| block.contains("deploy/reshard-job.yaml |")).unwrap();
+    let block = block("deploy/README.md", "Another number of shards", "deploy/reshard-job.yaml |", namespace);
     let (made, rest) = block.split_once(" apply --filename -\n").unwrap();
     assert!(rest.contains("wait --for=condition=complete") && rest.contains(" logs "), "{rest}");
-    let here = made.replacen("namespace=pod-monitor ", &format!("namespace={namespace} "), 1);
-    assert!(here != made && here.contains("shards=4\n"), "{made}");
-    let here = here.replacen("shards=4\n", "shards=6\n", 1);
-    format!("set -eu\n{here} apply --dry-run=server --output json --filename -\n")
+    assert!(made.contains("shards=4\n"), "{made}");
+    let here = made.replacen("shards=4\n", "shards=6\n", 1);
+    format!("{here} apply --dry-run=server --output json --filename -\n")
 }
 
 /// The Job that the procedure makes of what is installed in this namespace, as the API server admits it.
 fn job(namespace: &str) -> Value {
-    let endpoints = endpoints();
-    let mut shell = Command::new("bash");
-    shell.args(["-c", &step(namespace)]).current_dir(env!("CARGO_MANIFEST_DIR"));
-    shell.envs(endpoints.variables().unwrap());
-    let (made, warned) = run(&mut shell).unwrap();
-    assert_eq!(warned, "", "the API server takes it without a warning");
-    serde_json::from_str(&made).unwrap()
+    serde_json::from_str(&typed(&step(namespace))).unwrap()
 }
 
 /// What the Job shares with the monitor's pods: account, image, mounts, and what is mounted.
