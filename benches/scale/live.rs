@@ -83,6 +83,10 @@ pub(crate) fn arrivals(kafka: &str, topic: &str) -> Result<Arrivals> {
     let seen = Arrivals::default();
     let into = Arc::downgrade(&seen);
     let follow = move || {
+        // Who takes the time must not wait behind those who write.
+        if let Err(error) = rustix::process::nice(-10) {
+            eprintln!("the consumer takes the time late where writers are busy: {error}");
+        }
         while let Some(into) = into.upgrade() {
             let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
             let at = Instant::now();

@@ -41,8 +41,8 @@ schema        a record is not as the contract says
 Examples:
   pod-monitor verify --kafka kafka:9092
   pod-monitor verify --config /etc/pod-monitor/config.yaml --output json
-  In a cluster, as a pod of its own (inside a monitor's container it would share its memory limit):
-    kubectl run verify --rm -i --restart=Never --image=<the monitor's image> -- verify --kafka kafka:9092
+  In a cluster, as a pod of its own (inside a monitor's container it would share its memory limit), with image, settings
+  and secrets of what is installed: docs/handover.md, \"Was anything lost?\"
 
 Exit codes: 0 all is well, 1 something is wrong or could not be read, 2 configuration.";
 
@@ -141,18 +141,22 @@ fn judge(verify: &Verify, reader: &ClientConfig) -> Result<Report, Error> {
 
 /// What the changelog says was told of each pod that is not forgotten yet.
 fn told(topic: &str, reader: &ClientConfig) -> Result<ByUid<Tracked>, Error> {
-    let mut told = ByUid::<Tracked>::default();
+    let (mut told, mut moved) = (ByUid::<Tracked>::default(), None);
     with_progress(
         Extent::of(reader, topic, "--changelog-topic and --generation, or leave it out by --no-changelog")?,
         topic,
         |message| match changelog::decode(message.key(), message.payload()) {
             Entry::Pod(uid, Some(tracked)) => drop(told.insert(uid, *tracked)),
             Entry::Pod(uid, None) => drop(told.remove(&uid)),
-            Entry::Identity(_) | Entry::Position(_) | Entry::Barrier(_) | Entry::Moved(_) | Entry::Inherited(_) => {}
+            Entry::Moved(to) => moved = Some(to),
+            Entry::Identity(_) | Entry::Position(_) | Entry::Barrier(_) | Entry::Inherited(_) => {}
             Entry::Unreadable(unreadable) => drop(unreadable.pod().and_then(|uid| told.remove(&uid))),
         },
     )?;
-    Ok(told)
+    match moved {
+        Some(moved) => Err(Error::LeftBehind { topic: topic.to_owned(), flags: moved.flags() }),
+        None => Ok(told),
+    }
 }
 
 fn ce_id<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a [u8]> {

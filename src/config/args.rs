@@ -358,7 +358,7 @@ pub enum OutputKind {
 /// How Kafka is reached, and where the events are: shared by all commands that do.
 #[derive(Args)]
 pub struct StreamArgs {
-    /// Bootstrap servers, comma-separated; required for the sink kafka
+    /// Bootstrap servers, comma-separated; required (by 'run' only for the sink kafka)
     #[arg(long, value_name = "HOST:PORT,...", help_heading = "Events", value_parser = bootstrap)]
     pub kafka: Option<String>,
     /// Any librdkafka property; repeatable; NAME=@/PATH takes the value from a file

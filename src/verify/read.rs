@@ -41,6 +41,14 @@ pub enum Error {
         /// What to change.
         flag: &'static str,
     },
+    /// Nobody remembers anything there any more.
+    #[error("topic {topic} was left behind by a reshard, and says nothing of what was told since: add {flags}")]
+    LeftBehind {
+        /// Its name.
+        topic: String,
+        /// The settings of the generation that took its place.
+        flags: String,
+    },
     /// Kafka does not say what is there.
     #[error("ask kafka about topic {topic}")]
     Ask {

@@ -292,7 +292,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         }
         formed.claims.iter().for_each(|(pod, execution, earlier)| self.claim(pod, execution, earlier));
         formed.odd.iter().for_each(|(pod, odd)| self.odd(pod, *odd));
-        formed.drift.iter().for_each(|drift| self.drift(*drift));
+        formed.drift.iter().for_each(|(pod, drift)| self.drift(pod, *drift));
         // A new holder writes its term at once: the next one counts from it.
         let moved = !self.claimed || self.table.streams.iter().any(|s| s.after_commit() > s.committed());
         if formed.batch.records.is_empty() && !(self.position_due && moved) {

@@ -48,7 +48,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         }
     }
 
-    pub(super) fn drift(&self, drift: Drift) {
+    pub(super) fn drift(&self, pod: &str, drift: Drift) {
         self.parts.metrics.drifted(match drift {
             Drift::Missed => metrics::Drift::Missed,
             Drift::Behind => metrics::Drift::Behind,
@@ -56,7 +56,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         });
         let now = self.parts.wall.now();
         self.show_missing(|missing| (missing.drift, missing.drift_at) = (missing.drift + 1, Some(now)));
-        tracing::warn!(?drift, "reconciliation found what the watch had not told");
+        tracing::warn!(pod, ?drift, "reconciliation found what the watch had not told");
     }
 
     /// Takes in a state of a pod that the watch brought.

@@ -92,8 +92,8 @@ pub struct Formed {
     pub claims: Vec<(String, Box<str>, EarlierEnd)>,
     /// Ids that are not what the pod's maker meant: (pod, what).
     pub odd: Vec<(String, OddId)>,
-    /// What only a periodic LIST brought to light.
-    pub drift: Vec<Drift>,
+    /// What only a periodic LIST brought to light: (pod, what).
+    pub drift: Vec<(String, Drift)>,
     /// When the oldest observation in it was read.
     pub oldest: Option<Instant>,
 }

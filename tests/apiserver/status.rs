@@ -80,7 +80,13 @@ async fn the_holder_is_shown_with_what_it_says_and_a_dead_one_is_found_out() -> 
     // A standby is named by hand, and says how far behind it is.
     let mut standby = another(&launch, "standby")?.start()?;
     standby.ready(LIMIT).await?;
-    let address = standby.address.to_string();
+    let (address, second) = (standby.address.to_string(), identity(&standby).await?);
+    // No Lease names it where there is one shard, but the holder hears of it.
+    let heard = async || {
+        let (_, said, _) = status(&launch, &[]).await?;
+        Ok(said.lines().any(|line| line.starts_with(&second) && line.contains("stands by")).then_some(()))
+    };
+    until(LIMIT, "the holder has heard of the standby", heard).await?;
     // How far behind it is it learns once a second.
     let behind = async || {
         let (code, said, errors) = status(&launch, &["--replica", &address]).await?;

@@ -192,3 +192,15 @@ async fn a_wrong_topic_is_named_with_the_flag() {
     assert_eq!((code, said.as_str()), (Some(1), ""), "{errors}");
     assert!(errors.contains("topic no.such.topic is not there: name it by --events-topic"), "{errors}");
 }
+
+#[tokio::test]
+async fn a_changelog_that_a_reshard_left_behind_is_not_compared_with() {
+    let (settings, journal, topic) = installed("verify-moved", "").await;
+    drop(journal);
+    let moved = r#"{"generation":2,"shards":4,"shard_by":"uid","topic":"x.g2"}"#;
+    plant(&producer(None), settings.changelog_topic(), "meta/moved", moved);
+    let (code, said, errors) = verify(&settings, &topic, &[]);
+    assert_eq!((code, said.as_str()), (Some(1), ""), "{errors}");
+    assert!(errors.contains("left behind by a reshard") && errors.contains("--shards 4 --generation 2"), "{errors}");
+    assert_eq!(verify(&settings, &topic, &["--no-changelog"]).0, Some(0));
+}

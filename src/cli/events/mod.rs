@@ -47,7 +47,7 @@ Examples:
   The whole story of one execution:
     pod-monitor events --kafka kafka:9092 --execution 17
   What failed today, and why:
-    pod-monitor events --kafka kafka:9092 --from 24h --output json | jq 'select(.cause) | {execution_id, cause}'
+    pod-monitor events --kafka kafka:9092 --from 24h --output json | jq 'select(.error_type) | {execution_id, cause}'
 
 Exit codes: 0 read to the end, or asked to stop, 1 could not be read, 2 configuration.";
 

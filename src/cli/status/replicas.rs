@@ -34,6 +34,17 @@ pub(super) struct Reply {
     pub(super) live: bool,
     pub(super) checks: Vec<Check>,
     pub(super) shards: Vec<Shard>,
+    pub(super) members: Vec<Member>,
+}
+
+/// A replica that it knows of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Member {
+    pub(super) identity: String,
+    /// Whether it could lead, as it said itself to the one who was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) able: Option<bool>,
 }
 
 /// One of its parts.

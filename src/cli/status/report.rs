@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     leases::{Leases, Seen},
-    replicas::{Asked, Reply, Shard},
+    replicas::{Asked, Member, Reply, Shard},
 };
 use crate::{
     cli::screen::{Ink, Paint, plain, table},
@@ -129,8 +129,16 @@ impl Report {
         let rows: Vec<_> = self.rows.iter().map(|row| row.cells(now)).collect();
         let mut text = table(paint, &heads, &rows);
         if !self.asked.is_empty() {
+            let heard_of = self.heard_of().into_iter().map(|member| {
+                let state = match member.able {
+                    Some(true) => ("stands by, as it told a leader".to_owned(), Some(Ink::Green)),
+                    _ => ("does not reach Kafka, as it told a leader".to_owned(), Some(Ink::Red)),
+                };
+                vec![(plain(&member.identity), None), ("-".to_owned(), None), ("-".to_owned(), None), state]
+            });
+            let replicas: Vec<_> = self.replicas().into_iter().chain(heard_of).collect();
             text.push('\n');
-            text.push_str(&table(paint, &["REPLICA", "ADDRESS", "VERSION", "STATE"], &self.replicas()));
+            text.push_str(&table(paint, &["REPLICA", "ADDRESS", "VERSION", "STATE"], &replicas));
         }
         let mut note = |said: String| text.push_str(&format!("\n{said}\n"));
         let open = self.rows.iter().filter(|row| !row.is_held()).count();
@@ -157,6 +165,17 @@ impl Report {
             note(format!("{} Leases of further shards are there: left behind by a reshard.", self.left_over));
         }
         text
+    }
+
+    /// Replicas that were not asked, since no Lease names them, and that told one which was asked whether they could lead.
+    fn heard_of(&self) -> Vec<&Member> {
+        let replies = || self.asked.iter().filter_map(|asked| asked.said.as_ref().ok());
+        let answered = |member: &&Member| replies().any(|reply| reply.identity == member.identity);
+        let members = replies().flat_map(|reply| &reply.members).filter(|member| member.able.is_some());
+        let mut heard_of: Vec<&Member> = members.filter(|member| !answered(member)).collect();
+        heard_of.sort_by(|a, b| a.identity.cmp(&b.identity));
+        heard_of.dedup_by(|a, b| a.identity == b.identity);
+        heard_of
     }
 
     fn replicas(&self) -> Vec<Vec<(String, Option<Ink>)>> {

@@ -147,7 +147,15 @@ fn the_verdict_is_what_weighs_most_and_its_words_are_no_colours() {
         part(&status, "verdict")
     };
     let waits = |s: &mut Status| s.checks = vec![waiting("kafka", 60_000)];
-    let cases: [(&str, String, &str, &str); 10] = [
+    let cut = |s: &mut Status| {
+        s.shown.elects = true;
+        s.members.push(Member { identity: "b".into(), able: Some(false), ..Member::default() });
+    };
+    let warm = |s: &mut Status| {
+        cut(s);
+        s.members.push(Member { identity: "c".into(), able: Some(true), ..Member::default() });
+    };
+    let cases: [(&str, String, &str, &str); 12] = [
         ("leads", with(|_| {}), "Good", "The shard is led by this replica."),
         (
             "stands by",
@@ -163,6 +171,8 @@ fn the_verdict_is_what_weighs_most_and_its_words_are_no_colours() {
         ("slow", with(|s| s.shown.shards[0].kafka_waits_ms = Some(4000)), "Look", "Kafka does not answer"),
         ("waits", with(waits), "Look", "not ready: kafka: no."),
         ("alone", with(|s| s.shown.elects = true), "Look", "Nobody stands by"),
+        ("cut off", with(cut), "Look", "Nobody could take over: no standby reaches Kafka"),
+        ("one is warm", with(warm), "Good", "The shard is led by this replica."),
     ];
     for (name, html, word, sentence) in cases {
         assert!(html.contains(&format!("{word}</b>")) && html.contains(sentence), "{name}: {html}");

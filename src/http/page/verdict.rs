@@ -71,8 +71,13 @@ pub(super) fn judge(status: &Status) -> (Level, String) {
         wrong.push((Level::Look, "The periodic comparison found what the watch had not told.".to_owned()));
     }
     let leads = leads(status);
-    if leads > 0 && shown.elects && status.members.len() == 1 {
-        wrong.push((Level::Look, "Nobody stands by: if this replica dies, nobody takes over.".to_owned()));
+    let others = || status.members.iter().filter(|member| !member.this);
+    if leads > 0 && shown.elects && others().all(|member| member.able == Some(false)) {
+        let why = match others().count() {
+            0 => "Nobody stands by: if this replica dies, nobody takes over.",
+            _ => "Nobody could take over: no standby reaches Kafka and has read the changelog.",
+        };
+        wrong.push((Level::Look, why.to_owned()));
     }
     let worst = wrong.iter().map(|(level, _)| *level).max();
     let first = wrong.into_iter().find(|(level, _)| Some(*level) == worst);

@@ -75,11 +75,12 @@ impl Table {
             pending.holds.inspect(|holds| stream.taken(*holds));
             formed.oldest = Some(formed.oldest.map_or(pending.arrived, |o| o.min(pending.arrived)));
             if pending.listed && !decision.events.is_empty() {
-                formed.drift.push(match (&pending.gone, &slot.tracked) {
+                let drift = match (&pending.gone, &slot.tracked) {
                     (Some(_), _) => Drift::Vanished,
                     (None, None) => Drift::Missed,
                     (None, Some(_)) => Drift::Behind,
-                });
+                };
+                formed.drift.push((format!("{}/{}", tracked.namespace, tracked.pod_name), drift));
             }
         }
         if let Some(odd) = decision.odd {

@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -125,16 +124,16 @@ impl Launch {
         let log = File::options().create(true).append(true).open(&self.log).context("open the monitor's log")?;
         let address =
             TcpListener::bind(self.address).map_or_else(|_| free_address(self.address.ip()), |_| Ok(self.address))?;
-        let mut command = Command::new(&self.program);
-        command.arg("run").args(&self.arguments).args(["--listen", &address.to_string()]);
+        // A session of its own: a Ctrl-C at the terminal is the test's business alone, and the scheduler gives the monitor its
+        // share of the processors beside the test's, as it gives one to a container.
+        let mut command = Command::new("setsid");
+        command.arg(&self.program).arg("run").args(&self.arguments).args(["--listen", &address.to_string()]);
         command.envs(self.variables.iter().map(|(k, v)| (k, v)));
         let output = match &self.output {
             Some(path) => File::create(path).context("create the file of the monitor's output")?,
             None => log.try_clone()?,
         };
         command.stdin(Stdio::null()).stdout(output).stderr(log);
-        // Its own group, so that a Ctrl-C at the terminal is the test's business alone.
-        command.process_group(0);
         let child = command.spawn().with_context(|| format!("start {}", self.program.display()))?;
         Ok(Monitor { child, address, log: self.log.clone() })
     }
