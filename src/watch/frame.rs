@@ -3,7 +3,10 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::pod::{Decoded, Pod, ResourceVersion, decode};
+use super::{
+    managed,
+    pod::{Decoded, Pod, ResourceVersion, decode},
+};
 
 /// What one line of a watch says.
 #[derive(Debug, PartialEq)]
@@ -53,7 +56,8 @@ struct Status {
 /// Reads one line of a watch.
 pub fn read_frame(line: &str) -> Frame {
     // The common case in one pass: a well-formed pod.
-    if let Ok(Typed { kind, object }) = serde_json::from_str::<Typed<'_>>(line)
+    let shorter = managed::without(line);
+    if let Ok(Typed { kind, object }) = serde_json::from_str::<Typed<'_>>(shorter.as_deref().unwrap_or(line))
         && object.odd().is_none()
     {
         match kind {

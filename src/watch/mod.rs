@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod frame;
+mod managed;
 pub mod pod;
 pub mod reconcile;
 pub mod stream;
