@@ -58,14 +58,16 @@ mod tests {
 
     #[test]
     fn the_array_goes_and_nothing_else() {
-        let tricky = r#"{"a":{"b":[1],"managedFields":[{"m":"]},\"","k:{\"x\":\"]\"}":{"[":[[],["\\"]]}}],"c":[2]},"d":"]"}"#;
+        let tricky =
+            r#"{"a":{"b":[1],"managedFields":[{"m":"]},\"","k:{\"x\":\"]\"}":{"[":[[],["\\"]]}}],"c":[2]},"d":"]"}"#;
         assert_eq!(left(tricky), json!({ "a": { "b": [1], "c": [2] }, "d": "]" }));
         // Within a text it is no field.
         let text = serde_json::to_string(&json!({ "a": r#"1,"managedFields":[2]"#, "b": 3 })).expect("JSON");
         for same in [text.as_str(), "", "{}", r#"{"managedFields":[]}"#, r#"{"a":1, "managedFields":[1]}"#] {
             assert_eq!(without(same), None, "{same}");
         }
-        for cut in [r#"{"a":1,"managedFields":["#, r#"{"a":1,"managedFields":[["x]"]"#, r#"{"a":1,"managedFields":["\"#] {
+        for cut in [r#"{"a":1,"managedFields":["#, r#"{"a":1,"managedFields":[["x]"]"#, r#"{"a":1,"managedFields":["\"#]
+        {
             assert_eq!(without(cut), None, "{cut}: it has no end");
         }
     }
