@@ -39,6 +39,7 @@ fn rules() -> Rules {
 
 /// Counts what `work` allocates.
 fn counted<T>(work: impl FnOnce() -> T) -> (u64, T) {
+    counting::start();
     let before = counting::made();
     let done = work();
     (counting::made() - before, done)

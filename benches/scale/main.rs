@@ -34,14 +34,14 @@ use std::{
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use testkit::counting::Counting;
+use testkit::counting::{self, Counting};
 
 use crate::{
     memory::Holder,
     results::{Results, Row, Target, median},
 };
 
-/// Two counters an allocation, in every part alike.
+/// Counts in the processes that hold pods only.
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
@@ -101,6 +101,9 @@ enum Part {
 }
 
 fn main() -> Result<()> {
+    if std::env::args().any(|argument| argument == "--child") {
+        counting::start();
+    }
     let arguments = Arguments::parse();
     if let Some(holder) = arguments.child {
         return memory::child(holder, arguments.pods);

@@ -3,10 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{
-    managed,
-    pod::{Decoded, Pod, ResourceVersion, decode},
-};
+use super::pod::{Decoded, Pod, ResourceVersion, decode};
 
 /// What one line of a watch says.
 #[derive(Debug, PartialEq)]
@@ -56,8 +53,7 @@ struct Status {
 /// Reads one line of a watch.
 pub fn read_frame(line: &str) -> Frame {
     // The common case in one pass: a well-formed pod.
-    let shorter = managed::without(line);
-    if let Ok(Typed { kind, object }) = serde_json::from_str::<Typed<'_>>(shorter.as_deref().unwrap_or(line))
+    if let Ok(Typed { kind, object }) = serde_json::from_str::<Typed<'_>>(line)
         && object.odd().is_none()
     {
         match kind {

@@ -5,7 +5,6 @@
 
 pub mod api;
 pub mod frame;
-mod managed;
 pub mod pod;
 pub mod reconcile;
 pub mod stream;

@@ -3,7 +3,6 @@
 use serde::de::DeserializeOwned;
 
 use super::{ContainerStatus, Metadata, Pod, Spec, Status};
-use crate::watch::managed;
 
 /// What [`decode`] made of one object.
 #[derive(Debug, PartialEq)]
@@ -59,8 +58,7 @@ impl Decoded {
 
 /// Decodes one Pod object. Total: any bytes give an answer.
 pub fn decode(json: &str) -> Decoded {
-    let shorter = managed::without(json);
-    let error = match serde_json::from_str::<Pod>(shorter.as_deref().unwrap_or(json)) {
+    let error = match serde_json::from_str::<Pod>(json) {
         Ok(pod) => match pod.odd() {
             None => return Decoded::Whole(pod),
             Some(odd) => odd.to_owned(),
