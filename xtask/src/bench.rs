@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use testkit::stack::{Options, Packages, Profile, Stack};
+use testkit::stack::{Broker, Options, Packages, Profile, Stack};
 
 use crate::{claim, suites};
 
@@ -62,17 +62,18 @@ enum Which {
     Scale,
 }
 
-/// Parts of `scale`, and what each needs.
-const SCALE: [(&str, Option<Profile>); 9] = [
+/// Parts of `scale`, and what each needs. A broker as it is shipped compiles its own code for minutes, on the cores that are
+/// measured: it is for parts that wait until it is warm.
+const SCALE: [(&str, Option<(Profile, Broker)>); 9] = [
     ("memory", None),
     ("replay", None),
     ("churn", None),
     ("reconcile", None),
-    ("restore", Some(Profile::Kafka)),
-    ("shards", Some(Profile::Kafka)),
-    ("live", Some(Profile::Full)),
-    ("takeover", Some(Profile::Full)),
-    ("otlp", Some(Profile::Full)),
+    ("restore", Some((Profile::Kafka, Broker::AsShipped))),
+    ("shards", Some((Profile::Kafka, Broker::AsShipped))),
+    ("live", Some((Profile::Full, Broker::Quick))),
+    ("takeover", Some((Profile::Full, Broker::Quick))),
+    ("otlp", Some((Profile::Full, Broker::Quick))),
 ];
 
 impl Which {
@@ -113,7 +114,7 @@ impl Bench {
                 continue;
             }
             // One for each: what one bench leaves behind is not measured by the next.
-            let stack = which.needs_stack().then(|| Stack::boot(Options::measured(Profile::Full))).transpose()?;
+            let stack = which.needs_stack().then(|| Stack::boot(Options::new(Profile::Full))).transpose()?;
             run(&mut cargo_bench(self.arguments(which), stack.as_ref())?, which.name())?;
         }
         Ok(())
@@ -136,10 +137,10 @@ impl Bench {
             let known: Vec<&str> = SCALE.iter().map(|(part, _)| *part).collect();
             ensure!(known.contains(&name.as_str()), "no part {name:?} of scale; there are: {}", known.join(", "));
         }
-        for (part, profile) in SCALE.iter().filter(|(part, _)| only.is_empty() || only.iter().any(|name| name == part))
-        {
+        for (part, needs) in SCALE.iter().filter(|(part, _)| only.is_empty() || only.iter().any(|name| name == part)) {
             println!("-- {part}");
-            let stack = profile.map(|profile| Stack::boot(Options::measured(profile))).transpose()?;
+            let options = needs.map(|(profile, broker)| Options { broker, ..Options::new(profile) });
+            let stack = options.map(Stack::boot).transpose()?;
             let arguments = ["scale", "--", "--only", part].map(String::from).to_vec();
             run(&mut cargo_bench(arguments, stack.as_ref())?, part)?;
         }

@@ -75,11 +75,6 @@ impl Options {
         Self { profile, ..Self::default() }
     }
 
-    /// The same for measurements.
-    pub fn measured(profile: Profile) -> Self {
-        Self { profile, broker: Broker::AsShipped, ..Self::default() }
-    }
-
     /// With a name by which other processes find it.
     pub fn named(self, name: impl Into<String>) -> Self {
         Self { name: Some(name.into()), ..self }
