@@ -239,9 +239,7 @@ impl Pace {
         let all = async || Ok((count(seen, "execution_running") >= before + pods.len()).then_some(()));
         until(TELL_MAX, "all writes are told", all).await?;
         let answered = written.values().map(|write| milliseconds(write.answered, write.due)).collect();
-        let told = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = told.iter().filter(|seen| seen.event == "execution_running");
-        let told: Vec<(Instant, &Write)> = told.filter_map(|s| Some((s.at, written.get(&s.uid)?))).collect();
+        let told = told(seen, &written);
         ensure!(told.len() == pods.len() - WARM_UP, "{} of {} writes were told once", told.len(), pods.len() - WARM_UP);
         Ok(Self {
             rate: pods.len() as f64 / took.as_secs_f64(),
@@ -337,10 +335,14 @@ impl Sweep {
 
 /// Milliseconds from when a status write was due to when its event was visible.
 pub(crate) fn latencies(seen: &Arrivals, written: &HashMap<String, Write>) -> Vec<f64> {
+    told(seen, written).into_iter().map(|(at, write)| milliseconds(at, write.due)).collect()
+}
+
+/// When each write's event was visible.
+fn told<'a>(seen: &Arrivals, written: &'a HashMap<String, Write>) -> Vec<(Instant, &'a Write)> {
     let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     let running = seen.iter().filter(|seen| seen.event == "execution_running");
-    let times = running.filter_map(|seen| Some(milliseconds(seen.at, written.get(&seen.uid)?.due)));
-    times.collect()
+    running.filter_map(|seen| Some((seen.at, written.get(&seen.uid)?))).collect()
 }
 
 fn milliseconds(later: Instant, earlier: Instant) -> f64 {
