@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -21,7 +22,7 @@ use pod_monitor::{
         peers::Peers,
         tenure::{ShardId, Tenure},
     },
-    lifecycle::event::EventType,
+    lifecycle::{event::EventType, rules::Rules},
     logs::{
         Limits, Report,
         capture::Capturer,
@@ -161,21 +162,31 @@ pub(crate) struct Run {
     pub(crate) begun: Option<Instant>,
 }
 
-/// Runs a worker on one core until `enough`, with `restored` pods of that record in its changelog.
-pub(crate) fn run(
-    script: Script,
-    restored: Option<(&Record, usize)>,
-    keep_times: bool,
-    limit: Duration,
-    enough: impl Fn(&Told, &Metrics) -> bool + Send,
-) -> Result<Run> {
-    let restored = restored.map(|(record, pods)| before(record, pods)).transpose()?;
-    let at = keep_times.then(Mutex::default);
+/// What a worker is run on.
+pub(crate) struct Case<'a> {
+    pub(crate) script: Script,
+    /// So many pods of this record are in its changelog.
+    pub(crate) restored: Option<(&'a Record, usize)>,
+    pub(crate) rules: Rules,
+    /// When each event was told is kept.
+    pub(crate) keeps_times: bool,
+}
+
+impl Case<'_> {
+    pub(crate) fn new(script: Script) -> Self {
+        Self { script, restored: None, rules: told::rules(), keeps_times: false }
+    }
+}
+
+/// Runs a worker on one core until `enough`.
+pub(crate) fn run(case: Case<'_>, limit: Duration, enough: impl Fn(&Told, &Metrics) -> bool + Send) -> Result<Run> {
+    let restored = case.restored.map(|(record, pods)| before(record, pods)).transpose()?;
+    let at = case.keeps_times.then(Mutex::default);
     let told = Arc::new(Told { at, ..Told::default() });
-    let rig = Rig::start(script)?;
-    let (telling, address) = (Arc::clone(&told), rig.address);
+    let rig = Rig::start(case.script)?;
+    let (telling, address, rules) = (Arc::clone(&told), rig.address, case.rules);
     let measured = thread::scope(|scope| {
-        let worker = move || one_core(address, restored, telling, limit, enough);
+        let worker = move || one_core(address, (restored, rules), telling, limit, enough);
         let worker = thread::Builder::new().name("monitor".into()).spawn_scoped(scope, worker)?;
         worker.join().map_err(|_| anyhow!("the monitor's thread died"))?
     });
@@ -206,7 +217,7 @@ fn identity() -> Identity {
 
 fn one_core(
     address: std::net::SocketAddr,
-    restored: Option<Restored>,
+    known: (Option<Restored>, Rules),
     told: Arc<Told>,
     limit: Duration,
     enough: impl Fn(&Told, &Metrics) -> bool,
@@ -214,7 +225,7 @@ fn one_core(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let metrics = Metrics::new();
-        let (parts, health) = parts(address, restored, &told, &metrics)?;
+        let (parts, health) = parts(address, known, &told, &metrics)?;
         let ended = CancellationToken::new();
         let tenure = Tenure::unconditional(ShardId(0), "bench", ended.clone());
         let worker = Worker::new(parts, tenure, health.heartbeat("worker", HEARTBEAT_MAX));
@@ -240,7 +251,7 @@ fn one_core(
 
 fn parts(
     address: std::net::SocketAddr,
-    restored: Option<Restored>,
+    (restored, rules): (Option<Restored>, Rules),
     told: &Arc<Told>,
     metrics: &Metrics,
 ) -> Result<(Parts<Books, Logs>, Health)> {
@@ -266,7 +277,7 @@ fn parts(
         evidence: Evidence::none(),
         report: Report::Raw,
         capture_deadline: limits.capture_deadline,
-        rules: Arc::new(told::rules()),
+        rules: Arc::new(rules),
         reconcile_interval: Duration::from_secs(3600),
         ready_max: READY_MAX,
         wall: Wall::by(told::now),
@@ -288,10 +299,14 @@ fn thread_cpu() -> Result<Duration> {
     Ok(Duration::from_nanos(on_core.parse()?))
 }
 
-/// Milliseconds from when a line was due to when its event was told.
-pub(crate) fn lags(run: &Run, pods: usize, due: impl Fn(usize, EventType) -> Option<Duration>) -> Result<Vec<f64>> {
+/// Milliseconds from when a line was due to when its event was told, of the pods of these numbers.
+pub(crate) fn lags(
+    run: &Run,
+    pods: Range<usize>,
+    due: impl Fn(usize, EventType) -> Option<Duration>,
+) -> Result<Vec<f64>> {
     let begun = run.begun.context("the watch was opened")?;
-    let numbers: HashMap<String, usize> = (0..pods).map(|n| (crate::pods::uid(n), n)).collect();
+    let numbers: HashMap<String, usize> = pods.enumerate().map(|(nth, n)| (crate::pods::uid(n), nth)).collect();
     let at = run.told.at.as_ref().context("times were kept")?.lock().unwrap_or_else(PoisonError::into_inner);
     let lag = |(uid, event_type, told): &(PodUid, EventType, Instant)| {
         let due = begun + due(*numbers.get(&*uid.0)?, *event_type)?;

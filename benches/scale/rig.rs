@@ -32,8 +32,9 @@ pub(crate) struct Script {
     /// Pods that a LIST shows, in the state of this line.
     pub(crate) listed: usize,
     pub(crate) line: usize,
-    /// Pods whose lives the watch tells; their numbers follow those of the LIST.
+    /// Pods whose lives the watch tells, and the number of the first of them.
     pub(crate) lives: usize,
+    pub(crate) first: usize,
     /// Lives that begin in a second, and how long each line waits for the next; `None`: as fast as they are read.
     pub(crate) pace: Option<Pace>,
 }
@@ -161,7 +162,7 @@ fn flood(out: &mut TcpStream, script: &Script, version: &mut u64) -> Result<()> 
         for line in 0..LIFE_LINES {
             for n in first..(first + ALIVE).min(script.lives) {
                 *version += 1;
-                script.life.line(&mut text, line, script.listed + n, *version);
+                script.life.line(&mut text, line, script.first + n, *version);
                 if text.len() >= CHUNK_BYTES {
                     chunk(out, &text)?;
                     text.clear();
@@ -181,7 +182,7 @@ fn paced(out: &mut TcpStream, script: &Script, pace: Pace, began: Instant, versi
         for (line, next) in next.iter_mut().enumerate() {
             while *next < script.lives && Script::due(pace, *next, line) <= now {
                 *version += 1;
-                script.life.line(&mut text, line, script.listed + *next, *version);
+                script.life.line(&mut text, line, script.first + *next, *version);
                 *next += 1;
             }
         }

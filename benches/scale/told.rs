@@ -1,6 +1,6 @@
 //! What has been told of the recorded pod, as the monitor's own core says it.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use jiff::{SignedDuration, Timestamp};
 use pod_monitor::{
     lifecycle::{
@@ -11,10 +11,10 @@ use pod_monitor::{
         tracked::Tracked,
     },
     publish::{changelog::write_tracked, record::Service},
-    watch::pod::{Decoded, PodUid, decode},
+    watch::pod::{Decoded, PodUid, ResourceVersion, decode},
 };
 
-use crate::pods::{Life, Record};
+use crate::pods::{FINISHED, LIST_VERSION, Life, Record};
 
 pub(crate) fn rules() -> Rules {
     Rules {
@@ -53,7 +53,21 @@ pub(crate) fn tracked(life: &Life, line: usize, n: usize) -> Result<(PodUid, Tra
 /// Its changelog record, for any number of pods.
 pub(crate) fn record(life: &Life, line: usize) -> Result<Record> {
     let (uid, tracked) = tracked(life, line, 0)?;
+    written(&uid, &tracked)
+}
+
+/// The record of one that is gone, for any number of pods.
+pub(crate) fn record_of_gone(life: &Life) -> Result<Record> {
+    let (uid, tracked) = tracked(life, FINISHED, 0)?;
+    let version = ResourceVersion(LIST_VERSION - 1);
+    let gone = Input::Gone { last: None, observed: true, followed: None, version, now: now() };
+    let tracked = step(&uid, Some(&tracked), gone, &rules()).tracked.context("its going is told")?;
+    ensure!(tracked.end.is_some() && tracked.gone == Some(version), "it ended and is gone");
+    written(&uid, &tracked)
+}
+
+fn written(uid: &PodUid, tracked: &Tracked) -> Result<Record> {
     let mut bytes = Vec::new();
-    write_tracked(&mut bytes, &uid, &tracked)?;
+    write_tracked(&mut bytes, uid, tracked)?;
     Ok(Record::of(std::str::from_utf8(&bytes)?, 0))
 }

@@ -4,6 +4,7 @@
 //! replaces an older one: late states yield the earlier events too). Nothing is dropped before its commit.
 
 mod forming;
+mod gone;
 mod known;
 mod reset;
 
@@ -12,6 +13,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use self::gone::{Fate, GonePods};
 use super::{
     executions::Executions,
     pending::{Gone, Pending, Source, merge},
@@ -121,8 +123,8 @@ pub enum Drift {
 pub struct Table {
     slots: ByUid<Slot>,
     ready: VecDeque<PodUid>,
-    /// Told as gone and not yet tombstones: (stream, version of the going, pod).
-    gone: BTreeSet<(usize, ResourceVersion, PodUid)>,
+    /// Told as gone and not yet tombstones.
+    gone: GonePods,
     /// Captures whose end is not committed yet: their bytes are held here.
     captures_held: usize,
     /// Pods whose changelog record cannot be read.
@@ -141,7 +143,7 @@ impl Table {
         Self {
             slots: ByUid::default(),
             ready: VecDeque::new(),
-            gone: BTreeSet::new(),
+            gone: GonePods::default(),
             captures_held: 0,
             unreadable: HashSet::new(),
             executions: Executions::default(),
@@ -213,9 +215,7 @@ impl Table {
             }
             // A namespace that is no longer watched: its records wait in the changelog until it is again.
             let Some(stream) = self.stream_of(tracked.namespace()) else { continue };
-            if let Some(version) = tracked.gone() {
-                self.gone.insert((stream, version, uid.clone()));
-            }
+            self.gone.extend(gone::of(index(stream), &uid, &tracked));
             // Everything is looked at anew: nobody waits yet.
             let (end, told) = (tracked.ended(&uid), tracked.end().is_some());
             self.executions.note(&uid, tracked.execution_id(), end, told);
@@ -413,7 +413,6 @@ impl Table {
         for uid in &tombstones {
             self.remove(uid);
         }
-        self.gone.retain(|(_, _, uid)| self.slots.contains_key(uid));
         let mut captures = Vec::new();
         for Move { uid, mut tracked, capture, captured, .. } in moves {
             self.captures_held -= usize::from(captured.is_some());
@@ -423,9 +422,7 @@ impl Table {
             if self.streams[stream].era() != positions[stream].0 {
                 tracked.resource_version = ResourceVersion::default();
             }
-            if let Some(version) = tracked.gone() {
-                self.gone.insert((stream, version, uid.clone()));
-            }
+            self.gone.extend(gone::of(slot.stream, &uid, &tracked));
             if tracked.end().is_some() {
                 self.executions.recorded(&uid, tracked.execution_id());
             }
@@ -470,6 +467,17 @@ impl Slot {
             return false;
         }
         self.pending.is_some() || self.captured.is_some() || self.tick
+    }
+
+    /// Of a pod that was told as gone with this version, where ends until then are not remembered any more.
+    fn fate(&self, version: ResourceVersion, until: Option<Timestamp>) -> Fate {
+        let Some(tracked) = self.tracked.as_ref().filter(|t| t.gone() == Some(version)) else { return Fate::Unknown };
+        let end = tracked.end().and_then(|end| end.at);
+        match end.filter(|end| until.is_none_or(|until| *end > until)) {
+            Some(end) => Fate::Remembered(end),
+            None if self.busy || self.pending.is_some() || self.captured.is_some() || self.capturing => Fate::Waits,
+            None => Fate::Over,
+        }
     }
 }
 

@@ -447,6 +447,8 @@ fn a_consistent_list_with_a_pod_older_than_its_record_is_of_another_store() {
 mod claims;
 #[path = "table_followed_tests.rs"]
 mod followed;
+#[path = "table_gone_tests.rs"]
+mod gone;
 #[path = "table_reset_tests.rs"]
 mod reset;
 

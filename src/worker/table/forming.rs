@@ -8,10 +8,12 @@ use super::{
         steps::{Due, chain, size},
     },
     BATCH_BYTES_MAX, BATCH_PODS_MAX, Drift, Formed, Move, TOMBSTONES_MAX, Table,
+    gone::{Fate, GonePod},
+    index,
 };
 use crate::{
     lifecycle::{rules::Rules, tracked::Kept},
-    watch::pod::{PodUid, ResourceVersion},
+    watch::pod::PodUid,
 };
 
 impl Table {
@@ -134,19 +136,20 @@ impl Table {
     fn tombstones(&mut self, keep: &[bool], now: Timestamp, rules: &Rules, formed: &mut Formed) {
         // INV-7: a pod that is gone is forgotten only once the position has passed its going, in an earlier
         // transaction or this one: a successor's watch begins behind it.
-        let idle = |uid: &PodUid| {
-            self.slots.get(uid).is_none_or(|s| !s.busy && s.pending.is_none() && s.captured.is_none() && !s.capturing)
+        // None: they are remembered for longer than time goes back.
+        let until = now.checked_sub(rules.remember_ended).ok();
+        until.inspect(|until| self.gone.fall_due(*until));
+        let fate = |gone: &GonePod| {
+            let slot = self.slots.get(&gone.uid).filter(|slot| slot.stream == gone.stream);
+            slot.map_or(Fate::Unknown, |slot| slot.fate(gone.version, until))
         };
-        let remembered = |uid: &PodUid| {
-            let end = self.slots.get(uid).and_then(|s| s.tracked.as_ref()?.end()?.at);
-            end.and_then(|end| end.checked_add(rules.remember_ended).ok()).is_some_and(|until| now < until)
-        };
-        let passed = |(stream, version, uid): &&(usize, ResourceVersion, PodUid)| {
-            let listing = keep.get(*stream).copied().unwrap_or(false);
-            *version <= self.streams[*stream].after_commit() && !listing && idle(uid) && !remembered(uid)
-        };
-        let gone = self.gone.iter().filter(passed).map(|(_, _, uid)| uid);
-        formed.in_flight.tombstones = gone.take(TOMBSTONES_MAX).cloned().collect();
+        for (number, stream) in self.streams.iter().enumerate() {
+            let room = TOMBSTONES_MAX - formed.in_flight.tombstones.len();
+            if !keep.get(number).copied().unwrap_or(false) {
+                let over = self.gone.over(index(number), stream.after_commit(), room, fate);
+                formed.in_flight.tombstones.extend(over);
+            }
+        }
         formed.batch.records.extend(formed.in_flight.tombstones.iter().map(|uid| (uid.clone(), None)));
     }
 }
