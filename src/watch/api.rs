@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use futures::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
+use futures::AsyncBufRead;
 use http::Request;
 use kube::{Client, core::Status};
 
 use super::{
-    frame::{Frame, Page, read_frame, read_page},
+    frame::{Page, read_page},
+    lines::Watch,
     pod::{Decoded, PodUid, ResourceVersion, decode},
     traffic::Traffic,
     url::percent,
@@ -18,9 +19,7 @@ use super::{
 use crate::sharding::ranges::Share;
 
 /// How long the server keeps one watch open: short, since resuming is cheap and each end proves that it lives.
-const WATCH_SECONDS: u64 = 15;
-/// A watch that is silent for longer than the server would keep it open is half-open.
-const SILENCE_MAX: Duration = Duration::from_secs(WATCH_SECONDS + 5);
+pub(super) const WATCH_SECONDS: u64 = 15;
 /// For the answer's head, and for whole answers of GET.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// For the store's version: lines of a watch wait for it.
@@ -32,8 +31,6 @@ const PAGE_MAX: Duration = Duration::from_secs(60);
 pub const PAGE_PODS: u32 = 1000;
 /// The parameter by which a server is asked for one shard (KEP-5866).
 const SHARD_SELECTOR: &str = "shardSelector";
-/// Longest line of a watch: etcd refuses objects over 1.5 MiB, JSON may double that.
-const LINE_BYTES_MAX: u64 = 8 << 20;
 
 /// Why the API server could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -306,7 +303,7 @@ impl Pods {
         let url = scope.url(&parameters);
         let lines = within("watch", ANSWER_MAX, self.client.request_stream(get(&url))).await?;
         let lines = lines.map_err(|e| self.declined(shard.is_some(), self.refused("watch", scope, e)))?;
-        Ok(Watch { lines: Box::pin(lines), line: Vec::new(), traffic: self.traffic.clone() })
+        Ok(Watch::new(lines, self.traffic.clone()))
     }
 
     /// The pod of that name, or `None` if there is none.
@@ -401,7 +398,7 @@ fn get(url: &str) -> Request<Vec<u8>> {
     Request::get(url).body(Vec::new()).expect("the URL is made of percent-encoded parts")
 }
 
-async fn within<T>(verb: &'static str, limit: Duration, call: impl Future<Output = T>) -> Result<T, Error> {
+pub(super) async fn within<T>(verb: &'static str, limit: Duration, call: impl Future<Output = T>) -> Result<T, Error> {
     tokio::time::timeout(limit, call).await.map_err(|_| Error::Timeout { verb, limit })
 }
 
@@ -410,35 +407,6 @@ fn by_status(verb: &'static str, scope: &Scope, status: Status) -> Error {
         401 | 403 => Error::Forbidden { verb, namespace: scope.namespace.clone(), said: status.message },
         410 => Error::Expired { verb },
         code => Error::Refused { verb, code, message: status.message },
-    }
-}
-
-/// An open watch.
-#[derive(Debug)]
-pub struct Watch<R> {
-    lines: std::pin::Pin<Box<R>>,
-    line: Vec<u8>,
-    traffic: Traffic,
-}
-
-impl<R: AsyncBufRead> Watch<R> {
-    /// The next line; `None` when the server ended the watch, as it does after its time.
-    ///
-    /// # Errors
-    /// `Timeout` where the connection is silent for longer than the server would keep it; `Broken` where it breaks.
-    pub async fn next(&mut self) -> Result<Option<Frame>, Error> {
-        self.line.clear();
-        let mut bounded = (&mut self.lines).take(LINE_BYTES_MAX);
-        let read = within("watch", SILENCE_MAX, bounded.read_until(b'\n', &mut self.line)).await?;
-        let count = read.map_err(|source| Error::Broken { verb: "watch", source })?;
-        if count == 0 {
-            return Ok(None);
-        }
-        self.traffic.read(count);
-        Ok(Some(match std::str::from_utf8(&self.line) {
-            Ok(line) => read_frame(line),
-            Err(error) => Frame::Garbled(error.to_string()),
-        }))
     }
 }
 
