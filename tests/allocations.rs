@@ -28,9 +28,9 @@ static ALLOCATOR: Counting = Counting;
 const LIFE: &str = include_str!("fixtures/life.jsonl");
 
 /// Of reading the nine events of a life, on average; kube's typed decode takes 277 for one.
-const DECODE_MAX: f64 = 46.0;
+const DECODE_MAX: f64 = 20.0;
 /// Of all that is done with them: reading, deciding, and writing its four events.
-const WHOLE_MAX: f64 = 63.0;
+const WHOLE_MAX: f64 = 35.5;
 
 fn rules() -> Rules {
     let settle_grace = SignedDuration::from_secs(10);

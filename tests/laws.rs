@@ -15,7 +15,7 @@ use pod_monitor::{
         tracked::Tracked,
         wanted,
     },
-    watch::pod::{Decoded, Pod, PodUid, ResourceVersion, decode},
+    watch::pod::{Decoded, Phase, Pod, PodUid, ResourceVersion, decode},
 };
 use proptest::{collection::vec, prelude::*, sample::subsequence, test_runner::FileFailurePersistence};
 use serde_json::{Value, json};
@@ -337,7 +337,7 @@ proptest! {
         let mut life = life;
         (life.starts, life.exit) = (true, Some((0, "Completed")));
         let mut last = life.history().pop().unwrap();
-        (last.status.phase, last.status.reason) = ("Failed".to_owned().into(), Some(reason.into()));
+        (last.status.phase, last.status.reason) = (Phase::Failed, Some(reason.into()));
         let monitor = Monitor::live(&life, &[last], false);
         prop_assert_eq!(monitor.ends()[0].body.event_type().as_str(), "execution_completed");
     }

@@ -102,7 +102,7 @@ fn failed(pod: &Pod, main: Main<'_>, rules: &Rules) -> Box<Verdict> {
     // A pod that never started has no process whose exit could be told; an exit without times is a start all the same.
     let attempt_started = verdict.started_at.is_some() || verdict.exit_code.is_some() || main.told_running().is_some();
     if found.cause == Cause::Init {
-        verdict.failed_init = container::failed_init(pod).map(|(c, _)| (c.name.clone(), c.restart_count));
+        verdict.failed_init = container::failed_init(pod).map(|(c, _)| (c.name.as_str().into(), c.restart_count));
     }
     verdict.failure = Some(found.into_failure(attempt_started, pod));
     Box::new(verdict)

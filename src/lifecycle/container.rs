@@ -151,7 +151,7 @@ pub fn summaries(pod: &Pod) -> Vec<ContainerSummary> {
         _ => "waiting",
     };
     let summary = |c: &ContainerStatus| ContainerSummary {
-        name: c.name.clone(),
+        name: c.name.as_str().into(),
         ready: c.ready,
         restart_count: c.restart_count,
         state: state(&c.state),
@@ -173,9 +173,9 @@ pub fn ends(pod: &Pod) -> Vec<ContainerEnd> {
     let end = |c: &ContainerStatus| {
         let t = c.state.terminated.as_ref()?;
         Some(ContainerEnd {
-            name: c.name.clone(),
+            name: c.name.as_str().into(),
             exit_code: process_exited(t).then_some(t.exit_code),
-            reason: t.reason.clone(),
+            reason: t.reason.as_deref().map(Into::into),
             restart_count: c.restart_count,
         })
     };

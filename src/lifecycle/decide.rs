@@ -192,8 +192,8 @@ fn first_seen(pod: &Pod, earlier: Option<&EarlierEnd>, rules: &Rules, odd: &mut 
         format: FORMAT,
         oldest_reader: FORMAT,
         resource_version: pod.metadata.resource_version,
-        namespace: pod.metadata.namespace.clone(),
-        pod_name: pod.metadata.name.clone(),
+        namespace: pod.metadata.namespace.as_str().into(),
+        pod_name: pod.metadata.name.as_str().into(),
         execution_id: ids.execution_id,
         user_id: ids.user_id,
         owner: Owner::of(&pod.metadata).map(Box::new),
@@ -309,7 +309,8 @@ impl Teller<'_> {
     fn note(&mut self, pod: &Pod) {
         let t = &mut self.tracked;
         t.left = false;
-        t.node_name = pod.spec.node_name.clone().filter(|n| !n.is_empty()).or(t.node_name.take());
+        let node = pod.spec.node_name.as_deref().filter(|n| !n.is_empty() && Some(*n) != t.node_name.as_deref());
+        node.inspect(|node| t.node_name = Some((*node).into()));
         t.deletion_timestamp = pod.metadata.deletion_timestamp.or(t.deletion_timestamp);
         if !t.told.running && t.end.is_none() {
             // While it goes away the kubelet rewrites the waiting reasons: the earlier ones say why it never started.
@@ -470,10 +471,10 @@ impl Teller<'_> {
 
     fn terminated(&mut self, last: Option<&Pod>, at: Timestamp, going: &Going) {
         let end = self.tracked.end;
-        let reason = last.and_then(|p| p.status.reason.clone());
+        let reason = last.and_then(|p| p.status.reason.as_deref());
         let body = Body::Terminated {
             exit_code: end.and_then(|e| e.exit_code),
-            reason: reason.or_else(|| end?.cause.map(|c| c.as_str().into())),
+            reason: reason.or_else(|| end?.cause.map(|c| c.as_str())).map(Into::into),
             message: last.and_then(|p| p.status.message.as_ref()).map(|m| event::bounded(m)),
             observed: going.observed,
         };

@@ -64,7 +64,9 @@ pub struct Owner {
 impl Owner {
     /// The controller of a pod.
     pub fn of(metadata: &Metadata) -> Option<Self> {
-        metadata.controller().map(|o| Self { kind: o.kind.clone(), name: o.name.clone(), uid: o.uid.clone() })
+        let owner = metadata.controller()?;
+        let [kind, name, uid] = [&owner.kind, &owner.name, &owner.uid].map(|text| text.as_str().into());
+        Some(Self { kind, name, uid })
     }
 
     /// Whether it is a Job of Kubernetes' own.

@@ -63,7 +63,7 @@ pub const ID_CHARS_MAX: usize = 253;
 pub fn ids(metadata: &Metadata, sources: &IdSources) -> Ids {
     let given = given(metadata, sources).map(|(id, _)| id);
     let user = metadata.labels.get(sources.user_label.as_str());
-    let user_id = user.filter(|id| legal(id)).cloned();
+    let user_id = user.filter(|id| legal(id)).map(|id| id.as_str().into());
     let (execution_id, odd) = match given {
         None => (&*metadata.uid.0, Some(OddId::ExecutionAbsent)),
         Some(id) if !legal(id) => (&*metadata.uid.0, Some(OddId::ExecutionIllegal)),

@@ -60,15 +60,15 @@ pub fn when_gone(uid: &PodUid, told: Option<&Tracked>, last: Option<&Pod>) -> Op
         return None;
     }
     let (namespace, pod_name) = match (told, last) {
-        (Some(told), _) => (&told.namespace, &told.pod_name),
-        (None, Some(last)) => (&last.metadata.namespace, &last.metadata.name),
+        (Some(told), _) => (&*told.namespace, &*told.pod_name),
+        (None, Some(last)) => (&*last.metadata.namespace, &*last.metadata.name),
         (None, None) => return None,
     };
     let owner = told.and_then(|t| t.owner.clone()).or_else(|| Owner::of(&last?.metadata).map(Box::new));
     let target = Target {
         uid: uid.clone(),
-        namespace: namespace.clone(),
-        pod_name: pod_name.clone(),
+        namespace: namespace.into(),
+        pod_name: pod_name.into(),
         node_name: told.and_then(|t| t.node_name.clone()),
         container: "".into(),
         restart_count: 0,
@@ -105,9 +105,9 @@ pub fn to_follow(told: Option<&Tracked>, pod: &Pod, rules: &Rules) -> Option<ToF
     let is_over = told.is_some_and(|t| t.end.is_some() || t.verdict.is_some() || t.gone.is_some());
     let target = || Target {
         uid: pod.metadata.uid.clone(),
-        namespace: pod.metadata.namespace.clone(),
-        pod_name: pod.metadata.name.clone(),
-        node_name: pod.spec.node_name.clone(),
+        namespace: pod.metadata.namespace.as_str().into(),
+        pod_name: pod.metadata.name.as_str().into(),
+        node_name: pod.spec.node_name.as_deref().map(Into::into),
         container: main.name.into(),
         restart_count: main.restart_count(),
         termination_message: None,

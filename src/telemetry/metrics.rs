@@ -5,6 +5,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use prometheus_client::metrics::counter::Counter;
+
 use crate::{
     leadership::{takeover::Leg, tenure::ShardId},
     lifecycle::event::{Cause, EventType},
@@ -33,6 +35,8 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub struct Metrics {
     families: Arc<Families>,
     shard: ByShard,
+    /// By kind: each thing that a watch brings counts here, so that they are looked up once.
+    watch_events: Arc<[Counter]>,
 }
 
 impl Metrics {
@@ -48,8 +52,14 @@ impl Metrics {
     }
 
     fn counting(families: Arc<Families>, ShardId(shard): ShardId) -> Self {
-        families.create_series(ByShard { shard });
-        Self { families, shard: ByShard { shard } }
+        let shard = ByShard { shard };
+        families.create_series(shard);
+        let of = |kind: &WatchEvent| {
+            let label = (shard, ByWatchEvent { kind: *kind });
+            families.watching.watch_events.get_or_create(&label).clone()
+        };
+        let watch_events = WatchEvent::ALL.iter().map(of).collect();
+        Self { families, shard, watch_events }
     }
 
     fn and<L>(&self, label: L) -> (ByShard, L) {
@@ -131,7 +141,7 @@ impl Metrics {
     /// A watch delivered something of this shard: what is another's is a [foreign pod](Self::foreign_pods) instead, or
     /// the deletions that somebody else tells would look like ones that nobody tells.
     pub fn watch_delivered(&self, kind: WatchEvent) {
-        self.families.watching.watch_events.get_or_create(&self.and(ByWatchEvent { kind })).inc();
+        self.watch_events[kind as usize].inc();
     }
 
     /// Lines of a watch arrived, of so many bytes, whoever's pods they are of.

@@ -167,3 +167,25 @@ fn shards_and_their_owners_are_told() {
         ["pod_monitor_shard_holder_seen{shard=\"3\"} 0", "pod_monitor_server_side_sharding{shard=\"3\"} 0"];
     assert_series(&metrics, &taken_back);
 }
+
+#[test]
+fn what_a_watch_delivers_counts_by_its_kind_and_shard() {
+    let metrics = Metrics::new();
+    let other = metrics.of_shard(ShardId(1));
+    for (times, kind) in WatchEvent::ALL.iter().enumerate() {
+        (0..=times).for_each(|_| metrics.clone().watch_delivered(*kind));
+    }
+    other.watch_delivered(WatchEvent::Deleted);
+    let text = other.text().expect("encodes");
+    for series in [
+        "{shard=\"0\",kind=\"added\"} 1",
+        "{shard=\"0\",kind=\"modified\"} 2",
+        "{shard=\"0\",kind=\"deleted\"} 3",
+        "{shard=\"0\",kind=\"bookmark\"} 4",
+        "{shard=\"0\",kind=\"error\"} 5",
+        "{shard=\"1\",kind=\"deleted\"} 1",
+        "{shard=\"1\",kind=\"modified\"} 0",
+    ] {
+        assert!(text.contains(&format!("pod_monitor_watch_events_total{series}\n")), "{series}: {text}");
+    }
+}

@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use compact_str::CompactString;
 use foldhash::fast::FixedState;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -84,19 +85,19 @@ pub struct Metadata {
     pub uid: PodUid,
     /// `metadata.name`
     #[serde(deserialize_with = "text::name")]
-    pub name: Box<str>,
+    pub name: CompactString,
     /// `metadata.namespace`
     #[serde(deserialize_with = "text::name")]
-    pub namespace: Box<str>,
+    pub namespace: CompactString,
     /// `metadata.resourceVersion`; 0 where absent.
     #[serde(deserialize_with = "version")]
     pub resource_version: ResourceVersion,
     /// `metadata.labels`
     #[serde(deserialize_with = "text::map")]
-    pub labels: BTreeMap<Box<str>, Box<str>>,
+    pub labels: BTreeMap<CompactString, CompactString>,
     /// `metadata.annotations`
     #[serde(deserialize_with = "text::map")]
-    pub annotations: BTreeMap<Box<str>, Box<str>>,
+    pub annotations: BTreeMap<CompactString, CompactString>,
     /// `metadata.creationTimestamp`
     #[serde(deserialize_with = "time")]
     pub creation_timestamp: Option<Timestamp>,
@@ -107,7 +108,7 @@ pub struct Metadata {
     pub deletion_grace_period_seconds: Option<i64>,
     /// `metadata.finalizers`
     #[serde(deserialize_with = "nullable")]
-    pub finalizers: Vec<Box<str>>,
+    pub finalizers: Vec<CompactString>,
     /// `metadata.ownerReferences`
     #[serde(deserialize_with = "bounded")]
     pub owner_references: Vec<Owner>,
@@ -119,13 +120,13 @@ pub struct Metadata {
 pub struct Owner {
     /// `kind`: `Job` for instance.
     #[serde(deserialize_with = "text::name")]
-    pub kind: Box<str>,
+    pub kind: CompactString,
     /// `name`
     #[serde(deserialize_with = "text::name")]
-    pub name: Box<str>,
+    pub name: CompactString,
     /// `uid`
     #[serde(deserialize_with = "text::name")]
-    pub uid: Box<str>,
+    pub uid: CompactString,
     /// `controller`: whether this owner makes and deletes the pod.
     #[serde(deserialize_with = "nullable")]
     pub controller: bool,
@@ -168,11 +169,11 @@ impl Metadata {
 pub struct Spec {
     /// `spec.nodeName`
     #[serde(deserialize_with = "text::name_or_none")]
-    pub node_name: Option<Box<str>>,
+    pub node_name: Option<CompactString>,
     /// `spec.activeDeadlineSeconds`
     pub active_deadline_seconds: Option<i64>,
     /// `spec.restartPolicy`; `Always` where absent, as the API server defaults it.
-    pub restart_policy: Option<Box<str>>,
+    pub restart_policy: Option<CompactString>,
     /// `spec.containers`
     #[serde(deserialize_with = "nullable")]
     pub containers: Vec<Container>,
@@ -192,7 +193,7 @@ pub struct Spec {
 pub struct Gate {
     /// `name`
     #[serde(deserialize_with = "nullable")]
-    pub name: Box<str>,
+    pub name: CompactString,
 }
 
 /// A container of `spec.containers` or `spec.initContainers`.
@@ -201,10 +202,10 @@ pub struct Gate {
 pub struct Container {
     /// `name`
     #[serde(deserialize_with = "text::name")]
-    pub name: Box<str>,
+    pub name: CompactString,
     /// `restartPolicy`: `Always` on an init container makes it a native sidecar; on an ordinary one it overrules the
     /// pod's.
-    pub restart_policy: Option<Box<str>>,
+    pub restart_policy: Option<CompactString>,
     /// `restartPolicyRules`: exit codes after which the kubelet starts it, or all, again.
     #[serde(deserialize_with = "bounded")]
     pub restart_policy_rules: Vec<RestartRule>,
@@ -219,7 +220,7 @@ pub struct Container {
 pub struct RestartRule {
     /// `action`: `Restart` or `RestartAllContainers`.
     #[serde(deserialize_with = "nullable")]
-    pub action: Box<str>,
+    pub action: CompactString,
     /// `exitCodes`
     #[serde(deserialize_with = "nullable")]
     pub exit_codes: ExitCodes,
@@ -231,7 +232,7 @@ pub struct RestartRule {
 pub struct ExitCodes {
     /// `operator`: `In` or `NotIn`.
     #[serde(deserialize_with = "nullable")]
-    pub operator: Box<str>,
+    pub operator: CompactString,
     /// `values`: at most 255, as the API server has it.
     #[serde(deserialize_with = "exit_codes")]
     pub values: Vec<i32>,
@@ -239,7 +240,7 @@ pub struct ExitCodes {
 
 /// `status.phase`. Unknown phases are kept, not refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "String")]
+#[serde(from = "CompactString")]
 pub enum Phase {
     /// Not all containers have started.
     #[default]
@@ -251,17 +252,17 @@ pub enum Phase {
     /// All containers ended, at least one in failure.
     Failed,
     /// The node does not answer, or a phase of a later Kubernetes.
-    Unknown(Box<str>),
+    Unknown(CompactString),
 }
 
-impl From<String> for Phase {
-    fn from(text: String) -> Self {
+impl From<CompactString> for Phase {
+    fn from(text: CompactString) -> Self {
         match text.as_str() {
             "" | "Pending" => Self::Pending,
             "Running" => Self::Running,
             "Succeeded" => Self::Succeeded,
             "Failed" => Self::Failed,
-            _ => Self::Unknown(text.into()),
+            _ => Self::Unknown(text),
         }
     }
 }
@@ -282,7 +283,7 @@ pub struct Status {
     pub phase: Phase,
     /// `status.reason`
     #[serde(deserialize_with = "text::reason")]
-    pub reason: Option<Box<str>>,
+    pub reason: Option<CompactString>,
     /// `status.message`
     #[serde(deserialize_with = "text::message")]
     pub message: Option<Box<str>>,
@@ -310,13 +311,13 @@ pub struct Condition {
     /// `type`
     #[serde(rename = "type")]
     #[serde(deserialize_with = "nullable")]
-    pub kind: Box<str>,
+    pub kind: CompactString,
     /// `status`: `True`, `False` or `Unknown`.
     #[serde(deserialize_with = "nullable")]
-    pub status: Box<str>,
+    pub status: CompactString,
     /// `reason`
     #[serde(deserialize_with = "text::reason")]
-    pub reason: Option<Box<str>>,
+    pub reason: Option<CompactString>,
     /// `message`
     #[serde(deserialize_with = "text::message")]
     pub message: Option<Box<str>>,
@@ -331,7 +332,7 @@ pub struct Condition {
 pub struct ContainerStatus {
     /// `name`
     #[serde(deserialize_with = "text::name")]
-    pub name: Box<str>,
+    pub name: CompactString,
     /// `ready`
     #[serde(deserialize_with = "nullable")]
     pub ready: bool,
@@ -373,7 +374,7 @@ pub struct ContainerState {
 pub struct Waiting {
     /// `reason`
     #[serde(deserialize_with = "text::reason")]
-    pub reason: Option<Box<str>>,
+    pub reason: Option<CompactString>,
     /// `message`
     #[serde(deserialize_with = "text::message")]
     pub message: Option<Box<str>>,
@@ -399,7 +400,7 @@ pub struct Terminated {
     pub signal: Option<i32>,
     /// `reason`
     #[serde(deserialize_with = "text::reason")]
-    pub reason: Option<Box<str>>,
+    pub reason: Option<CompactString>,
     /// `message`: what the container wrote to its termination log, at most 4096 bytes.
     #[serde(deserialize_with = "text::message")]
     pub message: Option<Box<str>>,

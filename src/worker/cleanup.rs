@@ -76,7 +76,8 @@ impl Cleanup {
         let m = &pod.metadata;
         match self.settings.position(m) {
             Some(at) => {
-                let (namespace, name, deletion) = (m.namespace.clone(), m.name.clone(), m.deletion_timestamp);
+                let (namespace, name, deletion) =
+                    (m.namespace.as_str().into(), m.name.as_str().into(), m.deletion_timestamp);
                 self.held.insert(m.uid.clone(), Held { namespace, name, at, deletion });
             }
             None => drop(self.held.remove(&m.uid)),

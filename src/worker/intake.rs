@@ -7,7 +7,7 @@ use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
 use tracing::Instrument as _;
 
 use super::{
-    Worker,
+    NOTICES_A_TURN, Worker,
     listing::{Listing, Whole},
     pending::Source,
     position::Stream,
@@ -236,15 +236,23 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         self.position_due = true;
     }
 
-    pub(super) fn notice(&mut self, notice: Notice) {
+    /// What the watches brought, and more of it if it is there: the loop turns once for all of these.
+    pub(super) fn noticed(&mut self, first: Notice) {
+        self.notice(first);
+        for _ in 1..NOTICES_A_TURN {
+            let Ok(next) = self.notices.try_recv() else { return };
+            self.notice(next);
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
         let Notice { stream, era, kind } = notice;
         if era != self.table.streams[stream].era() {
             return;
         }
-        let metrics = self.parts.metrics.clone();
         match kind {
             NoticeKind::Applied { pod, arrived } => {
-                metrics.watch_delivered(WatchEvent::Modified);
+                self.parts.metrics.watch_delivered(WatchEvent::Modified);
                 let version = pod.metadata.resource_version;
                 self.feeds[stream].suspects.clear(&pod.metadata.uid);
                 if !self.is_inherited(stream, &pod) {
@@ -253,7 +261,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 self.passed(stream, version);
             }
             NoticeKind::Deleted { pod, arrived } => {
-                metrics.watch_delivered(WatchEvent::Deleted);
+                self.parts.metrics.watch_delivered(WatchEvent::Deleted);
                 let version = pod.metadata.resource_version;
                 self.feeds[stream].suspects.clear(&pod.metadata.uid);
                 if !self.is_inherited(stream, &pod) {
@@ -262,7 +270,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
                 self.passed(stream, version);
             }
             NoticeKind::Progress(version) => {
-                metrics.watch_delivered(WatchEvent::Bookmark);
+                self.parts.metrics.watch_delivered(WatchEvent::Bookmark);
                 self.passed(stream, version);
             }
             NoticeKind::Odd(odd) => self.unreadable(&odd),

@@ -99,7 +99,7 @@ fn captured(pod: &Pod) -> Captured {
     let logs = Logs { status: LogsStatus::Unavailable, reason: Some(reason::POD_GONE.into()), ..Logs::default() };
     let said = pod.status.conditions.iter().take(4).map(|condition| KubernetesEvent {
         kind: "Warning".into(),
-        reason: condition.reason.clone().unwrap_or_else(|| condition.kind.clone()),
+        reason: condition.reason.clone().unwrap_or_else(|| condition.kind.clone()).into_string().into(),
         message: condition.message.as_deref().map(|said| said.chars().take(200).collect::<String>().into()),
         count: 1,
         last_seen: condition.last_transition_time,

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use compact_str::CompactString;
 use serde::{
     Deserialize, Deserializer,
     de::{Error, MapAccess, Visitor},
@@ -67,7 +68,7 @@ impl<'de, T, F: FnOnce(&str) -> Result<T, Odd>> Visitor<'de> for Read<F> {
 }
 
 /// Absent, null and empty are the same.
-pub(super) fn name<'de, D: Deserializer<'de>>(d: D) -> Result<Box<str>, D::Error> {
+pub(super) fn name<'de, D: Deserializer<'de>>(d: D) -> Result<CompactString, D::Error> {
     read(d, |text| Ok(checked(text)?.into()))
 }
 
@@ -76,18 +77,18 @@ pub(super) fn uid<'de, D: Deserializer<'de>>(d: D) -> Result<PodUid, D::Error> {
 }
 
 /// Absent, null and empty are the same.
-pub(super) fn name_or_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Box<str>>, D::Error> {
+pub(super) fn name_or_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<CompactString>, D::Error> {
     read(d, |text| Ok(Some(checked(text)?).filter(|text| !text.is_empty()).map(Into::into)))
 }
 
 /// Texts by key; a key without a value is no key.
-pub(super) fn map<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<Box<str>, Box<str>>, D::Error> {
+pub(super) fn map<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<CompactString, CompactString>, D::Error> {
     d.deserialize_option(Map)
 }
 
 /// What is read of labels and annotations are names. A longer text, like the whole pod that kubectl notes down, is none, and
 /// is cut to one that is still too long.
-struct Value(Box<str>);
+struct Value(CompactString);
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -98,7 +99,7 @@ impl<'de> Deserialize<'de> for Value {
 struct Map;
 
 impl<'de> Visitor<'de> for Map {
-    type Value = BTreeMap<Box<str>, Box<str>>;
+    type Value = BTreeMap<CompactString, CompactString>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a map of texts")
@@ -106,7 +107,7 @@ impl<'de> Visitor<'de> for Map {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut texts = BTreeMap::new();
-        while let Some((key, text)) = map.next_entry::<Box<str>, Option<Value>>()? {
+        while let Some((key, text)) = map.next_entry::<CompactString, Option<Value>>()? {
             match text {
                 Some(Value(text)) => drop(texts.insert(key, text)),
                 None => drop(texts.remove(&key)),
@@ -133,7 +134,7 @@ fn checked(text: &str) -> Result<&str, Odd> {
     if is_odd { Err(Odd { bytes: text.len() }) } else { Ok(text) }
 }
 
-pub(super) fn reason<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Box<str>>, D::Error> {
+pub(super) fn reason<'de, D: Deserializer<'de>>(d: D) -> Result<Option<CompactString>, D::Error> {
     cut(d, REASON_BYTES_MAX)
 }
 
@@ -142,7 +143,7 @@ pub(super) fn message<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Box<str>
 }
 
 /// Absent, null and empty are the same.
-fn cut<'de, D: Deserializer<'de>>(d: D, bytes_max: usize) -> Result<Option<Box<str>>, D::Error> {
+fn cut<'de, D: Deserializer<'de>, T: for<'a> From<&'a str>>(d: D, bytes_max: usize) -> Result<Option<T>, D::Error> {
     read(d, |text| Ok((!text.is_empty()).then(|| text[..text.floor_char_boundary(bytes_max)].into())))
 }
 
@@ -194,8 +195,8 @@ mod tests {
     fn what_people_read_is_cut_between_characters_and_absent_where_empty() {
         let long = "💩".repeat(MESSAGE_BYTES_MAX);
         let status = read("p", &format!("a{long}"), &format!("a{long}")).expect("a pod").status;
-        let bytes = |text: &Option<Box<str>>| text.as_deref().map(str::len);
-        assert_eq!((bytes(&status.reason), bytes(&status.message)), (Some(253), Some(4093)));
+        assert_eq!(status.reason.as_deref().map(str::len), Some(253));
+        assert_eq!(status.message.as_deref().map(str::len), Some(4093));
         let status = read("p", "", "").expect("a pod").status;
         assert_eq!((status.reason, status.message), (None, None));
     }
