@@ -1,5 +1,5 @@
-//! Committed events a second with 1, 2, 4 and 8 shards: one journal each, in one process, against one broker. What they
-//! commit is the recorded life, told: its four events a pod and the changelog records beside them.
+//! Committed events a second with 1, 2, 4 and 8 shards: one journal each, in one process, against one broker, on this machine
+//! and some way off. What they commit is the recorded life, told: its four events a pod and the changelog records beside them.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,10 @@ use pod_monitor::{
         pod::{Decoded, PodUid},
     },
 };
-use testkit::clients::until;
+use testkit::{
+    clients::{distance, until},
+    stack::Endpoints,
+};
 use tokio::{sync::Barrier, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -45,64 +48,105 @@ const PODS: usize = EVENTS / EVENTS_EACH;
 /// Events of the transactions that are asked about, and of full ones.
 const SIZES: [usize; 2] = [200, 1000];
 const WARM_MAX: Duration = Duration::from_secs(30);
+/// From here to a broker in another zone of the same region, there and back: 1 ms.
+const ONE_WAY: Duration = Duration::from_micros(500);
 
 /// A pod, what is remembered of it, and what is told.
 type Told = (PodUid, Tracked, Vec<Event>);
 
+/// What a round is about: how far off the broker is, and how many events a transaction has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    is_far: bool,
+    size: usize,
+}
+
+const KINDS: [Kind; 3] = [
+    Kind { is_far: false, size: SIZES[0] },
+    Kind { is_far: false, size: SIZES[1] },
+    Kind { is_far: true, size: SIZES[0] },
+];
+
+impl Kind {
+    fn name(self) -> String {
+        let far = if self.is_far { ", the broker 1 ms away" } else { "" };
+        format!("{} events a transaction{far}", self.size)
+    }
+
+    fn target(self) -> Target {
+        if self.size == SIZES[0] { Target::AtLeast(3.0) } else { Target::None }
+    }
+}
+
+/// An installation of so many shards, by the ways to the broker.
+struct Installation {
+    shards: u32,
+    near: KafkaJournals,
+    far: KafkaJournals,
+}
+
+impl Installation {
+    async fn new(shards: u32, far: &str) -> Result<Self> {
+        Ok(Self { shards, near: journals(shards, &support::servers()).await?, far: journals(shards, far).await? })
+    }
+
+    fn journals(&self, kind: Kind) -> &KafkaJournals {
+        if kind.is_far { &self.far } else { &self.near }
+    }
+}
+
 pub(crate) async fn run(results: &mut Results) -> Result<()> {
     let pods = told(&Life::recorded()?)?;
-    let mut rates: BTreeMap<(usize, u32), Vec<f64>> = BTreeMap::new();
-    let mut busy: BTreeMap<(usize, u32), Vec<f64>> = BTreeMap::new();
-    let mut settings = Vec::new();
+    let (at, target) = Endpoints::from_env()?.kafka_cuts()[0].clone();
+    distance::open(&at, &target, ONE_WAY)?;
+    let mut installations = Vec::new();
     for shards in SHARDS {
-        settings.push((shards, installation(shards).await?));
+        installations.push(Installation::new(shards, &at).await?);
     }
-    warm_up(&pods, &settings).await?;
-    let bar = bar((SHARDS.len() * SIZES.len() * ROUNDS) as u64, "rounds");
+    warm_up(&pods, &installations).await?;
+    // By kind and number of shards: events a second, and the part of the time for which all cores were busy.
+    let mut rounds: BTreeMap<(Kind, u32), Vec<(f64, f64)>> = BTreeMap::new();
+    let bar = bar((SHARDS.len() * KINDS.len() * ROUNDS) as u64, "rounds");
     for _ in 0..ROUNDS {
         // By turns, so that what else the machine does falls on all of them.
-        for (shards, journals) in &settings {
-            for size in SIZES {
-                let (rate, share) = rate(&pods, journals, *shards, size).await?;
-                rates.entry((size, *shards)).or_default().push(rate);
-                busy.entry((size, *shards)).or_default().push(share);
+        for installation in &installations {
+            for kind in KINDS {
+                let round = rate(&pods, installation.journals(kind), installation.shards, kind.size).await?;
+                rounds.entry((kind, installation.shards)).or_default().push(round);
                 bar.inc(1);
             }
         }
     }
     bar.finish_and_clear();
-    let rate = |size: usize, shards: u32| rates.get(&(size, shards)).map_or(f64::NAN, |rates| median(rates));
     let mut rows = Vec::new();
-    for size in SIZES {
-        let points = SHARDS.map(|shards| (f64::from(shards), rate(size, shards))).to_vec();
-        results.line(&format!("shards: {size} events a transaction"), points)?;
+    for kind in KINDS {
+        let of = |shards| &rounds[&(kind, shards)];
+        let all = |value: fn(&(f64, f64)) -> f64| {
+            SHARDS.map(|shards| median(&of(shards).iter().map(value).collect::<Vec<_>>()))
+        };
+        let (rates, busy) = (all(|round| round.0), all(|round| round.1));
+        let points = SHARDS.iter().zip(rates).map(|(shards, rate)| (f64::from(*shards), rate)).collect();
+        results.line(&format!("shards: {}", kind.name()), points)?;
         // Of one round each: what the machine did meanwhile was the same.
-        let ratios: Vec<f64> = rates[&(size, 1)].iter().zip(&rates[&(size, 4)]).map(|(one, four)| four / one).collect();
-        let target = if size == SIZES[0] { Target::AtLeast(3.0) } else { Target::None };
-        let all = SHARDS.map(|shards| format!("{:.0} k", rate(size, shards) / 1000.0)).join(" / ");
-        let cores = SHARDS.map(|shards| format!("{:.0}", 100.0 * median(&busy[&(size, shards)]))).join(" / ");
+        let ratios: Vec<f64> = of(1).iter().zip(of(4)).map(|(one, four)| four.0 / one.0).collect();
         let note = format!(
-            "committed events/s with 1 / 2 / 4 / 8 shards: {all}, while all cores, ours and the broker's, were busy for \
-             {cores} % of the time; median of {ROUNDS} ratios"
+            "committed events/s with 1 / 2 / 4 / 8 shards: {}, while all cores, ours and the broker's, were busy for \
+             {} % of the time; median of {ROUNDS} ratios",
+            rates.map(|rate| format!("{:.0} k", rate / 1000.0)).join(" / "),
+            busy.map(|share| format!("{:.0}", 100.0 * share)).join(" / ")
         );
-        rows.push(Row::new(
-            &format!("1 -> 4 shards, {size} events a transaction"),
-            target,
-            median(&ratios),
-            "times",
-            note,
-        ));
+        rows.push(Row::new(&format!("1 -> 4 shards, {}", kind.name()), kind.target(), median(&ratios), "times", note));
     }
     results.set("shards", rows)
 }
 
-/// All sizes in turn, as they are measured later.
-async fn warm_up(pods: &[Told], settings: &[(u32, KafkaJournals)]) -> Result<()> {
+/// All kinds in turn, as they are measured later.
+async fn warm_up(pods: &[Told], installations: &[Installation]) -> Result<()> {
     let (begun, bar) = (Instant::now(), bar(WARM_UP.as_secs(), "s of warming up"));
     while begun.elapsed() < WARM_UP {
-        for (shards, journals) in settings {
-            for size in SIZES {
-                rate(pods, journals, *shards, size).await?;
+        for installation in installations {
+            for kind in KINDS {
+                rate(pods, installation.journals(kind), installation.shards, kind.size).await?;
                 bar.set_position(begun.elapsed().as_secs());
             }
         }
@@ -111,11 +155,10 @@ async fn warm_up(pods: &[Told], settings: &[(u32, KafkaJournals)]) -> Result<()>
     Ok(())
 }
 
-async fn installation(shards: u32) -> Result<KafkaJournals> {
+async fn journals(shards: u32, servers: &str) -> Result<KafkaJournals> {
     let identity = support::identity(&support::unique("shards"), shards);
     let (events, changelog) = (format!("{}.events", identity.lease_name), format!("{}.changelog", identity.lease_name));
-    let service = told::service();
-    let settings = Settings::new(&support::servers(), BTreeMap::new(), &events, &changelog, identity, service)?;
+    let settings = Settings::new(servers, BTreeMap::new(), &events, &changelog, identity, told::service())?;
     let topics = topics::ensure(&settings, true).await?;
     let journals = KafkaJournals::start(settings, &topics)?;
     until(WARM_MAX, "every shard has warm producers", async || Ok(journals.warm().then_some(()))).await?;

@@ -7,6 +7,7 @@ pub mod browser;
 pub mod checker;
 pub mod cluster;
 pub mod collector;
+pub mod distance;
 pub mod fault;
 pub mod history;
 pub mod installation;
