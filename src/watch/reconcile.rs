@@ -4,7 +4,7 @@
 //! if the snapshot is newer than the record of it, and only judged once the watch has passed the snapshot: a DELETED on
 //! its way brings the last state, which is better than "it is not there".
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use tokio::sync::mpsc;
 
@@ -75,10 +75,13 @@ async fn pages<T>(pods: &Pods, scope: &Scope, to: &mpsc::Sender<T>, wrap: impl F
     }
 }
 
-/// Pods that a snapshot lacks although they were told of, until the watch has passed that snapshot.
+/// Pods that a snapshot lacks although they were told of, until the watch has passed that snapshot. After a long outage these
+/// are many, and each thing that the watch brings asks which are due: only those are looked at.
 #[derive(Debug, Default)]
 pub struct Suspects {
     by_uid: BTreeMap<PodUid, (ResourceVersion, Reason)>,
+    /// The same, by the version of the snapshot.
+    by_version: BTreeSet<(ResourceVersion, PodUid)>,
 }
 
 impl Suspects {
@@ -91,21 +94,26 @@ impl Suspects {
         tracked: impl Iterator<Item = (&'a PodUid, ResourceVersion)>,
     ) {
         // INV-8: a stale LIST never says "gone".
-        let absent = tracked.filter(|(uid, known)| *known <= version && !listed.contains(uid));
-        self.by_uid.extend(absent.map(|(uid, _)| (uid.clone(), (version, reason))));
+        for (uid, _) in tracked.filter(|(uid, known)| *known <= version && !listed.contains(uid)) {
+            self.clear(uid);
+            self.by_uid.insert(uid.clone(), (version, reason));
+            self.by_version.insert((version, uid.clone()));
+        }
     }
 
     /// The pod was seen, or its going was: no longer a suspect.
     pub fn clear(&mut self, uid: &PodUid) {
-        self.by_uid.remove(uid);
+        if let Some((version, _)) = self.by_uid.remove(uid) {
+            self.by_version.remove(&(version, uid.clone()));
+        }
     }
 
     /// Takes out those whose snapshot the watch has passed at `seen`: their DELETED is not coming any more.
     pub fn due(&mut self, seen: ResourceVersion) -> Vec<(PodUid, ResourceVersion, Reason)> {
-        let passed = self.by_uid.iter().filter(|(_, (version, _))| *version <= seen);
-        let due: Vec<_> = passed.map(|(uid, (version, reason))| (uid.clone(), *version, *reason)).collect();
-        for (uid, ..) in &due {
-            self.by_uid.remove(uid);
+        let mut due = Vec::new();
+        while self.by_version.first().is_some_and(|(version, _)| *version <= seen) {
+            let Some((version, uid)) = self.by_version.pop_first() else { break };
+            due.extend(self.by_uid.remove(&uid).map(|(_, reason)| (uid, version, reason)));
         }
         due
     }
@@ -185,5 +193,18 @@ mod tests {
         suspects.note(ResourceVersion(10), Reason::Start, &HashSet::new(), [(&old, ResourceVersion(7))].into_iter());
         suspects.clear(&old);
         assert_eq!(suspects.due(ResourceVersion(99)), [], "its DELETED came");
+    }
+
+    #[test]
+    fn a_suspect_is_due_once_when_the_watch_has_passed_the_last_list_that_lacked_it() {
+        let (a, b) = (PodUid("a".into()), PodUid("b".into()));
+        let (version, none) = (ResourceVersion, HashSet::new());
+        let mut suspects = Suspects::default();
+        suspects.note(version(5), Reason::Start, &none, [(&a, version(1)), (&b, version(6))].into_iter());
+        suspects.note(version(9), Reason::Periodic, &none, [(&a, version(1)), (&b, version(6))].into_iter());
+        assert_eq!(suspects.due(version(8)), [], "the later LIST was newer");
+        suspects.clear(&b);
+        assert_eq!(suspects.due(version(9)), [(a, version(9), Reason::Periodic)], "and the other one was seen");
+        assert_eq!(suspects.due(version(99)), []);
     }
 }
