@@ -1,7 +1,10 @@
 //! Pods that are held or to be deleted, and the requests under way that let them go. Only the worker knows when an end is
 //! committed; this keeps the deeds bounded, repeats what failed, and raises its voice when a deadline passes.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio::task::{JoinError, JoinSet};
@@ -52,7 +55,7 @@ pub(super) struct Cleanup {
     /// Asked for and not done: no second request for the same.
     ordered: HashSet<(Deed, PodUid)>,
     later: DelayQueue<Order>,
-    ready: Vec<Order>,
+    ready: VecDeque<Order>,
     running: JoinSet<(Order, Result<Done, Error>)>,
 }
 
@@ -65,7 +68,7 @@ impl Cleanup {
             held: ByUid::default(),
             ordered: HashSet::new(),
             later: DelayQueue::new(),
-            ready: Vec::new(),
+            ready: VecDeque::new(),
             running: JoinSet::new(),
         }
     }
@@ -91,6 +94,9 @@ impl Cleanup {
     pub(super) fn committed(&mut self, uid: &PodUid, told: &Tracked, now: Timestamp) {
         if told.gone.is_some() {
             self.held.remove(uid);
+            // By somebody else, mostly: nobody need be asked any more.
+            self.ordered.remove(&(Deed::Release, uid.clone()));
+            self.ordered.remove(&(Deed::Delete, uid.clone()));
             return;
         }
         // Who left the selection is nobody's to hold.
@@ -112,7 +118,14 @@ impl Cleanup {
         let Some(held) = self.held.get(uid) else { return };
         if self.ordered.insert((Deed::Release, uid.clone())) {
             let (namespace, name) = (held.namespace.clone(), held.name.clone());
-            self.ready.push(Order { deed: Deed::Release, uid: uid.clone(), namespace, name, at: held.at, overdue });
+            self.ready.push_back(Order {
+                deed: Deed::Release,
+                uid: uid.clone(),
+                namespace,
+                name,
+                at: held.at,
+                overdue,
+            });
         }
     }
 
@@ -143,7 +156,11 @@ impl Cleanup {
     /// Begins what there is room for.
     pub(super) fn begin(&mut self) {
         while self.running.len() < DEEDS_MAX {
-            let Some(order) = self.ready.pop() else { return };
+            let Some(order) = self.ready.pop_front() else { return };
+            if !self.ordered.contains(&(order.deed, order.uid.clone())) {
+                // It went meanwhile.
+                continue;
+            }
             let (pods, finalizer) = (self.pods.clone(), self.settings.finalizer.clone().unwrap_or_default());
             self.running.spawn(async move {
                 let pod = (&*order.namespace, &*order.name);
@@ -167,7 +184,7 @@ impl Cleanup {
                 self.ended(order, done);
             }
             Some(due) = std::future::poll_fn(|cx| self.later.poll_expired(cx)), if !self.later.is_empty() => {
-                self.ready.push(due.into_inner());
+                self.ready.push_back(due.into_inner());
             }
             else => std::future::pending().await,
         }
@@ -202,6 +219,11 @@ impl Cleanup {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
     use tokio::time::Instant;
 
     use super::*;
@@ -210,8 +232,76 @@ mod tests {
             decide::{Input, step},
             event::Captured,
         },
-        watch::pod::decode,
+        watch::pod::{Pod, ResourceVersion, decode},
     };
+
+    /// A clean-up whose API server never answers, and what it was asked for.
+    fn unanswered(settings: Settings) -> (Cleanup, Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            into.lock().expect("nobody panics").push(format!("{} {}", request.method(), request.uri().path()));
+            std::future::pending::<Result<http::Response<kube::client::Body>, Infallible>>()
+        });
+        let pods = Pods::new(kube::Client::new(service, "default"));
+        (Cleanup::new(settings, pods, Metrics::new()), asked)
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_700_000_000).expect("a time")
+    }
+
+    /// Pod `n`, whose end has been told.
+    fn ended(n: usize) -> (Pod, Tracked) {
+        let text = format!(
+            r#"{{"metadata":{{"uid":"u-{n}","name":"p-{n}","namespace":"n","finalizers":["example.com/told"]}},"status":{{"phase":"Failed"}}}}"#
+        );
+        let (Some(pod), _) = decode(&text).split() else { panic!("a pod") };
+        let rules = crate::lifecycle::rules::Rules::default();
+        let observed = Input::Observed { pod: &pod, earlier: None, now: now() };
+        let judged = step(&pod.metadata.uid, None, observed, &rules).tracked;
+        let captured = Input::Captured { captured: Captured::default(), now: now() };
+        let told = step(&pod.metadata.uid, judged.as_ref(), captured, &rules).tracked.expect("its end");
+        (*pod, told)
+    }
+
+    /// Lets it do what can be done within this time.
+    async fn goes_on(cleanup: &mut Cleanup, limit: Duration) {
+        let goes = async {
+            loop {
+                cleanup.next().await.expect("no task dies");
+            }
+        };
+        assert!(tokio::time::timeout(limit, goes).await.is_err(), "it waits for the API server");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_is_gone_is_not_asked_for_any_more() {
+        let settings = Settings { delete_finished: Some(Duration::from_secs(60)), ..Settings::default() };
+        let (mut cleanup, asked) = unanswered(settings);
+        let [(_, gone), (_, stays)] = [ended(1), ended(2)];
+        for (n, told) in [(1, &gone), (2, &stays)] {
+            cleanup.committed(&PodUid(format!("u-{n}").into()), told, now());
+        }
+        let gone = Tracked { gone: Some(ResourceVersion(7)), ..gone };
+        cleanup.committed(&PodUid("u-1".into()), &gone, now());
+        goes_on(&mut cleanup, Duration::from_secs(61)).await;
+        assert_eq!(*asked.lock().expect("nobody panics"), ["DELETE /api/v1/namespaces/n/pods/p-2"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_waited_longest_is_let_go_first() {
+        let settings = Settings { finalizer: Some("example.com/told".into()), ..Settings::default() };
+        let (mut cleanup, asked) = unanswered(settings);
+        for n in 0..2 * DEEDS_MAX {
+            let (pod, told) = ended(n);
+            cleanup.observed(&pod, Some(&told), now());
+        }
+        cleanup.begin();
+        goes_on(&mut cleanup, Duration::from_secs(1)).await;
+        let first: Vec<_> = (0..DEEDS_MAX).map(|n| format!("PATCH /api/v1/namespaces/n/pods/p-{n}")).collect();
+        assert_eq!(*asked.lock().expect("nobody panics"), first);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_pod_is_deleted_when_it_was_promised_however_far_away_that_is() {
