@@ -12,7 +12,11 @@ use kube_runtime::{
 };
 use pod_monitor::{
     publish::{changelog, restore::Restored},
-    watch::{api::PAGE_PODS, frame::read_page, pod::Decoded},
+    watch::{
+        api::PAGE_PODS,
+        frame::read_page,
+        pod::{Decoded, ResourceVersion},
+    },
     worker::{pending::Source, position::Stream, table::Table},
 };
 use serde::{Deserialize, Serialize};
@@ -135,7 +139,7 @@ fn table(life: &Life, line: usize, pods: usize) -> Result<Cost> {
         }
         // As the worker takes a LIST in: the next page comes when this one has been looked at.
         while table.has_ready() {
-            let formed = table.form(told::now(), &rules, &[true]);
+            let formed = table.form(told::now(), &rules, &[Some(ResourceVersion::default())]);
             ensure!(formed.batch.events.is_empty() && formed.batch.records.is_empty(), "something was told anew");
             table.committed(formed.in_flight);
         }
@@ -150,7 +154,7 @@ fn table(life: &Life, line: usize, pods: usize) -> Result<Cost> {
 /// The table as a restore leaves it.
 pub(crate) fn restored(record: &crate::pods::Record, pods: usize) -> Result<Table> {
     let told = read(record, pods)?;
-    let from = pod_monitor::watch::pod::ResourceVersion(LIST_VERSION - 1);
+    let from = ResourceVersion(LIST_VERSION - 1);
     let mut table = Table::new(vec![Stream::new("", Some(from))]);
     table.restore(told.told, HashSet::new());
     Ok(table)

@@ -60,6 +60,7 @@ pub(super) struct Telling {
     pub(super) evidence: PerAnd<ByEvidence, Counter>,
     pub(super) missing_ids: PerAnd<ById, Counter>,
     pub(super) tracked_pods: Per<Gauge>,
+    pub(super) remembered_pods: Per<Gauge>,
 }
 
 /// What came from the API server.
@@ -136,6 +137,7 @@ impl Telling {
         let evidence = metric(r, "evidence_reads", "Who was asked what else is known of an end, and how it went");
         let missing_ids = metric(r, "missing_ids", "Pods without an id of their own");
         let tracked_pods = metric(r, "tracked_pods", "Pods whose story is not over");
+        let remembered_pods = metric(r, "remembered_pods", "Pods that are gone and whose execution is remembered");
         let observed_to_committed =
             seconds(r, "observed_to_committed_seconds", "From an observation to its visible events");
         Self {
@@ -152,6 +154,7 @@ impl Telling {
             evidence,
             missing_ids,
             tracked_pods,
+            remembered_pods,
         }
     }
 
@@ -173,6 +176,7 @@ impl Telling {
             drop(duration.get_or_create(&shard));
         }
         drop(self.tracked_pods.get_or_create(&shard));
+        drop(self.remembered_pods.get_or_create(&shard));
     }
 }
 

@@ -116,16 +116,12 @@ label_values! {
     }
     /// What a watch delivered.
     WatchEvent {
-        /// ADDED
-        Added = "added",
-        /// MODIFIED
-        Modified = "modified",
+        /// ADDED or MODIFIED
+        Applied = "applied",
         /// DELETED
         Deleted = "deleted",
         /// BOOKMARK
         Bookmark = "bookmark",
-        /// ERROR
-        Error = "error",
     }
     /// How a LIST went.
     ListResult {

@@ -128,6 +128,11 @@ impl Metrics {
         self.families.telling.tracked_pods.get_or_create(&self.shard).set(gauge(pods));
     }
 
+    /// So many pods are gone, and remembered all the same.
+    pub fn set_remembered_pods(&self, pods: usize) {
+        self.families.telling.remembered_pods.get_or_create(&self.shard).set(gauge(pods));
+    }
+
     /// So many pods came from the changelog at the last take-over.
     pub fn set_restored_pods(&self, pods: usize) {
         self.families.leading.restored_pods.get_or_create(&self.shard).set(gauge(pods));

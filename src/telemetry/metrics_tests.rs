@@ -28,6 +28,7 @@ fn metrics_have_their_promised_names_from_the_start() {
         "pod_monitor_capture_duration_seconds_count{shard=\"0\"} 0",
         "pod_monitor_evidence_reads_total{shard=\"0\",witness=\"events\",result=\"ok\"} 0",
         "pod_monitor_tracked_pods{shard=\"0\"} 0",
+        "pod_monitor_remembered_pods{shard=\"0\"} 0",
         "pod_monitor_restored_pods{shard=\"0\"} 0",
         "pod_monitor_watch_restarts_total{shard=\"0\",reason=\"expired\"} 0",
         "pod_monitor_watch_events_total{shard=\"0\",kind=\"bookmark\"} 0",
@@ -178,13 +179,11 @@ fn what_a_watch_delivers_counts_by_its_kind_and_shard() {
     other.watch_delivered(WatchEvent::Deleted);
     let text = other.text().expect("encodes");
     for series in [
-        "{shard=\"0\",kind=\"added\"} 1",
-        "{shard=\"0\",kind=\"modified\"} 2",
-        "{shard=\"0\",kind=\"deleted\"} 3",
-        "{shard=\"0\",kind=\"bookmark\"} 4",
-        "{shard=\"0\",kind=\"error\"} 5",
+        "{shard=\"0\",kind=\"applied\"} 1",
+        "{shard=\"0\",kind=\"deleted\"} 2",
+        "{shard=\"0\",kind=\"bookmark\"} 3",
         "{shard=\"1\",kind=\"deleted\"} 1",
-        "{shard=\"1\",kind=\"modified\"} 0",
+        "{shard=\"1\",kind=\"applied\"} 0",
     ] {
         assert!(text.contains(&format!("pod_monitor_watch_events_total{series}\n")), "{series}: {text}");
     }

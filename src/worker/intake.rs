@@ -51,9 +51,9 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// A snapshot is being taken or waits: it may still show pods that are gone since.
-    pub(super) fn is_listing(&self) -> bool {
-        !self.listings.is_empty()
+    /// A snapshot is being taken or waits: it may still show pods that are gone since this version.
+    pub(super) fn listing_since(&self) -> Option<ResourceVersion> {
+        self.listings.iter().map(Listing::floor).min()
     }
 }
 
@@ -134,7 +134,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     /// The periodic reconciliation.
     pub(super) fn reconcile(&mut self) {
         for stream in 0..self.feeds.len() {
-            if !self.feeds[stream].is_listing() && self.feeds[stream].listed {
+            if self.feeds[stream].listings.is_empty() && self.feeds[stream].listed {
                 self.list(stream, Reason::Periodic);
             }
         }
@@ -252,7 +252,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         }
         match kind {
             NoticeKind::Applied { pod, arrived } => {
-                self.parts.metrics.watch_delivered(WatchEvent::Modified);
+                self.parts.metrics.watch_delivered(WatchEvent::Applied);
                 let version = pod.metadata.resource_version;
                 self.feeds[stream].suspects.clear(&pod.metadata.uid);
                 if !self.is_inherited(stream, &pod) {

@@ -53,6 +53,11 @@ impl Listing {
         Self { id, reason, floor, version, listed: HashSet::new(), kept: Vec::new(), whole: None }
     }
 
+    /// It shows no pod that had gone by then.
+    pub(super) fn floor(&self) -> ResourceVersion {
+        self.floor
+    }
+
     /// Whether a page can only come from a store that was reset.
     pub(super) fn shows_reset(&self, table: &Table, leaf: &Leaf) -> bool {
         leaf.version < self.floor || leaf.pods.iter().any(|pod| table.contradicts(leaf.version, pod))

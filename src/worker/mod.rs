@@ -243,7 +243,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     fn turned(&mut self) {
         self.beat.beat();
         self.consider_giving_up();
-        self.parts.metrics.set_tracked_pods(self.table.len());
+        self.parts.metrics.set_tracked_pods(self.table.len() - self.table.remembered());
+        self.parts.metrics.set_remembered_pods(self.table.remembered());
         self.show_load();
         let counted = self.parts.pods.traffic().take();
         self.parts.metrics.watched_bytes(counted.bytes);
@@ -282,7 +283,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     /// One transaction of what is ready. Call it only when the journal is idle.
     fn tell_ready(&mut self) {
         let now = self.parts.wall.now();
-        let listing: Vec<bool> = self.feeds.iter().map(Feed::is_listing).collect();
+        let listing: Vec<_> = self.feeds.iter().map(Feed::listing_since).collect();
         let formed = self.table.form(now, &self.parts.rules, &listing);
         for (until, uid) in formed.settle {
             // A node's clock may be years ahead; the grace is what was promised.
@@ -389,6 +390,8 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         ticket.causes.iter().for_each(|cause| metrics.failure_committed(*cause));
         ticket.oldest.inspect(|oldest| metrics.observed_to_committed(oldest.elapsed()));
         self.show_ends(ticket.ends, &ticket.causes);
+        // As many as one transaction buries: there are more, and nothing else may be to tell for a while.
+        self.position_due |= ticket.in_flight.is_full_of_tombstones();
         let moved = ticket.in_flight.pods();
         let wanted = self.table.committed(ticket.in_flight);
         self.clean_up(&moved);

@@ -101,6 +101,11 @@ pub struct Formed {
 }
 
 impl InFlight {
+    /// Whether it buries as many pods as one transaction may.
+    pub fn is_full_of_tombstones(&self) -> bool {
+        self.tombstones.len() >= TOMBSTONES_MAX
+    }
+
     /// The pods of which something is told or remembered.
     pub fn pods(&self) -> Vec<PodUid> {
         self.moves.iter().map(|m| m.uid.clone()).collect()
@@ -472,7 +477,7 @@ impl Slot {
     /// Of a pod that was told as gone with this version, where ends until then are not remembered any more.
     fn fate(&self, version: ResourceVersion, until: Option<Timestamp>) -> Fate {
         let Some(tracked) = self.tracked.as_ref().filter(|t| t.gone() == Some(version)) else { return Fate::Unknown };
-        let end = tracked.end().and_then(|end| end.at);
+        let end = gone::remembered_from(tracked);
         match end.filter(|end| until.is_none_or(|until| *end > until)) {
             Some(end) => Fate::Remembered(end),
             None if self.busy || self.pending.is_some() || self.captured.is_some() || self.capturing => Fate::Waits,

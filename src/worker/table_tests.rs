@@ -57,14 +57,15 @@ struct Rig {
     table: Table,
     told: ByUid<Tracked>,
     events: Vec<Event>,
-    listing: bool,
+    /// A LIST is under way that was asked for at this version.
+    listing: Option<ResourceVersion>,
     rules: Rules,
 }
 
 impl Rig {
     fn new() -> Self {
         let table = Table::new(vec![Stream::new("runs", None)]);
-        Self { table, told: ByUid::default(), events: Vec::new(), listing: false, rules: rules() }
+        Self { table, told: ByUid::default(), events: Vec::new(), listing: None, rules: rules() }
     }
 
     fn form(&mut self) -> Formed {
@@ -138,7 +139,7 @@ fn a_pod_is_told_once_and_then_forgotten() {
 fn no_tombstone_while_a_list_is_under_way() {
     let mut rig = Rig::new();
     whole_life(&mut rig);
-    rig.listing = true;
+    rig.listing = Some(ResourceVersion::default());
     assert_eq!(rig.form().batch.records, [], "the snapshot may still show the pod");
     rig.see(3);
     rig.commit_all();

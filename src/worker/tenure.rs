@@ -113,7 +113,7 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
             role: role.as_str(),
             // Known once the changelog was read.
             term: Some(self.term).filter(|term| *term > 0),
-            tracked_pods: u64::try_from(self.table.len()).ok(),
+            tracked_pods: u64::try_from(self.table.len() - self.table.remembered()).ok(),
             waiting_pods: u64::try_from(self.table.waiting()).ok(),
             kafka_waits_ms: waits.and_then(|waits| u64::try_from(waits.as_millis()).ok()),
             ..ShardStatus::default()

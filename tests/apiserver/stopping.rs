@@ -30,7 +30,7 @@ async fn a_transaction_that_hangs_holds_up_a_stop_for_ten_seconds_and_no_longer(
     for number in 0..PODS {
         bench.running(&format!("{number}")).await?;
     }
-    let came = "pod_monitor_watch_events_total{kind=\"modified\"}";
+    let came = "pod_monitor_watch_events_total{kind=\"applied\"}";
     let look = async || Ok(monitor.metric(came).is_ok_and(|count| count >= PODS as f64).then_some(()));
     until(LIMIT, "all pods were seen", look).await?;
     monitor.signal(Signal::TERM)?;

@@ -13,13 +13,13 @@ use super::{
 };
 use crate::{
     lifecycle::{rules::Rules, tracked::Kept},
-    watch::pod::PodUid,
+    watch::pod::{PodUid, ResourceVersion},
 };
 
 impl Table {
-    /// Decides what waits, up to one transaction's worth. `keep_tombstones`: per stream, a LIST is under way, whose
-    /// snapshot may still show pods that are gone since.
-    pub fn form(&mut self, now: Timestamp, rules: &Rules, keep_tombstones: &[bool]) -> Formed {
+    /// Decides what waits, up to one transaction's worth. `listing`: per stream, where a LIST is under way, the version above
+    /// which its snapshot may still show pods that are gone since.
+    pub fn form(&mut self, now: Timestamp, rules: &Rules, listing: &[Option<ResourceVersion>]) -> Formed {
         let mut formed = Formed::default();
         let mut bytes = 0;
         while formed.in_flight.moves.len() < BATCH_PODS_MAX && bytes < BATCH_BYTES_MAX {
@@ -27,7 +27,7 @@ impl Table {
             bytes += self.decide(uid, now, rules, &mut formed);
         }
         self.rewrite(&mut formed);
-        self.tombstones(keep_tombstones, now, rules, &mut formed);
+        self.tombstones(listing, now, rules, &mut formed);
         formed.in_flight.positions = self.streams.iter().map(|s| (s.era(), s.after_commit())).collect();
         formed
     }
@@ -133,7 +133,7 @@ impl Table {
         }
     }
 
-    fn tombstones(&mut self, keep: &[bool], now: Timestamp, rules: &Rules, formed: &mut Formed) {
+    fn tombstones(&mut self, listing: &[Option<ResourceVersion>], now: Timestamp, rules: &Rules, formed: &mut Formed) {
         // INV-7: a pod that is gone is forgotten only once the position has passed its going, in an earlier
         // transaction or this one: a successor's watch begins behind it.
         // None: they are remembered for longer than time goes back.
@@ -145,10 +145,9 @@ impl Table {
         };
         for (number, stream) in self.streams.iter().enumerate() {
             let room = TOMBSTONES_MAX - formed.in_flight.tombstones.len();
-            if !keep.get(number).copied().unwrap_or(false) {
-                let over = self.gone.over(index(number), stream.after_commit(), room, fate);
-                formed.in_flight.tombstones.extend(over);
-            }
+            let listed = listing.get(number).copied().flatten();
+            let until = listed.map_or(stream.after_commit(), |listed| listed.min(stream.after_commit()));
+            formed.in_flight.tombstones.extend(self.gone.over(index(number), until, room, fate));
         }
         formed.batch.records.extend(formed.in_flight.tombstones.iter().map(|uid| (uid.clone(), None)));
     }

@@ -52,6 +52,11 @@ impl GonePods {
         }
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.remembered.len() + self.due.len()
+    }
+
     /// Forgets all.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
@@ -102,10 +107,15 @@ impl Extend<(GonePod, Option<Timestamp>)> for GonePods {
     }
 }
 
+/// When it ended, as far as that is remembered: when it was told, where that is known. A node's clock may be years ahead.
+pub(super) fn remembered_from(tracked: &Kept) -> Option<Timestamp> {
+    tracked.end().and_then(|end| end.told_at.or(end.at))
+}
+
 /// The pod of a record, and when it ended if it ever did; `None`: it was not told as gone.
 pub(super) fn of(stream: u32, uid: &PodUid, tracked: &Kept) -> Option<(GonePod, Option<Timestamp>)> {
     let gone = GonePod { stream, version: tracked.gone()?, uid: uid.clone() };
-    Some((gone, tracked.end().and_then(|end| end.at)))
+    Some((gone, remembered_from(tracked)))
 }
 
 #[cfg(test)]

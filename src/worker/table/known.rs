@@ -26,10 +26,19 @@ impl Table {
         })
     }
 
+    /// How many of the known pods are gone, and remembered.
+    pub fn remembered(&self) -> usize {
+        self.gone.len().min(self.slots.len())
+    }
+
     /// How many pods have been told as stalled and have not got on, by cause.
     pub fn stalled(&self) -> BTreeMap<Cause, usize> {
         let mut stalled = BTreeMap::new();
-        let open = self.slots.values().filter_map(|s| s.tracked.as_ref().filter(|t| t.end().is_none())?.stalled());
+        let open = self.slots.values().filter_map(|s| {
+            // Few are, and all others need not be unpacked to know that.
+            let tracked = s.tracked.as_ref()?;
+            tracked.stalled().filter(|_| tracked.end().is_none())
+        });
         open.for_each(|s| *stalled.entry(s.cause).or_default() += 1);
         stalled
     }
