@@ -69,7 +69,7 @@ const KINDS: [Kind; 3] = [
 
 impl Kind {
     fn name(self) -> String {
-        let far = if self.is_far { ", the broker 1 ms away" } else { "" };
+        let far = if self.is_far { ", broker 1 ms away" } else { "" };
         format!("{} events a transaction{far}", self.size)
     }
 
