@@ -374,10 +374,12 @@ impl Table {
         }
     }
 
-    /// A clock may have run down.
+    /// A clock may have run down; most were stopped long before. What is in flight may be about to wind one.
     pub fn tick(&mut self, uid: &PodUid) {
-        if let Some(slot) = self.slots.get_mut(uid) {
-            (slot.tick_at, slot.tick) = (None, true);
+        let Some(slot) = self.slots.get_mut(uid) else { return };
+        slot.tick_at = None;
+        if slot.busy || slot.tracked.as_ref().is_some_and(Kept::has_clock) {
+            slot.tick = true;
             self.enqueue(uid);
         }
     }

@@ -446,6 +446,8 @@ fn a_consistent_list_with_a_pod_older_than_its_record_is_of_another_store() {
 
 #[path = "table_claims_tests.rs"]
 mod claims;
+#[path = "table_clock_tests.rs"]
+mod clock;
 #[path = "table_followed_tests.rs"]
 mod followed;
 #[path = "table_gone_tests.rs"]

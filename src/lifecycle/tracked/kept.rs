@@ -271,6 +271,11 @@ impl Kept {
         self.rare.as_ref()?.verdict.as_deref()
     }
 
+    /// Whether a clock runs.
+    pub fn has_clock(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.clock.is_some())
+    }
+
     /// As [`Tracked::stalled`].
     pub fn stalled(&self) -> Option<Stalled> {
         self.rare.as_ref()?.stalls.last().copied().filter(|s| !s.resumed)
