@@ -60,8 +60,23 @@ pub fn judge(pod: &Pod, now: Timestamp, rules: &Rules) -> Judged {
         ended if pod.status.phase == Phase::Succeeded && ended.is_none_or(|t| !process_exited(t)) => {
             Judged::Ended(completed(pod, main, None))
         }
+        // A kubelet that is slow writes a status of before the end with the phase of after it, and the container's end with the
+        // next one: what ended by itself at its deadline or eviction is not to be told as killed.
+        None if runs(main) => {
+            wait(last_change(pod), now, rules).unwrap_or_else(|| Judged::Ended(failed(pod, main, rules)))
+        }
         _ => Judged::Ended(failed(pod, main, rules)),
     }
+}
+
+fn runs(main: Main<'_>) -> bool {
+    main.status.is_some_and(|status| status.state.running.is_some())
+}
+
+/// Until its settle grace is over; `None`: it is.
+fn wait(since: Timestamp, now: Timestamp, rules: &Rules) -> Option<Judged> {
+    let until = since.checked_add(rules.settle_grace).unwrap_or(now);
+    (now < until).then_some(Judged::Settling { until })
 }
 
 fn going(pod: &Pod) -> bool {
@@ -83,8 +98,7 @@ fn between_attempts(pod: &Pod, main: Main<'_>, rules: &Rules) -> Judged {
 
 fn settle(pod: &Pod, main: Main<'_>, t: &Terminated, now: Timestamp, rules: &Rules) -> Judged {
     let finished = t.finished_at.unwrap_or_else(|| last_change(pod));
-    let until = finished.checked_add(rules.settle_grace).unwrap_or(now);
-    if now >= until { Judged::Ended(failed(pod, main, rules)) } else { Judged::Settling { until } }
+    wait(finished, now, rules).unwrap_or_else(|| Judged::Ended(failed(pod, main, rules)))
 }
 
 fn completed(pod: &Pod, main: Main<'_>, t: Option<&Terminated>) -> Box<Verdict> {

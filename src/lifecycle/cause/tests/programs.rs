@@ -144,3 +144,22 @@ fn an_oom_kill_of_a_child_is_told_of_a_completed_pod() {
     };
     assert_eq!(verdict.containers[0].reason.as_deref(), Some("OOMKilled"));
 }
+
+/// The status manager of a kubelet takes the status that it writes first, and asks afterwards whether containers may still
+/// run: where they end in between, it writes the phase of after their end beside their state of before it.
+#[test]
+fn the_phase_of_after_the_end_waits_for_the_status_of_after_it() {
+    let running = json!({ "running": { "startedAt": STARTED } });
+    let changed =
+        json!({ "status": { "conditions": [{ "type": "Ready", "status": "False", "lastTransitionTime": ENDED }] } });
+    for (reason, outcome) in [("DeadlineExceeded", Outcome::TimedOut), ("Evicted", Outcome::Failed)] {
+        let early = pod(with(with(of_main("Failed", running.clone()), because(reason, "why")), changed.clone()));
+        let at = |time: &str| judge(&early, time.parse().expect("a time"), &rules());
+        let until = "2026-11-25T10:01:10Z".parse().expect("a time");
+        assert_eq!(at("2026-11-25T10:01:09Z"), Judged::Settling { until }, "{reason}");
+        let Judged::Ended(told) = at("2026-11-25T10:01:10Z") else { panic!("{reason}: nothing more comes") };
+        assert_eq!((told.outcome, told.exit_code), (outcome, None), "{reason}");
+        let done = pod(with(of_main("Failed", ended(0, "Completed")), because(reason, "why")));
+        assert_eq!(super::verdict(&done), "Completed, exit 0", "{reason}");
+    }
+}
