@@ -53,7 +53,7 @@ pub fn judge(pod: &Pod, now: Timestamp, rules: &Rules) -> Judged {
         }
         // A pod that goes away starts nothing again, but its kubelet may have begun to just before.
         Some(t) if !terminal && !succeeded(t) && (!will_restart(pod, main, t) || going(pod) || now == LAST_WORD) => {
-            settle(pod, main, t, now, rules)
+            settle(pod, main, t.finished_at.unwrap_or_else(|| last_change(pod)), now, rules)
         }
         None if now == LAST_WORD && !terminal => between_attempts(pod, main, rules),
         _ if !terminal => Judged::Open,
@@ -62,21 +62,13 @@ pub fn judge(pod: &Pod, now: Timestamp, rules: &Rules) -> Judged {
         }
         // A kubelet that is slow writes a status of before the end with the phase of after it, and the container's end with the
         // next one: what ended by itself at its deadline or eviction is not to be told as killed.
-        None if runs(main) => {
-            wait(last_change(pod), now, rules).unwrap_or_else(|| Judged::Ended(failed(pod, main, rules)))
-        }
+        None if runs(main) => settle(pod, main, last_change(pod), now, rules),
         _ => Judged::Ended(failed(pod, main, rules)),
     }
 }
 
 fn runs(main: Main<'_>) -> bool {
     main.status.is_some_and(|status| status.state.running.is_some())
-}
-
-/// Until its settle grace is over; `None`: it is.
-fn wait(since: Timestamp, now: Timestamp, rules: &Rules) -> Option<Judged> {
-    let until = since.checked_add(rules.settle_grace).unwrap_or(now);
-    (now < until).then_some(Judged::Settling { until })
 }
 
 fn going(pod: &Pod) -> bool {
@@ -96,9 +88,10 @@ fn between_attempts(pod: &Pod, main: Main<'_>, rules: &Rules) -> Judged {
     }
 }
 
-fn settle(pod: &Pod, main: Main<'_>, t: &Terminated, now: Timestamp, rules: &Rules) -> Judged {
-    let finished = t.finished_at.unwrap_or_else(|| last_change(pod));
-    wait(finished, now, rules).unwrap_or_else(|| Judged::Ended(failed(pod, main, rules)))
+/// Failed, once the settle grace since then is over.
+fn settle(pod: &Pod, main: Main<'_>, since: Timestamp, now: Timestamp, rules: &Rules) -> Judged {
+    let until = since.checked_add(rules.settle_grace).unwrap_or(now);
+    if now >= until { Judged::Ended(failed(pod, main, rules)) } else { Judged::Settling { until } }
 }
 
 fn completed(pod: &Pod, main: Main<'_>, t: Option<&Terminated>) -> Box<Verdict> {
