@@ -7,7 +7,7 @@ use std::{
 };
 
 use pod_monitor::{
-    ports::{Journal as _, Journals as _},
+    ports::Journal as _,
     publish::{journal::KafkaJournal, settings::Settings, topics},
 };
 use rdkafka::producer::Producer as _;
@@ -61,7 +61,7 @@ async fn parted(name: &str) -> (Settings, KafkaJournal, String) {
     create_topic(&servers(), &topic, 6, &[]).await.unwrap();
     let settings = settings_telling(&servers(), identity, &topic);
     let found = topics::ensure(&settings, true).await.unwrap();
-    let (mut journal, _) = warm(settings.clone(), &found).await.open(&tenure("teller")).await.unwrap();
+    let (mut journal, _) = opened(&warm(settings.clone(), &found).await, "teller").await;
     for number in 0..12 {
         journal.commit(told(number)).await.unwrap();
     }

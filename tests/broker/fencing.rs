@@ -14,9 +14,9 @@ async fn older_producer_is_fenced_and_nothing_of_its_commit_is_visible() {
     let events = settings.events_topics()[0].clone();
     let first = warm(settings.clone(), &topics).await;
     let second = warm(settings, &topics).await;
-    let (mut old, _) = first.open(&tenure("old")).await.unwrap();
+    let (mut old, _) = opened(&first, "old").await;
     old.commit(batch(0..3)).await.unwrap();
-    let (mut new, restored) = second.open(&tenure("new")).await.unwrap();
+    let (mut new, restored) = opened(&second, "new").await;
     assert_eq!(restored.told.len(), 3, "all that the old holder told");
 
     let error = old.commit(batch(10..13)).await.unwrap_err();
@@ -38,7 +38,7 @@ async fn leader_that_died_inside_a_transaction_is_fenced_and_its_records_stay_hi
     for round in 0..3 {
         dies_inside_a_transaction(&settings, &topics);
         connected(&journals).await;
-        let (mut journal, restored) = journals.open(&tenure("next")).await.unwrap();
+        let (mut journal, restored) = opened(&journals, "next").await;
         assert_eq!(restored.told.len(), round as usize);
         journal.commit(batch(round..round + 1)).await.unwrap();
     }
@@ -54,7 +54,7 @@ async fn producers_that_were_thrown_away_do_not_fence_their_successor() {
     let journals = warm(settings.clone(), &topics).await;
     dies_inside_a_transaction(&settings, &topics);
 
-    let (mut journal, _) = journals.open(&tenure("next")).await.unwrap();
+    let (mut journal, _) = opened(&journals, "next").await;
     // Beyond the 500 ms timer of an instance that was refused.
     let (started, mut commits) = (Instant::now(), 0);
     while started.elapsed() < Duration::from_millis(1500) {
@@ -68,7 +68,7 @@ async fn producers_that_were_thrown_away_do_not_fence_their_successor() {
 async fn tenure_that_is_over_fences_nobody() {
     let (settings, topics) = installation("over").await;
     let journals = warm(settings.clone(), &topics).await;
-    let (mut holder, _) = journals.open(&tenure("holder")).await.unwrap();
+    let (mut holder, _) = opened(&journals, "holder").await;
     let over = tenure("late");
     over.ended.cancel();
     let error = journals.open(&over).await.err().unwrap();

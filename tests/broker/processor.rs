@@ -102,7 +102,7 @@ struct Teller {
 
 impl Teller {
     async fn of(journals: KafkaJournals) -> Self {
-        let (journal, _) = journals.open(&tenure("teller")).await.unwrap();
+        let (journal, _) = opened(&journals, "teller").await;
         Self { journals, journal }
     }
 

@@ -18,7 +18,6 @@ use pod_monitor::{
         generation::{Inherited, changelog_topic},
         identity::Identity,
         journal::{KafkaJournal, KafkaJournals},
-        restore::Restored,
         settings::Settings,
         topics,
     },
@@ -281,7 +280,7 @@ async fn old_leaders_are_fenced_and_replicas_of_another_generation_are_refused()
         OpenError::Identity { source, .. } => source.to_string(),
         other => panic!("{other:?}"),
     };
-    let error = early.open(&tenure("early")).await.err().unwrap();
+    let error = taken_over(&early, &tenure("early")).await.err().unwrap();
     assert!(refused(error).contains("`pod-monitor reshard` has not ended yet"));
     let (code, _, errors) = reshard(&base, &["--shards", "3"]).await;
     assert_eq!(code, Some(0), "{errors}");
@@ -300,7 +299,7 @@ async fn old_leaders_are_fenced_and_replicas_of_another_generation_are_refused()
         }
         tokio::task::yield_now().await;
     };
-    let taken = refused(first.journals().open(&tenure("late")).await.err().unwrap());
+    let taken = refused(taken_over(&first.journals(), &tenure("late")).await.err().unwrap());
     for said in [learned, taken] {
         assert!(
             said.contains("resharded to generation 2 with 3 shards: start with --shards 3 --generation 2"),
@@ -309,7 +308,7 @@ async fn old_leaders_are_fenced_and_replicas_of_another_generation_are_refused()
     }
     // Other values beside the right generation.
     let by = Generation::of(&base, 2, 3, "execution").await;
-    assert!(refused(by.journals().open(&tenure("by")).await.err().unwrap()).contains("shard-by"));
+    assert!(refused(taken_over(&by.journals(), &tenure("by")).await.err().unwrap()).contains("shard-by"));
     for (generation, shards, part) in [
         (1, 3, "generation 2, which has 3, begins with a finished"),
         (2, 4, "it has 3 partitions, but there are 4 shards"),
@@ -322,24 +321,13 @@ async fn old_leaders_are_fenced_and_replicas_of_another_generation_are_refused()
     goes_on(&second).await;
 }
 
-/// As a worker does: again, where a producer that was thrown away fenced once more.
-async fn opened(journals: &KafkaJournals, tenure: &Tenure) -> (KafkaJournal, Restored) {
-    let started = Instant::now();
-    loop {
-        match journals.open(tenure).await {
-            Ok(opened) => return opened,
-            Err(error) => assert!(error.class() != Class::Fatal && started.elapsed() < LIMIT, "{error:?}"),
-        }
-    }
-}
-
 /// Everything is known, with the old shards' positions, and told on from there.
 async fn goes_on(second: &Generation) {
     let journals = second.journals();
     let mut pods = 0;
     for shard in second.shards().all() {
         let tenure = Tenure::unconditional(shard, "new", CancellationToken::new());
-        let (mut journal, restored) = opened(&journals, &tenure).await;
+        let (mut journal, restored) = taken_over(&journals, &tenure).await.unwrap();
         pods += restored.told.len();
         assert!(restored.next_term() >= 2 && restored.moved.is_none());
         let streams = restored.position.unwrap().streams;
@@ -352,7 +340,7 @@ async fn goes_on(second: &Generation) {
             let position = Position { term: 2, holder: "new".into(), streams };
             let batch = Batch { position: Some(position), ..Batch::default() };
             while journal.commit(batch.clone()).await.is_err() {
-                (journal, _) = opened(&journals, &tenure).await;
+                (journal, _) = taken_over(&journals, &tenure).await.unwrap();
             }
             let shard = usize::try_from(shard.0).unwrap();
             let visible = || newest(second.settings.changelog_topic())[shard].clone();

@@ -26,7 +26,7 @@ async fn restore_sees_what_was_committed_just_before_the_fence() {
     ];
     for round in 0..10_u32 {
         let journals = &replicas[round as usize % 2];
-        let (mut journal, restored) = journals.open(&tenure("h")).await.unwrap();
+        let (mut journal, restored) = opened(journals, "h").await;
         assert_eq!(restored.told.len(), round as usize * 5, "round {round}");
         assert_eq!(restored.next_term(), u64::from(round) + 1);
         if round > 0 {
@@ -42,13 +42,13 @@ async fn restore_sees_what_was_committed_just_before_the_fence() {
 async fn tombstone_forgets_a_pod_and_the_newest_record_counts() {
     let (settings, topics) = installation("tombstone").await;
     let journals = KafkaJournals::start(settings, &topics).unwrap();
-    let (mut journal, _) = journals.open(&tenure("a")).await.unwrap();
+    let (mut journal, _) = opened(&journals, "a").await;
     journal.commit(batch(0..3)).await.unwrap();
     let mut newer = tracked(2);
     newer.sequence = 9;
     let change = Batch { records: vec![(uid(0), None), (uid(2), Some(newer.clone()))], ..Batch::default() };
     journal.commit(change).await.unwrap();
-    let (_journal, restored) = journals.open(&tenure("b")).await.unwrap();
+    let (_journal, restored) = opened(&journals, "b").await;
     let mut told: Vec<_> = restored.told.into_iter().map(|(uid, kept)| (uid, kept.unpack())).collect();
     told.sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!(told, [(uid(1), tracked(1)), (uid(2), newer)]);
@@ -71,7 +71,7 @@ async fn unreadable_and_later_records_are_facts() {
     }
     producer.commit_transaction(LIMIT).unwrap();
     let journals = KafkaJournals::start(settings, &topics).unwrap();
-    let (mut journal, restored) = journals.open(&tenure("a")).await.unwrap();
+    let (mut journal, restored) = opened(&journals, "a").await;
     assert!(restored.told.is_empty());
     let mut found: Vec<_> = restored.unreadable.iter().map(|unreadable| unreadable.key.clone()).collect();
     found.sort();
@@ -85,7 +85,7 @@ async fn unreadable_and_later_records_are_facts() {
 async fn changelog_of_another_installation_is_refused() {
     let (settings, topics) = installation("other").await;
     let journals = KafkaJournals::start(settings.clone(), &topics).unwrap();
-    let (mut journal, _) = journals.open(&tenure("a")).await.unwrap();
+    let (mut journal, _) = opened(&journals, "a").await;
     journal.commit(batch(0..1)).await.unwrap();
     let changed = Identity { shard_by: "execution".into(), ..settings.identity().clone() };
     let journals = KafkaJournals::start(settings_of(changed), &topics).unwrap();
@@ -108,13 +108,13 @@ async fn a_hundred_thousand_pods_are_restored() {
     const PODS: u32 = 100_000;
     let (settings, topics) = installation("many").await;
     let journals = KafkaJournals::start(settings.clone(), &topics).unwrap();
-    let (mut journal, _) = journals.open(&tenure("a")).await.unwrap();
+    let (mut journal, _) = opened(&journals, "a").await;
     for first in (0..PODS).step_by(5000) {
         let records = (first..first + 5000).map(|n| (uid(n), Some(tracked(n)))).collect();
         journal.commit(Batch { records, ..Batch::default() }).await.unwrap();
     }
     // A cold replica reads everything; a standby has done so already.
     let cold = KafkaJournals::start(settings, &topics).unwrap();
-    let (_journal, restored) = cold.open(&tenure("b")).await.unwrap();
+    let (_journal, restored) = opened(&cold, "b").await;
     assert_eq!(restored.told.len(), PODS as usize);
 }

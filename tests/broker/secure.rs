@@ -217,6 +217,6 @@ pub(crate) async fn tried(settings: Settings, numbers: std::ops::Range<u32>) -> 
         }
         lasts(Duration::from_millis(20)).await;
     }
-    let (mut journal, _) = journals.open(&tenure("t")).await.map_err(|error| chain(&error))?;
+    let (mut journal, _) = taken_over(&journals, &tenure("t")).await.map_err(|error| chain(&error))?;
     journal.commit(batch(numbers)).await.map_err(|error| chain(&error))
 }

@@ -13,8 +13,16 @@ use pod_monitor::{
         event::{Body, Captured, Ended, Event, Logs, LogsStatus, Outcome, Verdict},
         tracked::{FORMAT, Told, Tracked},
     },
+    ports::Journals,
     publish::{
-        Batch, Position, identity::Identity, journal::KafkaJournals, record::Service, settings::Settings, topics,
+        Batch, Position,
+        error::{Class, OpenError},
+        identity::Identity,
+        journal::{KafkaJournal, KafkaJournals},
+        record::Service,
+        restore::Restored,
+        settings::Settings,
+        topics,
     },
     watch::pod::{PodUid, ResourceVersion},
 };
@@ -91,6 +99,26 @@ pub(crate) async fn warm(settings: Settings, topics: &topics::Topics) -> KafkaJo
     let journals = KafkaJournals::start(settings, topics).unwrap();
     connected(&journals).await;
     journals
+}
+
+/// Takes a shard over as a worker does: again, where the attempt failed for the moment. On a busy machine a producer that
+/// was thrown away may be let in late, and fences once more.
+pub(crate) async fn taken_over(
+    journals: &KafkaJournals,
+    tenure: &Tenure,
+) -> Result<(KafkaJournal, Restored), OpenError> {
+    let started = Instant::now();
+    loop {
+        match journals.open(tenure).await {
+            Err(error) if error.class() != Class::Fatal && started.elapsed() < LIMIT => {}
+            ended => return ended,
+        }
+    }
+}
+
+/// As [`taken_over`], by this holder of the first shard, who is let in.
+pub(crate) async fn opened(journals: &KafkaJournals, holder: &str) -> (KafkaJournal, Restored) {
+    taken_over(journals, &tenure(holder)).await.unwrap()
 }
 
 /// Waits until the producers of the shard are connected again.

@@ -6,7 +6,6 @@ use kube::{Client, Config};
 use pod_monitor::{
     config::{Kafka, Properties, Sources},
     leadership::election::Times,
-    ports::Journals,
     publish::{error::OpenError, identity::Identity},
     reshard::{
         Books,
@@ -99,9 +98,9 @@ async fn who_takes_a_shard_over_while_the_switch_is_open_waits_for_it() {
         switching.flush(LIMIT).unwrap();
         let journals = first.journals();
         let mut taking =
-            tokio::spawn(async move { journals.open(&tenure("next")).await.map(|(_, restored)| restored) });
+            tokio::spawn(async move { taken_over(&journals, &tenure("next")).await.map(|(_, restored)| restored) });
         let early = tokio::time::timeout(Duration::from_secs(2), &mut taking).await;
-        assert!(early.is_err(), "it acts although the switch may be committed at any moment");
+        assert!(early.is_err(), "it acts although the switch may be committed at any moment: {early:?}");
         match committed {
             true => switching.commit_transaction(LIMIT).unwrap(),
             false => switching.abort_transaction(LIMIT).unwrap(),

@@ -8,7 +8,7 @@ use std::{
 
 use pod_monitor::{
     lifecycle::event::{Body, ContainerSummary, Event},
-    ports::{Journal, Journals},
+    ports::Journal,
     publish::{Batch, journal::KafkaJournal, settings::Settings, topics},
 };
 use rdkafka::{
@@ -48,7 +48,7 @@ pub(crate) async fn installed(name: &str, suffix: &str) -> (Settings, KafkaJourn
     let settings = settings_telling(&servers(), identity, &pattern);
     let topics = topics::ensure(&settings, true).await.unwrap();
     let journals = warm(settings.clone(), &topics).await;
-    let (mut journal, _) = journals.open(&tenure("teller")).await.unwrap();
+    let (mut journal, _) = opened(&journals, "teller").await;
     for number in 0..5 {
         journal.commit(told(number)).await.unwrap();
     }
