@@ -2,7 +2,7 @@
 
 use std::{
     process::{Command, Output},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,12 +12,14 @@ use testkit::{
         access::{Operation, Resource, Right},
         history::create_topic,
         monitor::Launch,
+        proxy::Proxy,
     },
     stack::Endpoints,
 };
 
 use crate::{
     bench::{Bench, expect},
+    kafka::lasts,
     secure::{Guarded, Way, topics_of},
     security::{allow, process},
     support::*,
@@ -186,6 +188,27 @@ async fn topics_that_are_missing_or_wrong_are_named_one_by_one() -> Result<()> {
             wrong.all
         );
     }
+    bench.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_busy_for_some_seconds_is_asked_again_and_one_that_stays_silent_is_not_reached() -> Result<()>
+{
+    let bench = Bench::new("check-busy").await?;
+    // Connections are taken, and nothing is answered: longer than one request may take.
+    let way = Proxy::open("127.0.0.1:0", &bench.endpoints.kafka)?;
+    way.cut();
+    let launch = bench.launch.clone().set("--cluster-id", "c").set("--kafka", &way.address.to_string());
+    let ask = |launch: Launch| tokio::task::spawn_blocking(move || Checked::of(&launch, &[]));
+    let busy = ask(launch.clone());
+    lasts(Duration::from_secs(8)).await;
+    way.heal();
+    let busy = busy.await??;
+    ensure!(busy.find("kafka", "answers").len() == 1 && busy.failed().len() == 1, "{:#?}", busy.all);
+    way.cut();
+    let silent = ask(launch).await??;
+    let found = silent.find("kafka", "does not answer");
+    ensure!(found.len() == 1 && found[0].to_string().contains("whether --kafka names a broker"), "{:#?}", silent.all);
     bench.close().await
 }
 

@@ -1,8 +1,16 @@
 //! Each topic by itself, for `pod-monitor check`: one that is wrong does not hide the others. Makes nothing.
+//!
+//! A replica that hears nothing of Kafka begins anew; whoever checks looks once, so that silence is asked again here.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
+
+use tracing::debug;
 
 use super::{Error, Looker, Settings, Topics, Wanted, check_configs, check_generation, wanted};
+use crate::clock::monotonic;
+
+/// How long after the first request others may follow one that was not answered.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// A topic by itself.
 #[derive(Debug)]
@@ -34,10 +42,10 @@ pub enum Found {
 /// As [`ensure`], but of each topic by itself, so that one that is wrong does not hide the others; makes nothing.
 ///
 /// # Errors
-/// When Kafka does not answer.
+/// When Kafka does not answer: at once if it is heard why, else after 20 s.
 pub async fn each(settings: &Settings, create: bool) -> Result<Vec<Single>, Error> {
     let looker = Looker::new(settings)?;
-    let all = looker.partitions().await?;
+    let all = looker.answered(async || looker.partitions().await).await?;
     let mut found = Vec::new();
     for wanted in wanted(settings) {
         let (topic, changelog) = (wanted.name.clone(), wanted.changelog);
@@ -47,6 +55,22 @@ pub async fn each(settings: &Settings, create: bool) -> Result<Vec<Single>, Erro
 }
 
 impl Looker<'_> {
+    /// Asks again where nothing came back, and no reason was heard: a broker that is busy for some seconds, or a connection
+    /// that broke, is nothing to be mended.
+    async fn answered<T>(&self, ask: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+        let began = monotonic();
+        loop {
+            match ask().await {
+                Err(error @ Error::Unreachable { .. })
+                    if self.reach.why().is_empty() && began.elapsed() < SILENCE_MAX =>
+                {
+                    debug!(%error, "asking Kafka again");
+                }
+                ended => return ended,
+            }
+        }
+    }
+
     async fn one(&self, wanted: Wanted, all: &HashMap<String, usize>, create: bool) -> Result<Found, Error> {
         if wanted.changelog {
             check_generation(self.settings, all)?;
@@ -55,11 +79,12 @@ impl Looker<'_> {
             if !create {
                 return Err(wanted.missing(self.settings));
             }
-            return self.create(&[&wanted], true).await.map(|()| Found::ToBeMade);
+            let made = self.answered(async || self.create(&[&wanted], true).await).await;
+            return made.map(|()| Found::ToBeMade);
         };
         wanted.check_partitions(self.settings, all)?;
         let wanted = [wanted];
-        let configs = self.configs(&wanted).await?;
+        let configs = self.answered(async || self.configs(&wanted).await).await?;
         let Topics { advice, .. } = check_configs(self.settings, &wanted, &configs)?;
         let bytes = wanted.iter().filter_map(|topic| configs.get(&topic.name)?.get("max.message.bytes")).next();
         Ok(Found::There { partitions, message_bytes_max: bytes.and_then(|bytes| bytes.parse().ok()), advice })
