@@ -174,7 +174,7 @@ impl UserRules {
     pub fn new(mut rules: Vec<Rule>) -> Self {
         rules.truncate(RULES_MAX);
         // Of what they mean, not of how that is written: comments and the order of keys are no difference.
-        let meaning = serde_json::to_vec(&rules).unwrap_or_default();
+        let meaning = serde_json::to_vec(&rules).expect("rules are texts and numbers");
         let hash = Uuid::new_v5(&HASH_SPACE, &meaning).simple().to_string();
         let hash = (!rules.is_empty()).then(|| hash[..16].into());
         Self { rules, hash }

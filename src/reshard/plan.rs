@@ -234,6 +234,10 @@ impl Wish {
                 generation => Refusal::Unfinished { generation, former: generation - 1 },
             });
         };
+        let Some(by_now) = ShardBy::of(&found.shard_by) else {
+            let reason = Reason::Rule("shard-by is none that this release knows");
+            return Err(Refusal::Odd { shard: ShardId(0), key: changelog::IDENTITY.to_owned(), reason });
+        };
         let partitions = u32::try_from(old.len()).unwrap_or(u32::MAX);
         let expected = Identity { shards: partitions, shard_by: found.shard_by.clone(), ..self.ours.clone() };
         for identity in old.iter().filter_map(|held| held.identity.as_ref()) {
@@ -245,7 +249,7 @@ impl Wish {
             Some(said) if said != partitions => {
                 Err(Refusal::OtherCount { said, topic: self.topic(), found: partitions })
             }
-            _ if (to.count.get(), to.by) == (partitions, by(found)) => {
+            _ if (to.count.get(), to.by) == (partitions, by_now) => {
                 Err(Refusal::Same { count: partitions, by: to.by.as_str() })
             }
             _ => Ok(Standing::Due(found.clone())),
@@ -313,6 +317,7 @@ impl Wish {
     }
 }
 
+/// As [`Wish::standing`] has found that it can be read.
 fn by(found: &Identity) -> ShardBy {
     ShardBy::of(&found.shard_by).unwrap_or_default()
 }

@@ -225,6 +225,9 @@ fn what_must_not_be_resharded_is_refused_with_its_reason() {
     let mut later = one();
     later.take(9, Some(b"meta/later"), Some(b"{}"));
     assert!(said(&to(4), &[later]).contains("record meta/later of shard 0"));
+    let unknown = Identity { shard_by: "node".into(), ..identity(1, ShardBy::Uid) };
+    let unknown = said(&to(4), &[held(&unknown, &[], &[])]);
+    assert!(unknown.contains("record meta/identity of shard 0 cannot be read") && unknown.contains("shard-by"));
     let garbage = held(&identity(1, ShardBy::Uid), &[], &[("pod/u", Some(b"no json"))]);
     let by_execution = wish(shards(2, ShardBy::Execution));
     let refused = by_execution.plan(&found, std::slice::from_ref(&garbage)).unwrap_err().to_string();

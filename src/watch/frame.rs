@@ -76,7 +76,10 @@ pub fn read_frame(line: &str) -> Frame {
 }
 
 fn error(object: &str) -> Frame {
-    let status: Status = serde_json::from_str(object).unwrap_or_default();
+    let status: Status = match serde_json::from_str(object) {
+        Ok(status) => status,
+        Err(error) => return Frame::Garbled(format!("an error that cannot be read ({error})")),
+    };
     match status.code {
         410 => Frame::Expired,
         _ if status.reason == "Expired" || status.reason == "Gone" => Frame::Expired,
@@ -100,7 +103,8 @@ pub struct Page {
 #[derive(Deserialize)]
 struct RawList<'a> {
     metadata: ListMeta,
-    #[serde(borrow, default)]
+    /// `null` where there are none. Never left out, so that an answer without it is no list: all pods would be gone.
+    #[serde(borrow, deserialize_with = "Option::deserialize")]
     items: Option<Vec<&'a RawValue>>,
 }
 
@@ -150,6 +154,8 @@ mod tests {
         assert_eq!(read_frame(&line("ERROR", r#"{"kind":"Status","code":410,"reason":"Expired"}"#)), Frame::Expired);
         let other = read_frame(&line("ERROR", r#"{"code":500,"message":"etcd"}"#));
         assert_eq!(other, Frame::Error { code: 500, message: "etcd".into() });
+        let odd = read_frame(&line("ERROR", r#"{"code":"many"}"#));
+        assert!(matches!(&odd, Frame::Garbled(why) if why.contains("cannot be read")), "{odd:?}");
         for cut in 0..line("ADDED", pod).len() {
             assert!(matches!(read_frame(&line("ADDED", pod)[..cut]), Frame::Garbled(_)), "cut at {cut}");
         }
@@ -207,6 +213,8 @@ mod tests {
         let cut = r#"{"metadata":{"resourceVersion":"1","shardInfo":{"selector":"shardRange(x)"}},"items":[]}"#;
         assert_eq!(read_page(cut).expect("a list").shard.as_deref(), Some("shardRange(x)"));
         assert!(read_page("<html>").is_err());
+        let without = read_page(r#"{"metadata":{"resourceVersion":"1"}}"#).expect_err("it says nothing of pods");
+        assert!(without.contains("items"), "{without}");
         assert_eq!(read_page(r#"{"metadata":{"resourceVersion":"1"},"items":null}"#).expect("empty").pods.len(), 0);
     }
 }
