@@ -45,8 +45,8 @@ use crate::{
     worker,
 };
 
-/// How long a stop may take altogether: the transaction under way (10 s), the release, HTTP (2 s), with room to spare,
-/// and below the 30 s after which Kubernetes kills.
+/// How long a stop may take altogether: 10 s of the transaction under way, the release, HTTP (2 s), with room to spare, and
+/// below the 30 s after which Kubernetes kills.
 const STOP_MAX: Duration = Duration::from_secs(20);
 /// How long the process goes on after the Lease was let go: standbys see the release before they see it die. Otherwise
 /// each of them writes first on the version that it saw before the release, in vain.

@@ -60,6 +60,9 @@ pub trait Journals: Send + Sync {
     /// When this replica does not fit the shard's changelog: it must not contend.
     fn readiness(&self, shard: ShardId) -> Result<Readiness, OpenError>;
 
+    /// Whether Kafka answered a moment ago, whatever else it owes: who waits and hears that is not cut off from it.
+    fn is_answered(&self, shard: ShardId) -> bool;
+
     /// Records of the shard's changelog that are written and not read yet; marks of transactions count. `None` where that
     /// is not known, or nothing is followed.
     fn lag_records(&self, shard: ShardId) -> Option<u64>;

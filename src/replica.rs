@@ -20,7 +20,7 @@ use crate::{
     clock, failpoint,
     http::{Board, Health, health::Component, status::ShardStatus},
     leadership::{
-        election::{Ended, GiveUp, Why},
+        election::{Ended, GiveUp, Times, Why},
         elector::{Granted, Observer},
         lease,
         peers::Peers,
@@ -212,6 +212,7 @@ async fn probe(pods: &Pods, scope: &Scope, cluster: &Component) {
 /// What the election of a shard tells to health, metrics and the status page.
 pub struct Watcher {
     shard: ShardId,
+    times: Times,
     lease: Component,
     metrics: Metrics,
     board: Board,
@@ -222,9 +223,17 @@ pub struct Watcher {
 
 impl Watcher {
     /// For one shard.
-    pub fn new(shard: ShardId, lease: Component, metrics: Metrics, board: Board, peers: Peers, fleet: Fleet) -> Self {
+    pub fn new(
+        shard: ShardId,
+        times: Times,
+        lease: Component,
+        metrics: Metrics,
+        board: Board,
+        peers: Peers,
+        fleet: Fleet,
+    ) -> Self {
         let me = board.identity();
-        Self { shard, lease, metrics, board, peers, fleet, me }
+        Self { shard, times, lease, metrics, board, peers, fleet, me }
     }
 }
 
@@ -264,6 +273,9 @@ impl Observer for Watcher {
         self.metrics.tenure_ended(why.into());
         let let_go = matches!(why, Ended::GaveUp(_) | Ended::Stop);
         self.fleet.ended(self.shard, let_go);
+        if let Ended::GaveUp(why) = why {
+            self.peers.stands_back(self.shard, Instant::now() + self.times.stands_back(why));
+        }
         if why == Ended::GaveUp(GiveUp::Share) {
             self.metrics.given_away();
         }

@@ -126,7 +126,7 @@ impl<J: Journals + 'static> Shared<J> {
         let leases = Leases::new(client.clone(), &config.lease_namespace, &name, me, address, *times);
         let health = self.health.component(component("lease", shards, shard));
         let (metrics, board, peers) = (self.metrics.of_shard(shard), self.board.clone(), self.peers.clone());
-        let watcher = Arc::new(Watcher::new(shard, health, metrics, board, peers, fleet.clone()));
+        let watcher = Arc::new(Watcher::new(shard, *times, health, metrics, board, peers, fleet.clone()));
         Elector::new(shard, Arc::new(leases), me, *times, watcher, Arc::clone(attend), cues)
     }
 

@@ -37,7 +37,7 @@ pub struct Times {
 
 impl Times {
     /// How long one that gave a Lease up leaves it to others.
-    fn stands_back(self, why: GiveUp) -> Duration {
+    pub(crate) fn stands_back(self, why: GiveUp) -> Duration {
         match why {
             GiveUp::Watch | GiveUp::Kafka | GiveUp::Fault => self.lease_duration * 2,
             // It gets on well: only until the one that it was given up for has had its chance.

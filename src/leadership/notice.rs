@@ -159,7 +159,7 @@ async fn keep(mut stream: TcpStream, us: &Attendant) {
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             reports.tick().await;
-            let line = us.peers.report(&us.me);
+            let line = us.peers.report(&us.me, tokio::time::Instant::now());
             let chunk = format!("{:x}\r\n{line}\r\n", line.len());
             if write.write_all(chunk.as_bytes()).await.is_err() {
                 return;

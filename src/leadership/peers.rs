@@ -36,6 +36,8 @@ struct Inner {
     reports: Mutex<BTreeMap<Box<str>, Report>>,
     /// For which shards we reach Kafka and have read the changelog, as far as that was looked at.
     warm: Mutex<BTreeMap<ShardId, bool>>,
+    /// Shards that we gave up, and until when we leave them to others.
+    back: Mutex<BTreeMap<ShardId, Instant>>,
     /// Hash of our rules of the user; empty: we have none.
     rules: Box<str>,
 }
@@ -91,10 +93,17 @@ impl Peers {
         self.reach() != Reach::Few
     }
 
-    /// Shards that we could not lead now.
-    fn cold(&self) -> String {
-        let warm = self.warm();
-        let cold: Vec<String> = warm.iter().filter(|(_, warm)| !**warm).map(|(shard, _)| shard.to_string()).collect();
+    /// We gave this shard up and do not contend for it before then.
+    pub fn stands_back(&self, shard: ShardId, until: Instant) {
+        self.back().insert(shard, until);
+    }
+
+    /// Shards that we could not lead now. Two who each gave up for the other would leave the shard to nobody.
+    fn cold(&self, now: Instant) -> String {
+        let (warm, back) = (self.warm(), self.back());
+        let stands_back = |shard: &ShardId| back.get(shard).is_some_and(|until| now < *until);
+        let cold = warm.iter().filter(|(shard, warm)| !**warm || stands_back(shard));
+        let cold: Vec<String> = cold.map(|(shard, _)| shard.to_string()).collect();
         if cold.is_empty() { String::new() } else { format!(" cold={}", cold.join(",")) }
     }
 
@@ -102,10 +111,14 @@ impl Peers {
         self.0.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn back(&self) -> MutexGuard<'_, BTreeMap<ShardId, Instant>> {
+        self.0.back.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What we say of ourselves: one line.
-    pub fn report(&self, me: &str) -> String {
+    pub fn report(&self, me: &str, now: Instant) -> String {
         // Earlier releases take all that follows for the name, which does no harm.
-        format!("kafka={} peer={me} rules={}{}\n", u8::from(self.reaches_kafka()), self.0.rules, self.cold())
+        format!("kafka={} peer={me} rules={}{}\n", u8::from(self.reaches_kafka()), self.0.rules, self.cold(now))
     }
 
     /// Takes in what another said. Lines that it cannot read say nothing.
@@ -166,15 +179,15 @@ mod tests {
         let (holder, standby) = (Peers::default(), Peers::default());
         let now = Instant::now();
         assert_eq!((holder.heard_of(now).len(), holder.reaching_kafka(ShardId(0), now)), (0, 0));
-        holder.heard(&standby.report("b"), now);
+        holder.heard(&standby.report("b", now), now);
         holder.heard("nonsense\n", now);
         assert_eq!((holder.heard_of(now).len(), holder.reaching_kafka(ShardId(0), now)), (1, 0));
         standby.reach_kafka(ShardId(0), true);
         standby.reach_kafka(ShardId(1), false);
         assert!(standby.is_warm(ShardId(0)) && !standby.is_warm(ShardId(1)));
         let later = now + Duration::from_millis(1500);
-        holder.heard(&standby.report("b"), later);
-        holder.heard(&standby.report("c"), now);
+        holder.heard(&standby.report("b", later), later);
+        holder.heard(&standby.report("c", now), now);
         assert_eq!((holder.heard_of(later).len(), holder.reaching_kafka(ShardId(0), later)), (2, 2));
         assert_eq!(
             holder.heard_of(later).iter().map(|h| (&*h.peer, h.able)).collect::<Vec<_>>(),
@@ -189,15 +202,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_gave_a_shard_up_could_not_lead_it_until_it_contends_again() {
+        let (holder, standby, now) = (Peers::default(), Peers::default(), Instant::now());
+        [0, 1].into_iter().for_each(|shard| standby.reach_kafka(ShardId(shard), true));
+        standby.stands_back(ShardId(0), now + Duration::from_secs(10));
+        let able = |after| {
+            let then = now + Duration::from_secs(after);
+            holder.heard(&standby.report("b", then), then);
+            [0, 1].map(|shard| holder.reaching_kafka(ShardId(shard), then))
+        };
+        assert_eq!([able(0), able(9), able(10)], [[0, 1], [0, 1], [1, 1]]);
+        assert!(standby.is_warm(ShardId(0)), "what it is to contend by is another matter");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_has_other_rules_is_counted_and_who_does_not_say_is_not() {
         let (holder, now) = (Peers::of(Some("aa")), Instant::now());
-        holder.heard(&Peers::of(Some("aa")).report("same"), now);
+        holder.heard(&Peers::of(Some("aa")).report("same", now), now);
         holder.heard("kafka=1 peer=earlier-release\n", now);
         assert_eq!((holder.heard_of(now).len(), holder.with_other_rules(now)), (2, 0));
-        holder.heard(&Peers::of(Some("bb")).report("other"), now);
-        holder.heard(&Peers::of(None).report("none"), now);
+        holder.heard(&Peers::of(Some("bb")).report("other", now), now);
+        holder.heard(&Peers::of(None).report("none", now), now);
         assert_eq!((holder.heard_of(now).len(), holder.with_other_rules(now)), (4, 2));
-        assert_eq!(Peers::default().report("b"), "kafka=0 peer=b rules=\n");
+        assert_eq!(Peers::default().report("b", now), "kafka=0 peer=b rules=\n");
     }
 
     #[tokio::test(start_paused = true)]

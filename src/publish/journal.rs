@@ -189,6 +189,10 @@ impl Journals for KafkaJournals {
         })
     }
 
+    fn is_answered(&self, shard: ShardId) -> bool {
+        self.standby(shard).warm.is_answered()
+    }
+
     fn lag_records(&self, shard: ShardId) -> Option<u64> {
         self.standby(shard).tail.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.lag_records()
     }

@@ -139,7 +139,7 @@ impl Writer {
         live.reports().reset();
         let began = clock::monotonic();
         let begun = live.begin_transaction().map_err(|error| Error::Aborted { why: error.to_string() });
-        let deadline = began + TRANSACTION_TIMEOUT * 8 / 10;
+        let deadline = began + TRANSACTION_TIMEOUT * 9 / 10;
         let ready =
             begun.and_then(|()| send(&live, records, deadline)).and_then(|()| delivered(&live, records, deadline));
         if let Err(error) = ready.and_then(|()| check().map_err(|why| Error::Aborted { why })) {

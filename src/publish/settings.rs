@@ -23,12 +23,13 @@ use super::{
 };
 use crate::{leadership::tenure::ShardId, lifecycle::event::EventType, telemetry::otlp::stories::Stories};
 
-/// How long a transaction may stay open before the broker aborts it. Bounds a commit, and how long a dead leader can
-/// hold back readers where nobody takes over.
-pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a transaction may stay open before the broker aborts it: longer than brokers need to get over the death of one
+/// of them (docs/decisions/0011-a-broker-may-die.md). Bounds a commit, and how long a dead leader can hold back readers
+/// where nobody takes over.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a record may wait for its acknowledgement; must be below [`TRANSACTION_TIMEOUT`].
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(8);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(17);
 
 /// How long librdkafka waits before it sends a producer's request again; it varies that by 20 %. INV-10 is told by it:
 /// an answer that came sooner answers the only request there was. Leaders of partitions are seldom back sooner either.
@@ -460,10 +461,10 @@ fn check_property(key: &str, value: &str) -> Result<(), Error> {
         "max.in.flight.requests.per.connection" | "max.in.flight" => "more than 5 in flight lose duplicate detection",
         "retries" | "message.send.max.retries" => "a record is retried until its transaction ends",
         "retry.backoff.ms" | "retry.backoff.max.ms" => "an answer sooner than this is known to be the only one",
-        "transaction.timeout.ms" => "take-over and commit bounds are built on 10000",
+        "transaction.timeout.ms" => "take-over and commit bounds are built on 20000",
         "message.timeout.ms" | "delivery.timeout.ms" => match value.trim().parse::<u128>() {
             Ok(ms) if ms > 0 && ms < TRANSACTION_TIMEOUT.as_millis() => return Ok(()),
-            _ => "must be above 0 and below the transaction timeout of 10000",
+            _ => "must be above 0 and below the transaction timeout of 20000",
         },
         "isolation.level" => "restoring from uncommitted records would tell events twice or never",
         "partitioner" | "partitioner_cb" | "sticky.partitioning.linger.ms" => {

@@ -30,7 +30,7 @@ fn property_that_the_promise_rests_on_is_refused_by_name() {
         ("isolation.level", "read_uncommitted"),
         ("max.in.flight.requests.per.connection", "6"),
         ("max.in.flight", "6"),
-        ("message.timeout.ms", "10000"),
+        ("message.timeout.ms", "20000"),
         ("message.timeout.ms", "0"),
         ("delivery.timeout.ms", "60000"),
         ("transaction.timeout.ms", "60000"),
@@ -57,7 +57,7 @@ fn other_properties_reach_the_client() {
         ("transactional.id", "c.ns.pod-monitor.g1.4"),
         ("message.max.bytes", "500000"),
         ("partitioner", "murmur2_random"),
-        ("transaction.timeout.ms", "10000"),
+        ("transaction.timeout.ms", "20000"),
         ("retry.backoff.ms", "1000"),
         ("retry.backoff.max.ms", "1000"),
     ];

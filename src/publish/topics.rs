@@ -4,8 +4,13 @@
 //! a wrong topic.
 
 mod each;
+mod layout;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientContext,
@@ -13,7 +18,6 @@ use rdkafka::{
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::{KafkaError, RDKafkaErrorCode},
     producer::Producer as _,
-    types::RDKafkaRespErr,
 };
 use tracing::{debug, info, warn};
 
@@ -28,6 +32,8 @@ use super::{
 use crate::leadership::tenure::ShardId;
 
 pub use each::{Found, Single, each};
+
+use layout::{Copies, Layout};
 
 /// How long one request to the broker may take.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
@@ -149,14 +155,14 @@ pub async fn prepare(settings: &Settings, create: bool) -> Result<Topics, Error>
 async fn look(settings: &Settings, create: bool, settled: bool) -> Result<Topics, Error> {
     let looker = Looker::new(settings)?;
     let wanted = wanted(settings);
-    let mut found = looker.partitions().await?;
+    let mut found = looker.layout().await?;
     if settled {
         check_generation(settings, &found)?;
     }
-    let missing: Vec<_> = wanted.iter().filter(|topic| !found.contains_key(&topic.name)).collect();
+    let missing: Vec<_> = wanted.iter().filter(|topic| !found.topics.contains_key(&topic.name)).collect();
     if let Some(first) = missing.first() {
         if !create {
-            return Err(first.missing(settings));
+            return Err(first.missing(settings, &found));
         }
         looker.create(&missing, false).await?;
         found = looker.wait_for(&missing).await?;
@@ -165,7 +171,7 @@ async fn look(settings: &Settings, create: bool, settled: bool) -> Result<Topics
         topic.check_partitions(settings, &found)?;
     }
     let configs = looker.configs(&wanted).await?;
-    check_configs(settings, &wanted, &configs)
+    check_configs(settings, &wanted, &found, &configs)
 }
 
 fn wanted(settings: &Settings) -> Vec<Wanted> {
@@ -179,11 +185,16 @@ fn wanted(settings: &Settings) -> Vec<Wanted> {
 }
 
 impl Wanted {
-    fn create_command(&self, settings: &Settings) -> String {
+    fn create_command(&self, settings: &Settings, layout: &Layout) -> String {
         let (servers, name) = (settings.bootstrap_servers(), &self.name);
         let partitions = self.partitions.map(|n| format!(" --partitions {n}")).unwrap_or_default();
         let config: String = self.config().iter().map(|(key, value)| format!(" --config {key}={value}")).collect();
-        format!("kafka-topics.sh --bootstrap-server {servers} --create --topic {name}{partitions}{config}")
+        // Where there is one broker nothing is said of it, so that the command is good for a Kafka that grows.
+        let replicas = match layout.replicas_wanted() {
+            0 | 1 => String::new(),
+            replicas => format!(" --replication-factor {replicas}"),
+        };
+        format!("kafka-topics.sh --bootstrap-server {servers} --create --topic {name}{partitions}{replicas}{config}")
     }
 
     fn alter_command(&self, settings: &Settings, key: &str, value: &str) -> String {
@@ -198,19 +209,19 @@ impl Wanted {
         if self.changelog { &CHANGELOG_CONFIG } else { &[("cleanup.policy", "delete")] }
     }
 
-    fn missing(&self, settings: &Settings) -> Error {
+    fn missing(&self, settings: &Settings, layout: &Layout) -> Error {
         let mend = to_mend(Some(settings.grant_all(&self.name)));
-        Error::Missing { topic: self.name.clone(), command: self.create_command(settings), mend }
+        Error::Missing { topic: self.name.clone(), command: self.create_command(settings, layout), mend }
     }
 
     fn wrong(&self, wrong: String, mend: String) -> Error {
         Error::Wrong { topic: self.name.clone(), wrong, mend }
     }
 
-    fn check_partitions(&self, settings: &Settings, all: &HashMap<String, usize>) -> Result<(), Error> {
+    fn check_partitions(&self, settings: &Settings, all: &Layout) -> Result<(), Error> {
         let Some(shards) = self.partitions else { return Ok(()) };
         let (servers, name) = (settings.bootstrap_servers(), &self.name);
-        let found = all.get(name).copied().unwrap_or(0);
+        let found = all.partitions(name).unwrap_or(0);
         let later = generations(settings, all).pop().filter(|(later, _)| *later > settings.identity().generation);
         let after = later.map_or_else(String::new, |(later, partitions)| {
             format!(", and generation {later}, which has {partitions}, begins with a finished `pod-monitor reshard`")
@@ -235,6 +246,26 @@ impl Wanted {
         }
     }
 
+    fn copies(&self, settings: &Settings, copies: Copies) -> String {
+        let (name, alter) = (&self.name, |value| self.alter_command(settings, "min.insync.replicas", value));
+        match copies {
+            Copies::Few { replicas, brokers, wanted } => format!(
+                "topic {name}: each record stands on {replicas} of {brokers} brokers, better {wanted}, else what \
+                 only one of them has is lost with it: docs/operating.md, Replicas raised"
+            ),
+            Copies::Unconfirmed => format!(
+                "topic {name}: min.insync.replicas is 1, better 2, else a record that one broker has counts as \
+                 written and is lost with it: {}",
+                alter("2")
+            ),
+            Copies::NoneMayBeAway { in_sync } => format!(
+                "topic {name}: min.insync.replicas is {in_sync}, better 2, else nothing can be told while one \
+                 broker is away: {}",
+                alter("2")
+            ),
+        }
+    }
+
     fn check_cleanup(&self, settings: &Settings, found: &str) -> Result<(), Error> {
         let mend = |value| self.alter_command(settings, "cleanup.policy", value);
         let wrong = |why| format!("cleanup.policy is {found}, {why}");
@@ -254,6 +285,7 @@ impl Wanted {
 fn check_configs(
     settings: &Settings,
     wanted: &[Wanted],
+    layout: &Layout,
     configs: &HashMap<String, HashMap<String, String>>,
 ) -> Result<Topics, Error> {
     let mut wire_bytes_max = RECORD_BYTES_MAX;
@@ -280,25 +312,27 @@ fn check_configs(
                 _ => {}
             }
         }
+        let in_sync = value("min.insync.replicas").and_then(|replicas| replicas.parse().ok());
+        advice.extend(Copies::of(layout, &topic.name, in_sync).map(|copies| topic.copies(settings, copies)));
     }
     advice.iter().for_each(|advice| warn!(advice, "topic works, but is not set up as recommended"));
     Ok(Topics { wire_bytes_max, record_bytes_max: record_bytes_max(wire_bytes_max), advice })
 }
 
 /// The generations whose changelogs there are, with their partitions; the last one last.
-fn generations(settings: &Settings, found: &HashMap<String, usize>) -> Vec<(u32, usize)> {
-    let of = |(topic, partitions): (&String, &usize)| {
-        Some((generation::of_topic(settings.changelog_base(), topic)?, *partitions))
+fn generations(settings: &Settings, found: &Layout) -> Vec<(u32, usize)> {
+    let of = |(topic, shape): (&String, &layout::Shape)| {
+        Some((generation::of_topic(settings.changelog_base(), topic)?, shape.partitions))
     };
-    let mut generations: Vec<_> = found.iter().filter_map(of).collect();
+    let mut generations: Vec<_> = found.topics.iter().filter_map(of).collect();
     generations.sort_unstable();
     generations
 }
 
 /// A changelog that is missing is new only where no other generation has one: else everything would be told anew.
-fn check_generation(settings: &Settings, found: &HashMap<String, usize>) -> Result<(), Error> {
+fn check_generation(settings: &Settings, found: &Layout) -> Result<(), Error> {
     let (ours, topic) = (settings.identity().generation, settings.changelog_topic());
-    if found.contains_key(topic) {
+    if found.topics.contains_key(topic) {
         return Ok(());
     }
     let wrong = |mend: String| {
@@ -326,6 +360,7 @@ struct Looker<'a> {
     /// Looks at the metadata: nobody hears what an admin client has to say of its connections.
     look: Arc<Instance>,
     reach: Reach,
+    began: Instant,
 }
 
 impl<'a> Looker<'a> {
@@ -334,7 +369,7 @@ impl<'a> Looker<'a> {
         let admin = AdminClient::from_config_and_context(&settings.admin(), Logs).map_err(refused)?;
         let reach = Reach::default();
         let look = producer::create(&settings.admin(), &reach).map_err(refused)?;
-        Ok(Self { settings, admin, look: Arc::new(look), reach })
+        Ok(Self { settings, admin, look: Arc::new(look), reach, began: crate::clock::monotonic() })
     }
 
     fn unreachable(&self, source: KafkaError) -> Error {
@@ -342,22 +377,22 @@ impl<'a> Looker<'a> {
         Error::Unreachable { servers, why: self.reach.why_or(&source) }
     }
 
-    /// Partitions of every topic that this user may see. All topics are asked for, since asking for one by name would
-    /// make it on brokers that create topics by themselves.
-    async fn partitions(&self) -> Result<HashMap<String, usize>, Error> {
+    /// Every topic that this user may see. All topics are asked for, since asking for one by name would make it on
+    /// brokers that create topics by themselves.
+    async fn layout(&self) -> Result<Layout, Error> {
         let (client, reach, settings) = (Arc::clone(&self.look), self.reach.clone(), self.settings.clone());
         let look = move || {
             let metadata = client.client().fetch_metadata(None, REQUEST_MAX);
             // Hears the reason of a failure.
             producer::listen(&client);
-            if metadata.is_err() {
-                reach.look_closer(&settings);
+            match &metadata {
+                // Of several brokers one may be away: that is not why another is silent later.
+                Ok(_) => reach.answered(),
+                Err(_) => reach.look_closer(&settings),
             }
-            let metadata = metadata?;
-            let usable = metadata.topics().iter().filter(|topic| topic.error().is_none_or(still_there));
-            Ok(usable.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect())
+            metadata.map(|metadata| Layout::of(&metadata))
         };
-        let found: Result<HashMap<_, _>, KafkaError> =
+        let found: Result<Layout, KafkaError> =
             tokio::task::spawn_blocking(look).await.map_err(|_| self.unreachable(KafkaError::Canceled))?;
         found.map_err(|error| self.unreachable(error))
     }
@@ -392,10 +427,10 @@ impl<'a> Looker<'a> {
         Ok(())
     }
 
-    async fn wait_for(&self, missing: &[&Wanted]) -> Result<HashMap<String, usize>, Error> {
+    async fn wait_for(&self, missing: &[&Wanted]) -> Result<Layout, Error> {
         for _ in 0..NEW_TOPIC_LOOKS_MAX {
-            let found = self.partitions().await?;
-            if missing.iter().all(|topic| found.get(&topic.name).is_some_and(|partitions| *partitions > 0)) {
+            let found = self.layout().await?;
+            if missing.iter().all(|topic| found.partitions(&topic.name).is_some_and(|partitions| partitions > 0)) {
                 return Ok(found);
             }
             tokio::time::sleep(NEW_TOPIC_PAUSE).await;
@@ -445,11 +480,6 @@ fn config_of(
 
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(REQUEST_MAX)).operation_timeout(Some(REQUEST_MAX))
-}
-
-/// A topic that has an error of its partitions' leaders exists all the same.
-fn still_there(error: RDKafkaRespErr) -> bool {
-    !matches!(RDKafkaErrorCode::from(error), RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
 }
 
 #[cfg(test)]

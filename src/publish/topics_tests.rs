@@ -24,7 +24,11 @@ fn refusal_says_what_was_asked_and_what_mends_it() {
 
 #[test]
 fn changelog_of_another_generation_is_never_taken_for_a_new_installation() {
-    let found = |topics: &[(&str, usize)]| topics.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
+    let found = |topics: &[(&str, usize)]| {
+        let shape = |partitions: usize| layout::Shape { partitions, replicas: 1 };
+        let topics = topics.iter().map(|(name, n)| ((*name).to_owned(), shape(*n))).collect();
+        Layout { brokers: 1, topics }
+    };
     let said = |generation: u32, topics: &[(&str, usize)]| {
         let settings = of_generation(generation);
         check_generation(&settings, &found(topics)).map_err(|error| error.to_string())
@@ -48,7 +52,11 @@ fn changelog_of_another_generation_is_never_taken_for_a_new_installation() {
 
 #[test]
 fn topic_that_is_not_seen_may_be_hidden_by_missing_rights() {
-    let said = wanted(&settings())[0].missing(&settings()).to_string();
+    let said = wanted(&settings())[0].missing(&settings(), &Layout::default()).to_string();
     let rights = "--operation Write --operation DescribeConfigs --topic events";
     assert!(said.contains("kafka-topics.sh") && said.contains(rights), "{said}");
+    assert!(!said.contains("--replication-factor"), "{said}");
+    let many = Layout { brokers: 5, ..Layout::default() };
+    let said = wanted(&settings())[0].missing(&settings(), &many).to_string();
+    assert!(said.contains("--create --topic events --replication-factor 3 "), "{said}");
 }

@@ -319,7 +319,7 @@ impl Wish {
 
 /// As [`Wish::standing`] has found that it can be read.
 fn by(found: &Identity) -> ShardBy {
-    ShardBy::of(&found.shard_by).unwrap_or_default()
+    ShardBy::of(&found.shard_by).expect("no reshard is due from an identity that cannot be read")
 }
 
 /// Per watch stream the lowest position, where every shard has one: of the same selection, or it means nothing.

@@ -225,7 +225,7 @@ impl Leading {
             standbys: metric(
                 r,
                 "standbys",
-                "Replicas that could take over, as they tell this leader: they reach Kafka and have read the changelog",
+                "Replicas that could take over, as they tell this leader: they reach Kafka, have read the changelog and did not give the shard up a moment ago",
             ),
             other_rules: metric(
                 r,

@@ -18,8 +18,8 @@ use crate::clock;
 
 /// Longest silence of Kafka.
 pub const SILENT_MAX: Duration = Duration::from_secs(15);
-/// Longest wait for transactions that were open at the look: the broker ends ours after 10 s, and looks every 10 s.
-const OPEN_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for transactions that were open at the look: the broker ends ours after 20 s, and looks every 10 s.
+const OPEN_MAX: Duration = Duration::from_secs(40);
 /// Longest wait for metadata and offsets.
 pub(crate) const ASK_MAX: Duration = Duration::from_secs(10);
 /// How long one poll waits, and the pause between two looks at open transactions.

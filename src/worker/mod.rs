@@ -242,6 +242,9 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
 
     fn turned(&mut self) {
         self.beat.beat();
+        if self.publishing.is_idle() && !self.table.has_ready() {
+            self.publishing.nothing_to_tell();
+        }
         self.consider_giving_up();
         self.parts.metrics.set_tracked_pods(self.table.len() - self.table.remembered());
         self.parts.metrics.set_remembered_pods(self.table.remembered());

@@ -90,6 +90,8 @@ pub(super) struct Publishing<J: Journals> {
     fences: Fences,
     /// Since when an answer of Kafka is awaited.
     waits_since: Option<Instant>,
+    /// Since when there has been something to tell and nothing was committed, over as many batches as came to nothing.
+    stuck_since: Option<Instant>,
     /// Since when the journal is known to be outdated.
     outdated_since: Option<Instant>,
 }
@@ -121,7 +123,8 @@ impl<J: Journals + 'static> Publishing<J> {
     /// Begins to open.
     pub(super) fn new(journals: Arc<J>, tenure: Tenure) -> Self {
         let (backoff, fences) = (Backoff::of(&tenure.holder), Fences::default());
-        let mut new = Self { journals, tenure, state: None, backoff, fences, waits_since: None, outdated_since: None };
+        let (waits_since, stuck_since, outdated_since) = (None, None, None);
+        let mut new = Self { journals, tenure, state: None, backoff, fences, waits_since, stuck_since, outdated_since };
         new.open();
         new
     }
@@ -129,6 +132,17 @@ impl<J: Journals + 'static> Publishing<J> {
     /// Since when Kafka owes an answer, over as many tries as it took; `None`: it owes none.
     pub(super) fn waits_since(&self) -> Option<Instant> {
         self.waits_since
+    }
+
+    /// Since when nothing was committed although there was something to tell. An answer that is no commit ends it not: a
+    /// journal that opens may be one that no batch gets through.
+    pub(super) fn stuck_since(&self) -> Option<Instant> {
+        self.stuck_since
+    }
+
+    /// All that there was to tell is told.
+    pub(super) fn nothing_to_tell(&mut self) {
+        self.stuck_since = None;
     }
 
     fn open(&mut self) {
@@ -191,7 +205,9 @@ impl<J: Journals + 'static> Publishing<J> {
             (journal, ended)
         };
         self.state = Some(State::Committing(Box::pin(commit), ticket));
-        self.waits_since = Some(Instant::now());
+        let now = Instant::now();
+        self.waits_since = Some(now);
+        self.stuck_since.get_or_insert(now);
     }
 
     /// Waits for what happens next; for ever when idle. Cancelling loses nothing.
@@ -238,20 +254,19 @@ impl<J: Journals + 'static> Publishing<J> {
         match &ended {
             Ok(()) => {
                 self.backoff.reset();
-                self.waits_since = None;
+                self.answered();
                 self.state = Some(State::Idle(journal));
                 // Where there is always something to tell, it is idle at no other time.
                 self.renew();
             }
             // The journal says by its next answer whether it is still good.
             Err(CommitError::TooLarge { .. } | CommitError::Refused { .. }) => {
-                self.waits_since = None;
+                self.answered();
                 self.state = Some(State::Idle(journal));
             }
             // Later than that it may have been our own transaction that timed out: no rival, but no less refused.
             Err(CommitError::Fenced { .. }) if ticket.begun.elapsed() >= TRANSACTION_TIMEOUT => {
-                // Kafka has answered.
-                self.waits_since = None;
+                self.answered();
                 self.ask_the_lease(Duration::ZERO);
             }
             Err(CommitError::Fenced { .. }) => self.fenced(),
@@ -264,9 +279,13 @@ impl<J: Journals + 'static> Publishing<J> {
 
     fn fenced(&mut self) {
         let rest = self.fences.another(&self.tenure.holder, Instant::now());
-        // Kafka has answered.
-        self.waits_since = None;
+        self.answered();
         self.ask_the_lease(rest);
+    }
+
+    /// Kafka has said what became of a batch, or that we are not the one to tell it.
+    fn answered(&mut self) {
+        (self.waits_since, self.stuck_since) = (None, None);
     }
 
     /// Being fenced does not prove a successor: the Lease decides between fencing anew and standing by.
@@ -325,6 +344,10 @@ mod tests {
 
     impl Journals for Aging {
         type Journal = Aged;
+
+        fn is_answered(&self, _: ShardId) -> bool {
+            true
+        }
 
         fn lag_records(&self, _: ShardId) -> Option<u64> {
             None
@@ -414,6 +437,33 @@ mod tests {
         // Hours later.
         journals.outdated.store(true, Ordering::SeqCst);
         assert!(!publishing.renew(), "that renewal was before this rotation");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_comes_to_nothing_again_and_again_is_waited_for_since_the_first_try() {
+        let journals = Arc::new(Aging::default());
+        let tenure = Tenure::unconditional(ShardId(0), "me", CancellationToken::new());
+        let mut publishing = Publishing::new(Arc::clone(&journals), tenure);
+        assert!(matches!(publishing.next().await, Happened::Opened(_)) && publishing.stuck_since().is_none());
+        let begun = Instant::now();
+        for _ in 0..3 {
+            journals.held_up.store(true, Ordering::SeqCst);
+            publishing.commit(Batch::default(), ticket());
+            tokio::time::advance(Duration::from_secs(20)).await;
+            assert!(matches!(publishing.next().await, Happened::Ended(_, Err(CommitError::Outdated { .. }))));
+            assert!(matches!(publishing.next().await, Happened::Opening));
+            assert!(matches!(publishing.next().await, Happened::Opened(_)));
+            assert_eq!(
+                (publishing.waits_since(), publishing.stuck_since()),
+                (None, Some(begun)),
+                "it opens, and no more"
+            );
+        }
+        publishing.commit(Batch::default(), ticket());
+        assert!(matches!(publishing.next().await, Happened::Ended(_, Ok(()))) && publishing.stuck_since().is_none());
+        publishing.commit(Batch::default(), ticket());
+        publishing.nothing_to_tell();
+        assert!(publishing.stuck_since().is_none());
     }
 
     #[test]

@@ -22,14 +22,27 @@ use crate::{
 /// needs to be found and opened anew.
 const BLIND_MAX: Duration = Duration::from_secs(30);
 
+/// How long Kafka may owe an answer while it answers us otherwise: then a broker has died, and what it led others lead once
+/// its session is over (`broker.session.timeout.ms`, 9 s). Nobody would get on sooner. Longer than a transaction that comes
+/// to nothing, and another try.
+const BROKER_AWAY_MAX: Duration = Duration::from_secs(30);
+
 /// Kafka answers within milliseconds; a wait that is worth showing is longer than this.
 const WAITS_SHOWN: Duration = Duration::from_secs(1);
+
+/// Whether another replica would get on sooner. `waits`: for one answer of Kafka. `stuck`: with something to tell.
+/// `answered`: whether Kafka answers our other clients.
+fn waits_in_vain(waits: Duration, stuck: Duration, cut_off_max: Duration, answered: impl FnOnce() -> bool) -> bool {
+    waits > cut_off_max && (waits.max(stuck) > BROKER_AWAY_MAX || !answered())
+}
 
 impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
     /// Gives the shard up where it cannot get on and somebody else might; else leadership would spin.
     pub(super) fn consider_giving_up(&mut self) {
-        let (Some(kafka_max), now) = (self.parts.renew_deadline, Instant::now()) else { return };
-        let waits = self.publishing.waits_since().is_some_and(|since| now - since > kafka_max);
+        let (Some(cut_off_max), now) = (self.parts.renew_deadline, Instant::now()) else { return };
+        let [waits, stuck] = [self.publishing.waits_since(), self.publishing.stuck_since()]
+            .map(|since| since.map_or(Duration::ZERO, |since| now - since));
+        let waits = waits_in_vain(waits, stuck, cut_off_max, || self.parts.journals.is_answered(self.tenure.shard));
         let able = self.parts.peers.reaching_kafka(self.tenure.shard, now) > 0;
         if waits && able {
             self.gave_up = true;
@@ -159,5 +172,34 @@ impl<J: Journals + 'static, S: LogSource> Worker<J, S> {
         };
         let (me, now) = (&self.tenure.holder, self.parts.wall.now());
         self.parts.board.shard(self.tenure.shard.0, |known| known.measured(me, now, measured));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_answered_by_other_brokers_waits_for_one_that_died_and_who_is_cut_off_does_not() {
+        let in_vain = |waits: u64, stuck: u64, answered| {
+            let [waits, stuck, cut_off_max] = [waits, stuck, 3].map(Duration::from_secs);
+            waits_in_vain(waits, stuck, cut_off_max, || answered)
+        };
+        for (waits, stuck, answered, expected) in [
+            (0, 0, false, false),
+            (3, 3, false, false),
+            (4, 4, false, true),
+            (4, 4, true, false),
+            (15, 15, true, false),
+            (30, 30, true, false),
+            (31, 31, true, true),
+            // The journal was opened anew meanwhile, and the batch comes to nothing once more.
+            (4, 31, true, true),
+            (1, 99, true, false),
+            // Not even that.
+            (31, 0, true, true),
+        ] {
+            assert_eq!(in_vain(waits, stuck, answered), expected, "{waits} {stuck} {answered}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 
 const COMPLETED: [&str; 4] = ["pod_scheduled", "execution_running", "execution_completed", "pod_terminated"];
 /// Beyond the time of a transaction.
-const TOO_LONG: Duration = Duration::from_secs(12);
+const TOO_LONG: Duration = Duration::from_secs(22);
 
 /// What is logged of Kafka's readiness, split at each return to being ready: one part for each outage.
 fn outages(log: &[Value]) -> Vec<Vec<&str>> {

@@ -26,13 +26,13 @@ use crate::{
 };
 
 /// What a check says: its exit code, and findings of one kind, each with its verdict.
-struct Checked {
+pub(crate) struct Checked {
     code: Option<i32>,
-    all: Vec<Value>,
+    pub(crate) all: Vec<Value>,
 }
 
 impl Checked {
-    fn of(launch: &Launch, more: &[&str]) -> Result<Self> {
+    pub(crate) fn of(launch: &Launch, more: &[&str]) -> Result<Self> {
         let mut command = Command::new(&launch.program);
         command.arg("check").args(&launch.arguments).args(["--output", "json"]).args(more);
         // There is no cluster: each of these has to fail for that alone, or for what else is wrong.
@@ -42,7 +42,7 @@ impl Checked {
         Ok(Self { code: status.code(), all: said["checks"].as_array().cloned().unwrap_or_default() })
     }
 
-    fn find(&self, check: &str, part: &str) -> Vec<&Value> {
+    pub(crate) fn find(&self, check: &str, part: &str) -> Vec<&Value> {
         let is =
             |found: &&Value| found["check"] == check && found["said"].as_str().is_some_and(|said| said.contains(part));
         self.all.iter().filter(is).collect()
@@ -201,7 +201,7 @@ async fn a_broker_that_is_busy_for_some_seconds_is_asked_again_and_one_that_stay
     let launch = bench.launch.clone().set("--cluster-id", "c").set("--kafka", &way.address.to_string());
     let ask = |launch: Launch| tokio::task::spawn_blocking(move || Checked::of(&launch, &[]));
     let busy = ask(launch.clone());
-    lasts(Duration::from_secs(8)).await;
+    lasts(Duration::from_secs(11)).await;
     way.heal();
     let busy = busy.await??;
     ensure!(busy.find("kafka", "answers").len() == 1 && busy.failed().len() == 1, "{:#?}", busy.all);

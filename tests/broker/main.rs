@@ -7,10 +7,12 @@ mod bench;
 #[path = "../support/kafka.rs"]
 mod kafka;
 
+mod brokers;
 mod canary;
 mod check;
 mod events;
 mod fencing;
+mod fleet;
 mod outage;
 mod processor;
 mod relay;

@@ -23,7 +23,7 @@ const RUNNING: [&str; 2] = ["pod_scheduled", "execution_running"];
 const NOT_YET: &str = "changed kafka properties do not let us in yet";
 const NOT_YET_USED: &str = "changed kafka properties do not let us in yet, the old ones stay in use";
 pub(crate) const LET_IN: &str = "kafka lets clients with the changed properties in";
-const TAKEN: &str = "shard taken over";
+pub(crate) const TAKEN: &str = "shard taken over";
 const NOT_COMMITTED: &str = "transaction not committed, taking over anew";
 
 /// Pods that begin to run, one after the other, until it is enough.
@@ -38,7 +38,7 @@ async fn stream(bench: &Bench, enough: watch::Receiver<bool>) -> Result<Vec<Trut
 }
 
 /// Does this while pods begin to run; then everything is told once.
-async fn under_a_stream<T>(
+pub(crate) async fn under_a_stream<T>(
     bench: &Bench,
     history: &mut History,
     rotate: impl AsyncFnOnce(&mut History) -> Result<T>,
@@ -59,14 +59,14 @@ async fn under_a_stream<T>(
 }
 
 /// Events go on.
-async fn told_on(history: &mut History) -> Result<()> {
+pub(crate) async fn told_on(history: &mut History) -> Result<()> {
     history.read(Duration::from_millis(1))?;
     let told = history.records.len();
     history.until(LIMIT, "events go on", |records| (records.len() > told + 10).then_some(())).await
 }
 
 /// How often a log holds this message.
-fn times(log: &Path, message: &str) -> Result<usize> {
+pub(crate) fn times(log: &Path, message: &str) -> Result<usize> {
     Ok(std::fs::read_to_string(log)?.matches(&format!("\"message\":\"{message}")).count())
 }
 

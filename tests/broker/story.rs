@@ -9,9 +9,9 @@ use std::{
 };
 
 use pod_monitor::{
-    ports::Journal,
+    ports::{Journal, Journals},
     publish::{
-        error::CommitError,
+        error::{Class, CommitError},
         journal::{KafkaJournal, KafkaJournals},
         settings::Settings,
         topics,
@@ -130,7 +130,14 @@ impl Story {
 
     /// Opens the journal, as often as it takes, and compares what is restored with what a consumer sees.
     async fn open(&mut self) {
-        let (journal, restored) = opened(&self.journals, "holder").await;
+        let started = Instant::now();
+        let (journal, restored) = loop {
+            match self.journals.open(&tenure("holder")).await {
+                Ok(opened) => break opened,
+                Err(error) => assert!(error.class() != Class::Fatal, "{error:?}"),
+            }
+            assert!(started.elapsed() < LIMIT, "the journal does not open");
+        };
         self.journal = Some(journal);
         self.told = restored.told.keys().map(|uid| uid.0[24..].parse().unwrap()).collect();
         let changelog = seen_at(&self.servers, self.settings.changelog_topic());

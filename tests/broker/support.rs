@@ -101,19 +101,22 @@ pub(crate) async fn warm(settings: Settings, topics: &topics::Topics) -> KafkaJo
     journals
 }
 
-/// Takes a shard over as a worker does: again, where the attempt failed for the moment. On a busy machine a producer that
-/// was thrown away may be let in late, and fences once more.
+/// How often a broker that is well may have to be asked. Once, but for a busy machine: there a producer that was thrown away
+/// may be let in late, and fences once more.
+const TRIES_MAX: usize = 3;
+
+/// Takes a shard over as a worker does: again, where the attempt failed for the moment, but not for ever.
 pub(crate) async fn taken_over(
     journals: &KafkaJournals,
     tenure: &Tenure,
 ) -> Result<(KafkaJournal, Restored), OpenError> {
-    let started = Instant::now();
-    loop {
+    for _ in 1..TRIES_MAX {
         match journals.open(tenure).await {
-            Err(error) if error.class() != Class::Fatal && started.elapsed() < LIMIT => {}
+            Err(error) if error.class() != Class::Fatal => eprintln!("taken over once more, after {error:?}"),
             ended => return ended,
         }
     }
+    journals.open(tenure).await
 }
 
 /// As [`taken_over`], by this holder of the first shard, who is let in.

@@ -2,15 +2,16 @@
 //!
 //! A replica that hears nothing of Kafka begins anew; whoever checks looks once, so that silence is asked again here.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use tracing::debug;
 
-use super::{Error, Looker, Settings, Topics, Wanted, check_configs, check_generation, wanted};
-use crate::clock::monotonic;
+use super::{Error, Looker, Settings, Topics, Wanted, check_configs, check_generation, layout::Layout, wanted};
 
-/// How long after the first request others may follow one that was not answered.
+/// How long after the look began a question may be asked again that was not answered.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// Before it is asked again: not every failure takes its time.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A topic by itself.
 #[derive(Debug)]
@@ -42,10 +43,10 @@ pub enum Found {
 /// As [`ensure`], but of each topic by itself, so that one that is wrong does not hide the others; makes nothing.
 ///
 /// # Errors
-/// When Kafka does not answer: at once if it is heard why, else after 20 s.
+/// When Kafka does not answer: at once if it is heard why, else 20 s after the look began.
 pub async fn each(settings: &Settings, create: bool) -> Result<Vec<Single>, Error> {
     let looker = Looker::new(settings)?;
-    let all = looker.answered(async || looker.partitions().await).await?;
+    let all = looker.answered(async || looker.layout().await).await?;
     let mut found = Vec::new();
     for wanted in wanted(settings) {
         let (topic, changelog) = (wanted.name.clone(), wanted.changelog);
@@ -58,26 +59,26 @@ impl Looker<'_> {
     /// Asks again where nothing came back, and no reason was heard: a broker that is busy for some seconds, or a connection
     /// that broke, is nothing to be mended.
     async fn answered<T>(&self, ask: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
-        let began = monotonic();
         loop {
             match ask().await {
                 Err(error @ Error::Unreachable { .. })
-                    if self.reach.why().is_empty() && began.elapsed() < SILENCE_MAX =>
+                    if self.reach.why().is_empty() && self.began.elapsed() < SILENCE_MAX =>
                 {
                     debug!(%error, "asking Kafka again");
+                    tokio::time::sleep(PAUSE).await;
                 }
                 ended => return ended,
             }
         }
     }
 
-    async fn one(&self, wanted: Wanted, all: &HashMap<String, usize>, create: bool) -> Result<Found, Error> {
+    async fn one(&self, wanted: Wanted, all: &Layout, create: bool) -> Result<Found, Error> {
         if wanted.changelog {
             check_generation(self.settings, all)?;
         }
-        let Some(partitions) = all.get(&wanted.name).copied() else {
+        let Some(partitions) = all.partitions(&wanted.name) else {
             if !create {
-                return Err(wanted.missing(self.settings));
+                return Err(wanted.missing(self.settings, all));
             }
             let made = self.answered(async || self.create(&[&wanted], true).await).await;
             return made.map(|()| Found::ToBeMade);
@@ -85,7 +86,7 @@ impl Looker<'_> {
         wanted.check_partitions(self.settings, all)?;
         let wanted = [wanted];
         let configs = self.answered(async || self.configs(&wanted).await).await?;
-        let Topics { advice, .. } = check_configs(self.settings, &wanted, &configs)?;
+        let Topics { advice, .. } = check_configs(self.settings, &wanted, all, &configs)?;
         let bytes = wanted.iter().filter_map(|topic| configs.get(&topic.name)?.get("max.message.bytes")).next();
         Ok(Found::There { partitions, message_bytes_max: bytes.and_then(|bytes| bytes.parse().ok()), advice })
     }

@@ -90,6 +90,8 @@ impl History {
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "20")
+            // A broker that froze is left for the next leader; by default a consumer stays with it for a minute.
+            .set("socket.timeout.ms", "6000")
             .create()
             .context("create a consumer")?;
         let mut assignment = TopicPartitionList::new();

@@ -143,19 +143,25 @@ impl Commands<'_> {
             Component::Containerd => vec!["--config".into(), self.path("containerd.toml")],
             Component::Kubelet => self.kubelet(),
             Component::KubeProxy => self.proxy(),
-            Component::Kafka => self.kafka()?,
+            Component::Kafka => return self.broker(&self.run.join("kafka.properties")),
         };
-        let program = match component {
-            Component::Kafka => super::process::find_program("java").context("java is not on the PATH")?,
-            other => self.artifacts.bin().join(other.name()),
-        };
+        Ok(self.whole(&self.artifacts.bin().join(component.name()), arguments))
+    }
+
+    /// The command of a broker with these properties.
+    pub(crate) fn broker(&self, properties: &Path) -> Result<Vec<String>> {
+        let java = super::process::find_program("java").context("java is not on the PATH")?;
+        Ok(self.whole(&java, self.kafka(properties)?))
+    }
+
+    fn whole(&self, program: &Path, arguments: Vec<String>) -> Vec<String> {
         let mut command = vec!["env".into(), "-i".into()];
         command.push(format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", self.artifacts.bin().display()));
         command.push(format!("HOME={}", self.path("home")));
         command.push(format!("TMPDIR={}", self.path("tmp")));
         command.push(program.display().to_string());
         command.extend(arguments);
-        Ok(command)
+        command
     }
 
     fn path(&self, inner: &str) -> String {
@@ -268,7 +274,7 @@ impl Commands<'_> {
         flags
     }
 
-    fn kafka(&self) -> Result<Vec<String>> {
+    fn kafka(&self, properties: &Path) -> Result<Vec<String>> {
         let mut flags: Vec<String> =
             self.broker.java().iter().chain(JAVA_FLAGS).map(|flag| (*flag).to_owned()).collect();
         flags.push(format!("-XX:SharedArchiveFile={}", self.artifacts.kafka_classes().display()));
@@ -276,7 +282,7 @@ impl Commands<'_> {
             "-cp".into(),
             warm::class_path(self.artifacts)?,
             "kafka.Kafka".into(),
-            self.path("kafka.properties"),
+            properties.display().to_string(),
         ]);
         Ok(flags)
     }

@@ -15,6 +15,7 @@
 mod authority;
 pub mod baseline;
 mod boot;
+mod brokers;
 pub mod build;
 mod cgroup;
 pub mod cleanup;
@@ -45,6 +46,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 pub use authority::{Authority, Issued};
+pub use brokers::Brokers;
 pub use build::Artifacts;
 pub use component::{Component, Service};
 pub use node::{NODE_TAINT, Node};

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 /// The coordinator aborts what is open for longer.
-pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+pub use pod_monitor::publish::settings::TRANSACTION_TIMEOUT;
 
 /// Part of a transaction.
 #[derive(Debug, Clone)]

@@ -179,14 +179,18 @@ impl Journals for Kafka {
     }
 
     fn readiness(&self, shard: ShardId) -> Result<Readiness, OpenError> {
-        let link = self.wire.link();
-        if link.requests != Way::Open || link.answers != Way::Open {
+        if !self.is_answered(shard) {
             return Ok(Readiness::NotYet("no producer is connected".into()));
         }
         let following = lock(&self.following).get(&shard).copied();
         let caught_up = following.is_some_and(|since| since.elapsed() > CATCHING_UP);
         let behind = || Readiness::NotYet("the changelog has not been read to its end".into());
         Ok(if caught_up { Readiness::Warm } else { behind() })
+    }
+
+    fn is_answered(&self, _: ShardId) -> bool {
+        let link = self.wire.link();
+        link.requests == Way::Open && link.answers == Way::Open
     }
 
     fn lag_records(&self, _: ShardId) -> Option<u64> {

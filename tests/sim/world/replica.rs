@@ -99,7 +99,7 @@ async fn live(world: Arc<World>, process: Arc<Process>, stop: CancellationToken)
         let replica = Replica { shard, parts: parts(shard), health: health.clone() };
         let leases = Leases::new(client(shard.0), "monitor", &format!("pod-monitor-{shard}"), me, Some(me), times);
         let lease = health.component(format!("lease/{shard}"));
-        let watcher = Watcher::new(shard, lease, metrics.clone(), board.clone(), peers.clone(), fleet.clone());
+        let watcher = Watcher::new(shard, times, lease, metrics.clone(), board.clone(), peers.clone(), fleet.clone());
         let leases = Arc::new(leases);
         let (elector, tenures) = Elector::new(shard, leases, me, times, Arc::new(watcher), Arc::clone(&attend), cues);
         Seat { replica, elector, tenures }
