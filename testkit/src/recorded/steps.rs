@@ -86,6 +86,12 @@ impl Case {
         self.until("exec-", "status.phase", &[phase])
     }
 
+    /// Waits until a pod of the case was seen failed, with the end of a container. Where the kubelet itself ends it, at its
+    /// deadline or for its limits, one that is slow writes the phase first, and a pod that is deleted then has no end.
+    pub fn ended_by_its_node(self) -> Self {
+        self.phase("Failed").until("exec-", "status.containerStatuses.*.state.terminated.exitCode", &[])
+    }
+
     /// Waits until a pod whose name begins so was seen with one of these texts there.
     pub fn until(self, pod: &'static str, path: &'static str, one_of: &[&str]) -> Self {
         self.step(Step::Until { pod, path, one_of: one_of.iter().map(|text| json!(text)).collect() })

@@ -163,7 +163,7 @@ fn limits() -> Vec<Case> {
         Case::of("pod-deadline-done", "at its deadline it ends with 0", GRACEFUL, listening)
             .step(listens())
             .kubectl(&deadline)
-            .phase("Failed")
+            .ended_by_its_node()
             .tells(Story::completed()),
     ]
 }
@@ -187,13 +187,13 @@ fn disruptions() -> Vec<Case> {
     };
     vec![
         Case::of("evicted-volume", "fills its emptyDir over its limit", full, scratch(json!({ "sizeLimit": "1Mi" })))
-            .phase("Failed")
+            .ended_by_its_node()
             .tells(Story::failed(137, "evicted", "resource_limit").says("EmptyDir")),
         Case::of("evicted-storage", "writes more than its limit of ephemeral-storage", full, |pod| {
             scratch(json!({}))(pod);
             pod["spec"]["containers"][0]["resources"] = json!({ "limits": { "ephemeral-storage": "1Mi" } });
         })
-        .phase("Failed")
+        .ended_by_its_node()
         .tells(Story::failed(137, "evicted", "resource_limit").says("ephemeral")),
         Case::of("evicted-by-api", "the eviction API takes it away, as a drain does", OBEDIENT, listening)
             .step(listens())

@@ -85,7 +85,7 @@ fn limits() -> Vec<Case> {
             .phase("Failed")
             .tells(Story::failed(137, "oom_killed", "resource_limit")),
         Case::of("pod-deadline", "runs longer than activeDeadlineSeconds", "exec sleep 600", deadline)
-            .phase("Failed")
+            .ended_by_its_node()
             .tells(Story::failed(137, "deadline", "timeout")),
     ]
 }
