@@ -339,7 +339,7 @@ impl Sweep {
                 of.shares.push(share(begun)?);
             }
         }
-        let highest = writers.iter().map(Writers::rate).fold(0.0, f64::max);
+        let highest = highest(&writers);
         let mut parts = Vec::new();
         for part in PARTS {
             parts.push(Pace::measure(cluster, next()?, Load::Rate((part * highest).round()), seen).await?);
@@ -348,9 +348,8 @@ impl Sweep {
     }
 
     fn rows(&self) -> Result<Vec<Row>> {
-        let highest = self.writers.iter().map(Writers::rate).fold(0.0, f64::max);
-        let holds =
-            self.writers.iter().find(|writers| writers.rate() >= REACHED * highest).context("a highest rate")?;
+        let enough = REACHED * highest(&self.writers);
+        let holds = self.writers.iter().find(|writers| writers.rate() >= enough).context("a highest rate")?;
         let target = |of: &Writers| if of.number == holds.number { Target::AtMost(100.0) } else { Target::None };
         let mut rows: Vec<Row> = self.writers.iter().map(|writers| writers.row(target(writers))).collect();
         rows.extend(self.parts.iter().map(Pace::row));
@@ -377,6 +376,11 @@ pub(crate) fn latencies(seen: &Arrivals, written: &HashMap<String, Write>) -> Ve
 }
 
 /// When each write's event was visible.
+/// Status writes per second of those who write the most.
+fn highest(writers: &[Writers]) -> f64 {
+    writers.iter().map(Writers::rate).fold(0.0, f64::max)
+}
+
 fn told<'a>(seen: &Arrivals, written: &'a HashMap<String, Write>) -> Vec<(Instant, &'a Write)> {
     let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     let running = seen.iter().filter(|seen| seen.event == "execution_running");

@@ -62,13 +62,9 @@ pub fn judge(pod: &Pod, now: Timestamp, rules: &Rules) -> Judged {
         }
         // A kubelet that is slow writes a status of before the end with the phase of after it, and the container's end with the
         // next one: what ended by itself at its deadline or eviction is not to be told as killed.
-        None if runs(main) => settle(pod, main, last_change(pod), now, rules),
+        None if main.runs() => settle(pod, main, last_change(pod), now, rules),
         _ => Judged::Ended(failed(pod, main, rules)),
     }
-}
-
-fn runs(main: Main<'_>) -> bool {
-    main.status.is_some_and(|status| status.state.running.is_some())
 }
 
 fn going(pod: &Pod) -> bool {

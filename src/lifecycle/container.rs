@@ -41,6 +41,11 @@ pub fn main_container<'a>(pod: &'a Pod, rules: &'a Rules) -> Main<'a> {
 }
 
 impl<'a> Main<'a> {
+    /// Whether its kubelet says that it runs.
+    pub fn runs(&self) -> bool {
+        self.status.is_some_and(|status| status.state.running.is_some())
+    }
+
     /// Its present end, if it is not running, waiting or restarting.
     pub fn ended(&self) -> Option<&'a Terminated> {
         self.status?.state.terminated.as_ref().filter(|t| !restarting(t))
@@ -57,7 +62,7 @@ impl<'a> Main<'a> {
             }
             Some(t) => Some(before.filter(|b| b.finished_at > t.finished_at && t.finished_at.is_some()).unwrap_or(t)),
             // The attempt that still runs has no end; that of another one is not its end.
-            None if status.state.running.is_some() => None,
+            None if self.runs() => None,
             None => before,
         }
     }

@@ -162,8 +162,8 @@ fn observed(
 /// before, and so is the output to be captured.
 fn attempt(pod: &Pod, rules: &Rules) -> u32 {
     let main = main_container(pod, rules);
-    let runs_again = main.ended().is_none()
-        && main.status.is_some_and(|s| s.state.running.is_some() && s.last_state.terminated.is_some());
+    let ended_before = main.status.is_some_and(|status| status.last_state.terminated.is_some());
+    let runs_again = main.ended().is_none() && main.runs() && ended_before;
     main.restart_count().saturating_sub(u32::from(runs_again))
 }
 

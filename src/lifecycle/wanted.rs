@@ -101,7 +101,7 @@ pub fn to_follow(told: Option<&Tracked>, pod: &Pod, rules: &Rules) -> Option<ToF
     }
     let deleting = pod.metadata.deletion_timestamp.is_some();
     let main = main_container(pod, rules);
-    let runs = main.status.is_some_and(|status| status.state.running.is_some());
+    let runs = main.runs();
     let is_over = told.is_some_and(|t| t.end.is_some() || t.verdict.is_some() || t.gone.is_some());
     let target = || Target {
         uid: pod.metadata.uid.clone(),

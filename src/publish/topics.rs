@@ -192,7 +192,8 @@ impl Wanted {
         // Where there is one broker nothing is said of it, so that the command is good for a Kafka that grows.
         let replicas = match layout.replicas_wanted() {
             0 | 1 => String::new(),
-            replicas => format!(" --replication-factor {replicas}"),
+            2 => " --replication-factor 2".to_owned(),
+            replicas => format!(" --replication-factor {replicas} --config min.insync.replicas=2"),
         };
         format!("kafka-topics.sh --bootstrap-server {servers} --create --topic {name}{partitions}{replicas}{config}")
     }

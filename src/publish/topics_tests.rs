@@ -58,5 +58,5 @@ fn topic_that_is_not_seen_may_be_hidden_by_missing_rights() {
     assert!(!said.contains("--replication-factor"), "{said}");
     let many = Layout { brokers: 5, ..Layout::default() };
     let said = wanted(&settings())[0].missing(&settings(), &many).to_string();
-    assert!(said.contains("--create --topic events --replication-factor 3 "), "{said}");
+    assert!(said.contains("--create --topic events --replication-factor 3 --config min.insync.replicas=2 "), "{said}");
 }

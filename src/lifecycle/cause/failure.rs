@@ -220,7 +220,7 @@ fn unexplained(pod: &Pod, main: Main<'_>) -> Finding {
         return finding(cause, ErrorType::SystemError, super::retryable_after(cause)).say(message);
     }
     // Only a controller marks a pod failed whose container is said to run: its kubelet did not answer any more.
-    if main.status.is_some_and(|s| s.state.running.is_some()) {
+    if main.runs() {
         let said = message.unwrap_or("the pod was given up while its container ran: its node does not answer");
         return finding(Cause::NodeLost, ErrorType::SystemError, true).say(Some(said));
     }
