@@ -47,6 +47,8 @@ fn main() -> Result<()> {
         .set("group.instance.id", format!("{group}-1"))
         // What was aborted never happened. librdkafka's default, but not that of every client.
         .set("isolation.level", "read_committed")
+        // A broker that froze is left for the next leader; by default that takes a minute.
+        .set("socket.timeout.ms", "6000")
         // A new group begins with the oldest event.
         .set("auto.offset.reset", "earliest")
         // Offsets go to the broker now and then, but only those that were noted: of what is processed.
