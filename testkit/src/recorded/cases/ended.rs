@@ -88,11 +88,15 @@ fn job(name: &str, script: &str, change: impl FnOnce(&mut Value)) -> Value {
 fn jobs() -> Vec<Case> {
     let phase = "status.phase";
     let policy = json!({ "rules": [{ "action": "FailJob", "onExitCodes": { "operator": "In", "values": [42] } }] });
+    // Once it runs: on a busy node a container may start later than that.
+    let deadline = ["patch", "job", "job-deadline", "-p", r#"{"spec":{"activeDeadlineSeconds":3}}"#];
     let suspend = ["patch", "job", "job-suspended", "--type=merge", "-p", r#"{"spec":{"suspend":true}}"#];
     let first_fails_late = "[ $JOB_COMPLETION_INDEX = 0 ] && sleep 3 && exit 42; exec sleep 600";
     vec![
         Case::new("job-deadline", "its Job's activeDeadlineSeconds pass")
-            .make(job("job-deadline", "exec sleep 600", |job| job["spec"]["activeDeadlineSeconds"] = 3.into()))
+            .make(job("job-deadline", "exec sleep 600", |_| {}))
+            .until("job-deadline", phase, &["Running"])
+            .kubectl(&deadline)
             .step(Step::AllGone)
             .tells(deleted(137)),
         Case::new("job-retries", "its Job tries twice, and both fail")

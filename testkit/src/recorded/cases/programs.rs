@@ -79,12 +79,15 @@ fn limits() -> Vec<Case> {
     let memory = |pod: &mut Value| {
         pod["spec"]["containers"][0]["resources"] = json!({ "limits": { "memory": "32Mi" } });
     };
-    let deadline = |pod: &mut Value| pod["spec"]["activeDeadlineSeconds"] = 3.into();
+    // Once it runs: on a busy node a container may start later than that.
+    let deadline = ["patch", "pod", "exec-pod-deadline", "-p", r#"{"spec":{"activeDeadlineSeconds":3}}"#];
     vec![
         Case::of("oom", "takes more memory than its limit", "exec tail /dev/zero", memory)
             .phase("Failed")
             .tells(Story::failed(137, "oom_killed", "resource_limit")),
-        Case::of("pod-deadline", "runs longer than activeDeadlineSeconds", "exec sleep 600", deadline)
+        Case::of("pod-deadline", "runs longer than activeDeadlineSeconds", "exec sleep 600", |_| {})
+            .phase("Running")
+            .kubectl(&deadline)
             .ended_by_its_node()
             .tells(Story::failed(137, "deadline", "timeout")),
     ]
