@@ -11,12 +11,15 @@ use std::{
 use anyhow::{Result, ensure};
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
 };
 use testkit::{
-    clients::{fault::Random, history::History, monitor::Launch, until},
+    clients::{
+        fault::Random,
+        history::{History, create_topic, create_topic_on},
+        monitor::Launch,
+        until,
+    },
     stack::{Brokers, Signal},
 };
 use tokio::{
@@ -182,18 +185,9 @@ async fn topics_that_a_lost_broker_would_take_along_are_named() -> Result<()> {
     let bench = Bench::new("check-replicas").await?;
     let launch = bench.launch.clone().set("--cluster-id", "c").set("--kafka", &three.servers);
     let (events, changelog) = topics_of(&bench.app);
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", &three.servers).create()?;
-    let make = async |topic: &str, replicas, config: &[(&str, &str)]| -> Result<()> {
-        let new = NewTopic::new(topic, 1, TopicReplication::Fixed(replicas));
-        let new = config.iter().fold(new, |new, (key, value)| new.set(key, value));
-        for made in admin.create_topics([&new], &AdminOptions::new()).await? {
-            made.map_err(|(topic, code)| anyhow::anyhow!("create topic {topic}: {code}"))?;
-        }
-        Ok(())
-    };
-    make(&events, 1, &[]).await?;
-    make(&changelog, 3, &[("cleanup.policy", "compact"), ("min.insync.replicas", "1")]).await?;
+    create_topic(&three.servers, &events, 1, &[]).await?;
+    let config = [("cleanup.policy", "compact"), ("min.insync.replicas", "1")];
+    create_topic_on(3, &three.servers, &changelog, 1, &config).await?;
     three.are_whole().await?;
     let warned = Checked::of(&launch, &[])?;
     for (topic, part) in [(&events, "on 1 of 3 brokers, better 3"), (&changelog, "min.insync.replicas is 1, better 2")]

@@ -220,8 +220,22 @@ fn parse(message: &impl Message) -> Result<Record> {
 /// # Errors
 /// When the broker refuses.
 pub async fn create_topic(bootstrap: &str, topic: &str, partitions: i32, config: &[(&str, &str)]) -> Result<()> {
+    create_topic_on(1, bootstrap, topic, partitions, config).await
+}
+
+/// As [`create_topic`], each record on so many brokers.
+///
+/// # Errors
+/// As [`create_topic`].
+pub async fn create_topic_on(
+    brokers: i32,
+    bootstrap: &str,
+    topic: &str,
+    partitions: i32,
+    config: &[(&str, &str)],
+) -> Result<()> {
     let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", bootstrap).create()?;
-    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(brokers));
     let new = config.iter().fold(new, |new, (key, value)| new.set(key, value));
     for result in admin.create_topics([&new], &AdminOptions::new()).await? {
         result.map_err(|(topic, code)| anyhow::anyhow!("create topic {topic}: {code}"))?;

@@ -60,8 +60,7 @@ impl Brokers {
     /// # Errors
     /// When it does not end, or is dead already.
     pub fn end(&self, number: u8, signal: Signal) -> Result<()> {
-        let process = *self.broker(number)?.process.lock().unwrap_or_else(PoisonError::into_inner);
-        self.signal(number, signal)?;
+        let process = self.signal(number, signal)?;
         until(&format!("the end of broker {number}"), END_MAX, || Ok((!process.is_alive()).then_some(())))
     }
 
@@ -70,7 +69,7 @@ impl Brokers {
     /// # Errors
     /// When it is dead.
     pub fn freeze(&self, number: u8) -> Result<()> {
-        self.signal(number, Signal::STOP)
+        self.signal(number, Signal::STOP).map(drop)
     }
 
     /// Lets one that was frozen go on.
@@ -78,13 +77,14 @@ impl Brokers {
     /// # Errors
     /// When it is dead.
     pub fn thaw(&self, number: u8) -> Result<()> {
-        self.signal(number, Signal::CONT)
+        self.signal(number, Signal::CONT).map(drop)
     }
 
-    fn signal(&self, number: u8, signal: Signal) -> Result<()> {
-        let process = *self.broker(number)?.process.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Gives the process that was sent it.
+    fn signal(&self, number: u8, signal: Signal) -> Result<ProcessId> {
+        let process = self.broker(number)?.process();
         anyhow::ensure!(process.signal(signal)?, "broker {number} is dead");
-        Ok(())
+        Ok(process)
     }
 
     /// Starts one that ended on its own data, and waits until it answers.
@@ -119,8 +119,12 @@ impl Broker {
         Ok(Self { command, log, address: format!("{address}:{}", PORT + u16::from(number)), process })
     }
 
+    fn process(&self) -> ProcessId {
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn await_ready(&self) -> Result<()> {
-        let process = *self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let process = self.process();
         until(&format!("the broker at {}", self.address), READY_MAX, || {
             anyhow::ensure!(process.is_alive(), "it ended:\n{}", super::process::log_tail(&self.log, 20));
             Ok(kafka_answers(&self.address)?.then_some(()))
