@@ -102,6 +102,7 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
             let Some(granted) = self.stand_by(&mut tenures).await? else { return Ok(()) };
             // Whoever leads speaks for itself: what was looked at last, standing by, holds no longer.
             self.parts.peers.reach_kafka(self.shard, true);
+            self.parts.peers.lags(self.shard, None);
             let beat = self.health.heartbeat("worker", BEAT_AGE_MAX);
             let worker = Worker::new(self.parts.clone(), granted.tenure.clone(), beat);
             if let Err(error) = worker.run().await {
@@ -149,6 +150,7 @@ impl<J: Journals + 'static, S: LogSource + Clone> Replica<J, S> {
     /// How well it follows.
     fn show_lag(&self, lag_records: Option<u64>) {
         lag_records.iter().for_each(|records| self.parts.metrics.set_standby_lag(*records));
+        self.parts.peers.lags(self.shard, lag_records);
         let Followed { term, tracked_pods } = self.parts.journals.followed(self.shard);
         self.parts.board.shard(self.shard.0, |known| {
             if known.role == STANDBY {

@@ -227,6 +227,9 @@ pub struct Member {
     /// Whether it could lead, where it said so a moment ago; a holder hears its standbys, and they hear nobody.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub able: Option<bool>,
+    /// Records of the changelog that it has not read, where it said so, for the shard for which these are most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_records: Option<u64>,
 }
 
 /// The whole answer of `/api/status`.
@@ -355,14 +358,15 @@ impl Board {
 fn members(shown: &Shown, ready: bool, heard: Vec<Heard>) -> Vec<Member> {
     let me = &shown.identity;
     let holders = shown.shards.iter().filter_map(|shard| shard.holder.as_ref());
-    let reports: BTreeMap<&str, bool> = heard.iter().map(|heard| (&*heard.peer, heard.able)).collect();
+    let reports: BTreeMap<&str, &Heard> = heard.iter().map(|heard| (&*heard.peer, heard)).collect();
     let named = shown.fleet.iter().chain(holders).map(String::as_str).chain(reports.keys().copied());
     let others: BTreeSet<&str> = named.filter(|name| name != me).collect();
     let member = |identity: &str| Member {
         identity: identity.to_owned(),
         this: identity == me,
         holds: shown.shards.iter().filter(|s| s.holder.as_deref() == Some(identity)).map(|s| s.shard).collect(),
-        able: if identity == me { Some(ready) } else { reports.get(identity).copied() },
+        able: if identity == me { Some(ready) } else { reports.get(identity).map(|heard| heard.able) },
+        lag_records: reports.get(identity).filter(|_| identity != me).and_then(|heard| heard.lag_records),
     };
     std::iter::once(me.as_str()).chain(others).map(member).collect()
 }
@@ -446,14 +450,15 @@ mod tests {
         let shard = |shard, holder: &str| ShardStatus { shard, holder: Some(holder.into()), ..ShardStatus::default() };
         let shards = vec![shard(0, "b"), shard(1, "me"), shard(2, "b")];
         let shown = Shown { identity: "me".into(), fleet: vec!["c".into(), "me".into()], shards, ..Shown::default() };
-        let heard = vec![Heard { peer: "d".into(), able: false }, Heard { peer: "c".into(), able: true }];
-        let known = members(&shown, true, heard);
-        let seen: Vec<_> = known.iter().map(|m| (m.identity.as_str(), m.this, m.holds.as_slice(), m.able)).collect();
-        let expected: [(&str, bool, &[u32], Option<bool>); 4] = [
-            ("me", true, &[1], Some(true)),
-            ("b", false, &[0, 2], None),
-            ("c", false, &[], Some(true)),
-            ("d", false, &[], Some(false)),
+        let says = |peer: &str, able, lag_records| Heard { peer: peer.into(), able, lag_records };
+        let known = members(&shown, true, vec![says("d", false, Some(9)), says("c", true, None)]);
+        let seen: Vec<_> =
+            known.iter().map(|m| (m.identity.as_str(), m.this, m.holds.as_slice(), (m.able, m.lag_records))).collect();
+        let expected: [(&str, bool, &[u32], _); 4] = [
+            ("me", true, &[1], (Some(true), None)),
+            ("b", false, &[0, 2], (None, None)),
+            ("c", false, &[], (Some(true), None)),
+            ("d", false, &[], (Some(false), Some(9))),
         ];
         assert_eq!(seen, expected);
     }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   connect ─▶ POST /instance ─▶ "instance: <identity>\n", and then nothing, as long as it lives
-//!              "kafka=1 peer=<us> rules=<hash>\n" every second: whether and how we would get on in its place
+//!              "lag=0\nkafka=1 peer=<us> rules=<hash>\n" every second: whether and how we would get on in its place
 //!      closed ─▶ connect again ─▶ refused, or another identity: dead
 //!                              ─▶ the same identity: it lives, the connection was cut
 //!                              ─▶ no answer: silence, not death; the Lease runs out by itself

@@ -15,6 +15,8 @@ use super::tenure::ShardId;
 const FRESH: Duration = Duration::from_secs(2);
 /// Standbys that are remembered; more of them than any installation has.
 const PEERS_MAX: usize = 64;
+/// How the line of a report begins that says how far behind its replica is.
+const LAG: &str = "lag=";
 
 /// How many shards a replica could lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ struct Inner {
     warm: Mutex<BTreeMap<ShardId, bool>>,
     /// Shards that we gave up, and until when we leave them to others.
     back: Mutex<BTreeMap<ShardId, Instant>>,
+    /// Records of the changelog that we have not read, where that is known and we stand by.
+    lags: Mutex<BTreeMap<ShardId, u64>>,
     /// Hash of our rules of the user; empty: we have none.
     rules: Box<str>,
 }
@@ -49,12 +53,15 @@ pub struct Heard {
     pub peer: Box<str>,
     /// Whether it reaches Kafka and has read the changelog, for most shards.
     pub able: bool,
+    /// Records of the changelog that it has not read, for the shard for which these are most.
+    pub lag_records: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
 struct Report {
     at: Instant,
     kafka: bool,
+    lag_records: Option<u64>,
     /// Shards that it could not lead now.
     cold: BTreeSet<ShardId>,
     /// Whether it said that it has other rules than we; earlier releases say nothing.
@@ -98,6 +105,15 @@ impl Peers {
         self.back().insert(shard, until);
     }
 
+    /// How many records of this shard's changelog we have not read; `None`: it is not known, or we lead.
+    pub fn lags(&self, shard: ShardId, records: Option<u64>) {
+        let mut lags = self.own_lags();
+        match records {
+            Some(records) => drop(lags.insert(shard, records)),
+            None => drop(lags.remove(&shard)),
+        }
+    }
+
     /// Shards that we could not lead now. Two who each gave up for the other would leave the shard to nobody.
     fn cold(&self, now: Instant) -> String {
         let (warm, back) = (self.warm(), self.back());
@@ -111,18 +127,28 @@ impl Peers {
         self.0.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn own_lags(&self) -> MutexGuard<'_, BTreeMap<ShardId, u64>> {
+        self.0.lags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn back(&self) -> MutexGuard<'_, BTreeMap<ShardId, Instant>> {
         self.0.back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What we say of ourselves: one line.
+    /// What we say of ourselves, once in a while: a line, and one before it where we know how far behind we are.
     pub fn report(&self, me: &str, now: Instant) -> String {
-        // Earlier releases take all that follows for the name, which does no harm.
-        format!("kafka={} peer={me} rules={}{}\n", u8::from(self.reaches_kafka()), self.0.rules, self.cold(now))
+        let lag = self.own_lags().values().max().map_or_else(String::new, |records| format!("{LAG}{records}\n"));
+        // Earlier releases leave out that line, and take all that follows the name for a part of it, which does no harm.
+        format!("{lag}kafka={} peer={me} rules={}{}\n", u8::from(self.reaches_kafka()), self.0.rules, self.cold(now))
     }
 
     /// Takes in what another said. Lines that it cannot read say nothing.
-    pub fn heard(&self, line: &str, now: Instant) {
+    pub fn heard(&self, report: &str, now: Instant) {
+        let lag_records = report.lines().find_map(|line| line.strip_prefix(LAG)?.parse().ok());
+        report.lines().for_each(|line| self.heard_line(line, lag_records, now));
+    }
+
+    fn heard_line(&self, line: &str, lag_records: Option<u64>, now: Instant) {
         let Some((kafka, peer)) = line.trim_end().split_once(" peer=") else { return };
         let kafka = kafka == "kafka=1";
         let (peer, cold) = peer.split_once(" cold=").unwrap_or((peer, ""));
@@ -142,7 +168,7 @@ impl Peers {
             );
         }
         if reports.len() < PEERS_MAX {
-            reports.insert(peer.into(), Report { at: now, kafka, cold, other_rules });
+            reports.insert(peer.into(), Report { at: now, kafka, lag_records, cold, other_rules });
         }
     }
 
@@ -150,7 +176,9 @@ impl Peers {
     pub fn heard_of(&self, now: Instant) -> Vec<Heard> {
         let reports = self.0.reports.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = reports.iter().filter(|(_, report)| now.saturating_duration_since(report.at) <= FRESH);
-        fresh.map(|(peer, report)| Heard { peer: peer.clone(), able: report.kafka }).collect()
+        fresh
+            .map(|(peer, said)| Heard { peer: peer.clone(), able: said.kafka, lag_records: said.lag_records })
+            .collect()
     }
 
     /// Standbys that said a moment ago that they reach Kafka, and could lead this shard.
@@ -225,6 +253,23 @@ mod tests {
         holder.heard(&Peers::of(None).report("none", now), now);
         assert_eq!((holder.heard_of(now).len(), holder.with_other_rules(now)), (4, 2));
         assert_eq!(Peers::default().report("b", now), "kafka=0 peer=b rules=\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stands_by_says_how_far_behind_it_is_until_it_leads() {
+        let (holder, standby, now) = (Peers::default(), Peers::default(), Instant::now());
+        let heard = |records: &[Option<u64>]| {
+            (0..).zip(records).for_each(|(shard, records)| standby.lags(ShardId(shard), *records));
+            holder.heard(&standby.report("b", now), now);
+            holder.heard_of(now)[0].lag_records
+        };
+        assert_eq!(heard(&[None]), None);
+        assert_eq!(heard(&[Some(0)]), Some(0));
+        assert_eq!(heard(&[Some(7), Some(3)]), Some(7), "where it is furthest behind");
+        assert_eq!(heard(&[None, Some(3)]), Some(3), "it leads the other");
+        assert_eq!(standby.report("b", now), "lag=3\nkafka=0 peer=b rules=\n");
+        holder.heard("lag=many\nkafka=1 peer=b rules=\n", now);
+        assert_eq!(holder.heard_of(now)[0].lag_records, None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -77,17 +77,18 @@ async fn the_holder_is_shown_with_what_it_says_and_a_dead_one_is_found_out() -> 
     ensure!(shard["role"] == "live" && shard["tracked_pods"] == 1 && shard["term"] == 1, "{found:#}");
     ensure!(shard["since"].is_string() && shard.get("lag_records").is_none(), "{found:#}");
     ensure!(found["replicas"][0]["ready"] == true, "{found:#}");
-    // A standby is named by hand, and says how far behind it is.
     let mut standby = another(&launch, "standby")?.start()?;
     standby.ready(LIMIT).await?;
     let (address, second) = (standby.address.to_string(), identity(&standby).await?);
-    // No Lease names it where there is one shard, but the holder hears of it.
+    // No Lease names it where there is one shard, but the holder hears of it, and how far behind it is.
     let heard = async || {
         let (_, said, _) = status(&launch, &[]).await?;
-        Ok(said.lines().any(|line| line.starts_with(&second) && line.contains("stands by")).then_some(()))
+        let lag = said.lines().nth(1).and_then(|row| row.split_whitespace().nth(5));
+        let known = said.lines().any(|line| line.starts_with(&second) && line.contains("stands by"));
+        Ok((known && lag == Some("0")).then_some(()))
     };
     until(LIMIT, "the holder has heard of the standby", heard).await?;
-    // How far behind it is it learns once a second.
+    // Named by hand it says all of it; how far behind it is it learns once a second.
     let behind = async || {
         let (code, said, errors) = status(&launch, &["--replica", &address]).await?;
         ensure!(code == Some(0) && errors.is_empty(), "{said}{errors}");

@@ -25,7 +25,8 @@ use tokio::runtime::Builder;
 
 pub(super) const EXAMPLES: &str = "\
 Reads the Leases of the installation and asks its replicas where they can be reached, by the address that they wrote
-there. Of an installation with one shard only the holder is known by its Lease; name others with --replica.
+there. Of an installation with one shard only the holder is known by its Lease, and it tells of those who stand by; what
+they say themselves is asked with --replica.
 Settings may also come from the variables and the file of 'run'.
 
 HOLDER   who holds the Lease; a holder that stopped renewing it is watched for its whole duration first
@@ -47,6 +48,7 @@ Exit codes: 0 each shard has a holder, 1 one has none or it could not be read, 2
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people
+    #[value(aliases = ["text", "pretty"])]
     Table,
     /// One JSON object
     Json,

@@ -45,6 +45,9 @@ pub(super) struct Member {
     /// Whether it could lead, as it said itself to the one who was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) able: Option<bool>,
+    /// Records that it has not read, as it said itself to the one who was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) lag_records: Option<u64>,
 }
 
 /// One of its parts.

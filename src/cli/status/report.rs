@@ -30,10 +30,13 @@ impl Row {
         let lease = found.shards.get(&shard).cloned();
         let holder = lease.as_ref().and_then(Seen::holder);
         let says = |reply: &Reply| reply.shards.iter().find(|own| own.shard == shard).cloned();
-        let held = replies.iter().find(|reply| holder == Some(&*reply.identity)).and_then(|reply| says(reply));
+        let leader = replies.iter().find(|reply| holder == Some(&*reply.identity));
         let others = replies.iter().filter(|reply| holder != Some(&*reply.identity));
         let lag_records = others.filter_map(|reply| says(reply)?.lag_records).max();
-        Self { shard, lease, held, lag_records }
+        // Of one shard only no Lease names who stands by, and who stands by says its lag of no other shard.
+        let told = leader.filter(|reply| reply.shards.len() == 1).into_iter().flat_map(|reply| &reply.members);
+        let told = told.filter_map(|member| member.lag_records).max();
+        Self { shard, lease, held: leader.and_then(|reply| says(reply)), lag_records: lag_records.max(told) }
     }
 
     fn is_held(&self) -> bool {

@@ -21,13 +21,15 @@ fn row(member: &Member) -> String {
     let mut row = format!("<tr><th scope=\"row\" class=\"name\">{}{this}</th>", escape(&member.identity));
     let holds: Vec<String> = member.holds.iter().map(u32::to_string).collect();
     let holds = if holds.is_empty() { "–, stands by".to_owned() } else { holds.join(", ") };
+    let behind = member.lag_records.filter(|records| *records > 0);
+    let behind = behind.map_or_else(String::new, |records| format!(", {} behind", count(records, "record", "records")));
     let able = match member.able {
         Some(true) => "<span class=\"ok\">\u{2713} yes</span>",
         Some(false) => "<span class=\"bad\">\u{2717} no</span>",
         None if member.holds.is_empty() => "–",
         None => "leads",
     };
-    write(&mut row, format_args!("<td>{holds}</td><td>{able}</td></tr>"));
+    write(&mut row, format_args!("<td>{holds}</td><td>{able}{behind}</td></tr>"));
     row
 }
 

@@ -95,8 +95,19 @@ fn crowded() -> Status {
         executions: (0..EXECUTIONS_MAX as u64).map(execution).collect(),
         ..Shown::default()
     };
-    let member = |n| Member { identity: replica(n), this: n == 0, holds: vec![n, n + 3], able: Some(true) };
+    let member =
+        |n| Member { identity: replica(n), this: n == 0, holds: vec![n, n + 3], able: Some(true), lag_records: None };
     Status { checks: checks.collect(), members: (0..3).map(member).collect(), ..status(shown) }
+}
+
+#[test]
+fn a_replica_that_could_not_follow_at_once_says_how_far_behind_it_is() {
+    let of = |lag_records| {
+        let member = Member { identity: "b".into(), able: Some(true), lag_records, ..Member::default() };
+        part(&Status { members: vec![member], ..status(Shown::default()) }, "replicas")
+    };
+    assert!(of(Some(1200)).contains("yes</span>, 1200 records behind"), "{}", of(Some(1200)));
+    assert!(of(Some(1)).contains(", 1 record behind") && !of(Some(0)).contains("behind"));
 }
 
 #[test]
