@@ -2,8 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a process needs besides its shards: clients, HTTP, its own files.
-const BASE: u64 = 200;
+/// What a process needs besides its shards: clients, its own files, whoever asks by HTTP.
+const BASE: u64 = 200 + crate::http::CONNECTIONS_MAX as u64;
 /// What each shard keeps open: three producers and a reader with some brokers, watches; measured 34 with one broker.
 const PER_SHARD: u64 = 60;
 
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn the_limit_is_raised_as_far_as_needed_and_too_low_a_one_is_refused() {
         let limit = |current, maximum| Rlimit { current, maximum };
-        assert_eq!((needed(1), needed(128)), (260, 7880));
+        assert_eq!((needed(1), needed(128)), (772, 8392));
         assert_eq!(raised(680, &limit(Some(1024), Some(4096))), Ok(None));
         assert_eq!(raised(2120, &limit(Some(1024), Some(4096))), Ok(Some(2120)));
         assert_eq!(raised(2120, &limit(Some(1024), None)), Ok(Some(2120)));

@@ -16,6 +16,7 @@ use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    clients::Clients,
     health::{Health, Name, State},
     live::Live,
     page,
@@ -115,7 +116,8 @@ impl Server {
         let sources = Sources { stop: stop.clone(), ..self.sources };
         let (live, shown) = (sources.live.clone(), sources.clone());
         let looks = live.run(|| shown.status(), page::parts);
-        let serve = axum::serve(self.listener, routes(sources)).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let serve = axum::serve(Clients::of(self.listener), routes(sources))
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
         let late = async {
             stop.cancelled().await;
             // A client that keeps its connection busy must not keep the process.
@@ -150,7 +152,7 @@ async fn instance(Shared(sources): Shared<Sources>, reports: Body) -> Response {
     let listen = async move {
         while let Some(Ok(report)) = reports.next().await {
             let report = String::from_utf8_lossy(&report[..report.len().min(REPORT_BYTES_MAX)]);
-            report.lines().for_each(|line| peers.heard(line, Instant::now()));
+            peers.heard(&report, Instant::now());
         }
     };
     let until_stop = sources.stop.run_until_cancelled_owned(listen).map(|_| Ok(Bytes::new()));
@@ -344,6 +346,71 @@ mod tests {
         let (code, answer) = refused.expect("an answer that ends");
         assert!(code == 503 && answer.to_lowercase().contains("retry-after: 5"), "{answer}");
         assert_eq!(get(address, "/").await.0, 200, "the page itself is there for everybody");
+        stop.cancel();
+        task.await.expect("no panic").expect("a clean end");
+    }
+
+    /// Half a request, from an address of this machine.
+    async fn half_a_request(address: SocketAddr, from: [u8; 4]) -> tokio::net::TcpStream {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind((from, 0).into()).expect("an address of this machine");
+        let mut stream = socket.connect(address).await.expect("the server listens");
+        stream.write_all(b"GET /livez HTTP/1.1\r\n").await.expect("the server reads");
+        stream
+    }
+
+    #[tokio::test]
+    async fn who_takes_all_places_that_he_can_get_keeps_nobody_out() {
+        let (address, stop, task) = serve(&Health::default()).await;
+        let (stranger, rest) = ([127, 0, 0, 7], b"host: x\r\nconnection: close\r\n\r\n");
+        let mut taken = Vec::new();
+        for _ in 0..super::super::clients::EACH_MAX {
+            taken.push(half_a_request(address, stranger).await);
+        }
+        assert_eq!(get(address, "/livez").await.0, 200, "others are answered");
+        let mut one_more = half_a_request(address, stranger).await;
+        one_more.write_all(rest).await.expect("the server reads");
+        assert_eq!(one_more.read_u8().await.expect("and of the same address, too"), b'H');
+        let mut answered = 0;
+        for mut half in taken {
+            // The one that was ended may say so here, too.
+            answered += usize::from(half.write_all(rest).await.is_ok() && half.read_u8().await.is_ok());
+        }
+        assert_eq!(answered, super::super::clients::EACH_MAX - 1, "one made room");
+        stop.cancel();
+        task.await.expect("no panic").expect("a clean end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_is_let_go_and_an_open_page_is_not() {
+        let (address, stop, task) = serve(&Health::default()).await;
+        let mut page = tokio::net::TcpStream::connect(address).await.expect("the server listens");
+        page.write_all(b"GET /api/live HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("the server reads");
+        let mut silent = half_a_request(address, [127, 0, 0, 1]).await;
+        let begun = Instant::now();
+        let limit = super::super::clients::SILENCE_MAX;
+        let ended = tokio::time::timeout(2 * limit, silent.read_u8());
+        let hears = async {
+            let mut heard = Vec::new();
+            while page.read_buf(&mut heard).await.expect("the page stays open") > 0 {
+                heard.clear();
+            }
+        };
+        tokio::select! {
+            ended = ended => drop(ended.expect("it is let go").expect_err("not answered")),
+            () = hears => panic!("the page was closed"),
+        }
+        let took = begun.elapsed();
+        assert!(took >= limit, "let go after {took:?}");
+        let three_times = tokio::time::sleep(3 * limit);
+        tokio::pin!(three_times);
+        let mut heard = Vec::new();
+        loop {
+            tokio::select! {
+                read = page.read_buf(&mut heard) => assert!(read.expect("open") > 0, "the page was closed"),
+                () = &mut three_times => break,
+            }
+        }
         stop.cancel();
         task.await.expect("no panic").expect("a clean end");
     }
