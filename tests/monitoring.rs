@@ -13,6 +13,9 @@ use std::{
 use pod_monitor::{leadership::takeover::Leg, telemetry::Metrics};
 use serde_json::Value;
 
+/// How the names of our metrics begin.
+const PREFIXES: [&str; 2] = ["pod_monitor_", "process_"];
+
 /// Labels that Prometheus adds, and the bounds of buckets.
 const FOREIGN: [&str; 6] = ["namespace", "job", "instance", "pod", "le", "version"];
 
@@ -36,6 +39,7 @@ fn counted() -> String {
     let legs =
         [Leg::Acquired, Leg::Fenced, Leg::Barrier, Leg::Restored, Leg::Watching, Leg::Reconciled, Leg::FirstCommit];
     legs.into_iter().for_each(|leg| metrics.taken_over(leg, Duration::ZERO));
+    metrics.gap(Duration::ZERO);
     metrics.text().unwrap()
 }
 
@@ -68,7 +72,8 @@ fn matchers(labels: &str) -> Vec<(&str, &str)> {
 /// Everything in an expression that is no series of ours; and how many were looked at.
 fn strangers(expression: &str, series: &BTreeMap<String, BTreeMap<String, BTreeSet<String>>>) -> (usize, Vec<String>) {
     let mut wrong = Vec::new();
-    let places: Vec<usize> = expression.match_indices("pod_monitor_").map(|(place, _)| place).collect();
+    let ours = PREFIXES.iter().flat_map(|prefix| expression.match_indices(prefix));
+    let places: Vec<usize> = ours.map(|(place, _)| place).collect();
     for place in &places {
         let (name, labels) = selector(&expression[*place..]);
         let Some(known) = series.get(name) else {
@@ -111,12 +116,26 @@ fn every_series_of_alerts_and_dashboard_is_one_of_ours() {
 }
 
 #[test]
+fn panels_of_processes_show_ours_only() {
+    let panels = json("deploy/dashboards/pod-monitor.json")["panels"].as_array().unwrap().clone();
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let of_any = targets.filter_map(|target| target["expr"].as_str()).filter(|shown| shown.contains("process_"));
+    let of_any: Vec<&str> = of_any.collect();
+    assert_eq!(of_any.len(), 3);
+    for shown in of_any {
+        // Every program that Prometheus scrapes has these, and the variables may stand for all of them.
+        assert!(shown.contains(" and on (namespace, job, instance) pod_monitor_build_info{"), "{shown}");
+    }
+}
+
+#[test]
 fn a_series_or_a_label_value_that_is_not_ours_is_found() {
     let series = series();
     for (expression, expected) in [
         ("rate(pod_monitor_event_total[5m])", "pod_monitor_event_total"),
         ("pod_monitor_role{role=~\"live|leader\"}", "pod_monitor_role{role=leader}"),
         ("pod_monitor_term{reason!=\"x\"}", "pod_monitor_term{reason=x}"),
+        ("rate(process_cpu_total[5m])", "process_cpu_total"),
         ("pod_monitor_members{shard=~\"$shard\"}", "pod_monitor_members{shard=$shard}"),
         ("pod_monitor_role{shard=\"one\"}", "pod_monitor_role{shard=one}"),
         (
@@ -138,11 +157,11 @@ fn a_series_or_a_label_value_that_is_not_ours_is_found() {
 fn metrics_that_the_documentation_names_exist() {
     let series = series();
     let mut seen = 0;
-    let pages =
-        ["handover", "metrics", "rules", "evidence", "runbooks", "simulation"].map(|page| format!("docs/{page}.md"));
+    let pages = ["handover", "metrics", "rules", "evidence", "runbooks", "scaling", "simulation"]
+        .map(|page| format!("docs/{page}.md"));
     for page in pages.iter().map(String::as_str).chain(["README.md", "deploy/README.md"]) {
         let text = read(page);
-        for (place, _) in text.match_indices("pod_monitor_") {
+        for (place, _) in PREFIXES.iter().flat_map(|prefix| text.match_indices(prefix)) {
             let (name, _) = selector(&text[place..]);
             let known = series.keys().any(|known| known == name || known.strip_suffix("_bucket") == Some(name));
             assert!(known, "{page} names {name}, which is not counted");
@@ -175,7 +194,8 @@ fn rows() -> Vec<String> {
 #[test]
 fn the_page_of_metrics_lists_all_of_them_and_no_others() {
     let page = read("docs/metrics.md");
-    let listed: Vec<&str> = page.lines().filter(|line| line.starts_with("| `pod_monitor_")).collect();
+    let ours = |line: &&str| PREFIXES.iter().any(|prefix| line.starts_with(&format!("| `{prefix}")));
+    let listed: Vec<&str> = page.lines().filter(ours).collect();
     let rows = rows();
     assert!(rows.len() > 30, "only {} metrics found", rows.len());
     assert!(listed == rows, "docs/metrics.md should list\n{}", rows.join("\n"));

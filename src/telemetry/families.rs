@@ -7,7 +7,7 @@
 //! The number of series has a bound: shards, times the enums of `labels.rs`. Families carry the shard as a label rather
 //! than a registry each, since a family may stand in the text only once.
 
-use std::hash::Hash;
+use std::{hash::Hash, sync::atomic::AtomicU64};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeMetric},
@@ -30,6 +30,9 @@ pub(super) type Per<M> = Family<ByShard, M>;
 /// One metric for each shard and each value of further labels.
 pub(super) type PerAnd<L, M> = Family<(ByShard, L), M>;
 
+/// A time in seconds.
+type SecondsGauge = Gauge<f64, AtomicU64>;
+
 /// From half a millisecond to half a minute.
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -39,6 +42,8 @@ const ENDS: [EventType; 3] = [EventType::ExecutionCompleted, EventType::Executio
 /// Everything that is counted.
 pub(super) struct Families {
     pub(super) registry: Registry,
+    /// What the system says of the process.
+    pub(super) system: Registry,
     pub(super) telling: Telling,
     pub(super) watching: Watching,
     pub(super) leading: Leading,
@@ -91,6 +96,8 @@ pub(super) struct Leading {
     pub(super) restored_pods: Per<Gauge>,
     pub(super) takeover_gap: Per<Histogram>,
     pub(super) takeover_duration: PerAnd<ByLeg, Histogram>,
+    pub(super) last_gap: Per<SecondsGauge>,
+    pub(super) last_takeover: PerAnd<ByLeg, SecondsGauge>,
 }
 
 /// What there is once per process, however many shards it leads.
@@ -111,7 +118,7 @@ impl Families {
         let watching = Watching::new(&mut registry);
         let leading = Leading::new(&mut registry);
         let process = Process::new(&mut registry);
-        Self { registry, telling, watching, leading, process }
+        Self { registry, system: super::process::registry(), telling, watching, leading, process }
     }
 
     /// A series that exists at 0 makes `rate` and alerts see the very first count. Only the legs of take-overs come with
@@ -247,6 +254,12 @@ impl Leading {
                 r,
                 "takeover_duration_seconds",
                 "From the moment when the Lease could be had until each leg was reached",
+            ),
+            last_gap: metric(r, "last_takeover_gap_seconds", "The same gap of the last take-over by this replica"),
+            last_takeover: metric(
+                r,
+                "last_takeover_seconds",
+                "The same until each leg of the last take-over by this replica",
             ),
         }
     }

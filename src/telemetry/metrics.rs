@@ -5,7 +5,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::{encoding, metrics::counter::Counter};
 
 use crate::{
     leadership::{takeover::Leg, tenure::ShardId},
@@ -69,7 +69,8 @@ impl Metrics {
     /// The text of `/metrics` ([`CONTENT_TYPE`]).
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.families.registry)?;
+        encoding::text::encode_registry(&mut text, &self.families.system)?;
+        encoding::text::encode(&mut text, &self.families.registry)?;
         Ok(text)
     }
 
@@ -264,16 +265,16 @@ impl Metrics {
 
     /// So long nobody told anything around a change of hands.
     pub fn gap(&self, took: Duration) {
-        self.families.leading.takeover_gap.get_or_create(&self.shard).observe(took.as_secs_f64());
+        let leading = &self.families.leading;
+        leading.takeover_gap.get_or_create(&self.shard).observe(took.as_secs_f64());
+        leading.last_gap.get_or_create(&self.shard).set(took.as_secs_f64());
     }
 
     /// A leg of a take-over was reached so long after its beginning.
     pub fn taken_over(&self, leg: Leg, took: Duration) {
-        self.families
-            .leading
-            .takeover_duration
-            .get_or_create(&self.and(ByLeg { leg: LegLabel(leg) }))
-            .observe(took.as_secs_f64());
+        let (leading, of) = (&self.families.leading, self.and(ByLeg { leg: LegLabel(leg) }));
+        leading.takeover_duration.get_or_create(&of).observe(took.as_secs_f64());
+        leading.last_takeover.get_or_create(&of).set(took.as_secs_f64());
     }
 
     /// A span or a log line found no room to wait in.

@@ -72,6 +72,10 @@ fn what_is_counted_is_told() {
     clone.capture_ended(CaptureStatus::Partial, Duration::from_secs(60));
     clone.set_tracked_pods(7);
     clone.drifted(Drift::Behind);
+    for took in [3.0, 0.25] {
+        clone.taken_over(Leg::Fenced, Duration::from_secs_f64(took));
+        clone.gap(Duration::from_secs_f64(2.0 * took));
+    }
     let told = [
         "pod_monitor_events_total{shard=\"0\",event_type=\"pod_terminated\"} 3",
         "pod_monitor_failures_total{shard=\"0\",cause=\"node_lost\"} 1",
@@ -82,6 +86,9 @@ fn what_is_counted_is_told() {
         "pod_monitor_capture_duration_seconds_bucket{le=\"+Inf\",shard=\"0\"} 1",
         "pod_monitor_tracked_pods{shard=\"0\"} 7",
         "pod_monitor_reconcile_drift_total{shard=\"0\",kind=\"behind\"} 1",
+        "pod_monitor_takeover_duration_seconds_sum{shard=\"0\",leg=\"fenced\"} 3.25",
+        "pod_monitor_last_takeover_seconds{shard=\"0\",leg=\"fenced\"} 0.25",
+        "pod_monitor_last_takeover_gap_seconds{shard=\"0\"} 0.5",
     ];
     assert_series(&metrics, &told);
 }

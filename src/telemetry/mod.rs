@@ -8,6 +8,7 @@ mod labels;
 pub mod logs;
 pub mod metrics;
 pub mod otlp;
+mod process;
 
 use std::time::Duration;
 
