@@ -1,5 +1,7 @@
 //! Two replicas, and a leader that is declared dead although it lives, or that cannot get on although it may.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use http::StatusCode;
 use testkit::clients::{
@@ -7,6 +9,8 @@ use testkit::clients::{
     proxy::Proxy,
     until,
 };
+
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::interval};
 
 use crate::support::{
     Bench, LIMIT, expect, faultless,
@@ -88,6 +92,55 @@ async fn a_leader_that_cannot_watch_gives_up_to_one_that_can() -> Result<()> {
     for monitor in [standby, leader] {
         ensure!(monitor.stop(LIMIT).await?.code() == Some(0), "asked to stop");
     }
+    bench.close().await
+}
+
+/// Somebody who is no replica, and reports to this monitor as one that could lead. Ends with the connection only.
+async fn pretends(monitor: &Monitor) -> Result<()> {
+    let mut stream = TcpStream::connect(monitor.address).await?;
+    stream.write_all(b"POST /instance HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await?;
+    let mut reports = interval(Duration::from_millis(500));
+    loop {
+        reports.tick().await;
+        let report = "lag=0\nkafka=1 peer=nobody rules=\n";
+        stream.write_all(format!("{:x}\r\n{report}\r\n", report.len()).as_bytes()).await?;
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_that_pretends_to_stand_by_costs_changes_of_hands_and_no_event() -> Result<()> {
+    let bench = Bench::new("stranger").await?;
+    bench.empty_node()?;
+    // Another than in the test below, which may run beside this one.
+    let [_, (at, target), _] = bench.endpoints.kafka_cuts();
+    let way = Proxy::open(&at, &target)?;
+    let mut leader = bench.launch.clone().set("--kafka", &way.address.to_string()).start()?;
+    leader.leading(LIMIT).await?;
+    let mut history = bench.history()?;
+    let body = async {
+        hears_of(&leader, 1.0).await.context("it is believed")?;
+        let uid = bench.running_there("a").await?;
+        expect(&mut history, &uid, &COMPLETED[..2]).await?;
+        ensure!(leader.is_leading(), "who can work goes on");
+        // Who cannot gives up to the one that is not there.
+        way.cut();
+        bench.end("a", 0).await?;
+        let gave_up = async || {
+            let count = leader.metric("pod_monitor_tenures_ended_total{reason=\"kafka\"}")?;
+            Ok((count >= 1.0).then_some(()))
+        };
+        until(LIMIT, "it gives up", gave_up).await?;
+        way.heal();
+        leads(&leader, "it takes its shard again, since nobody else does").await?;
+        expect(&mut history, &uid, &COMPLETED).await?;
+        let flush = bench.flush(&mut history, "flush").await?;
+        faultless(&history, &[truth(&uid, &COMPLETED), flush])
+    };
+    tokio::select! {
+        done = body => done?,
+        ended = pretends(&leader) => ended.context("its connection ended")?,
+    }
+    ensure!(leader.stop(LIMIT).await?.code() == Some(0), "asked to stop");
     bench.close().await
 }
 

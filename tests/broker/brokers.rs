@@ -17,7 +17,7 @@ use testkit::{
     clients::{
         fault::Random,
         history::{History, create_topic, create_topic_on},
-        monitor::Launch,
+        monitor::{Launch, Monitor},
         until,
     },
     stack::{Brokers, Signal},
@@ -42,6 +42,9 @@ const BROKERS: u8 = 3;
 /// by Kafka's own settings, 12 s where another controller is to be chosen. A coordinator that gave up waiting for its own
 /// log goes on after 30 s.
 const OVER: Duration = Duration::from_secs(25);
+
+/// How long it may take until a leader gives its shard up to others who cannot commit either: half a minute by itself.
+const GIVEN_UP: Duration = Duration::from_secs(60);
 
 /// What becomes of a broker.
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +119,18 @@ impl Three {
         until(LIMIT, "all brokers hold everything", looks).await
     }
 
+    /// A leader and a standby that tell these brokers of the bench's pods, and what they tell.
+    async fn monitored(&self, name: &str) -> Result<(Bench, [Monitor; 2], History)> {
+        let bench = Bench::new(name).await?;
+        let launch = bench.launch.clone().set("--kafka", &self.servers);
+        let mut leader = launch.start()?;
+        leader.leading(LIMIT).await?;
+        let mut standby = another(launch, "standby")?.start()?;
+        standby.ready(LIMIT).await?;
+        let history = History::open(&self.servers, &[&format!("{}.events", bench.app)])?;
+        Ok((bench, [leader, standby], history))
+    }
+
     async fn on(&self, what: impl FnOnce(&Brokers) -> Result<()> + Send + 'static) -> Result<()> {
         let brokers = Arc::clone(&self.brokers);
         spawn_blocking(move || what(&brokers)).await?
@@ -146,13 +161,7 @@ async fn brokers_that_die_and_are_restarted_one_after_the_other_double_and_lose_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_waits_for_brokers_that_die_and_stays_the_leader() -> Result<()> {
     let three = Three::take().await?;
-    let bench = Bench::new("brokers-die").await?;
-    let launch = bench.launch.clone().set("--kafka", &three.servers);
-    let mut leader = launch.start()?;
-    leader.leading(LIMIT).await?;
-    let mut standby = another(launch, "standby")?.start()?;
-    standby.ready(LIMIT).await?;
-    let mut history = History::open(&three.servers, &[&format!("{}.events", bench.app)])?;
+    let (bench, [leader, standby], mut history) = three.monitored("brokers-die").await?;
     under_a_stream(&bench, &mut history, async |history| {
         told_on(history).await?;
         let of_each = |fault| (1..=BROKERS).map(move |number| (fault, number));
@@ -174,6 +183,33 @@ async fn a_leader_waits_for_brokers_that_die_and_stays_the_leader() -> Result<()
     let gave_up = [&leader, &standby].map(|monitor| gave_up(&monitor.log).unwrap());
     ensure!(gave_up == [0, 0], "another replica gets on no sooner: {gave_up:?}");
     println!("the leader opened its journal {} times", times(&leader.log, TAKEN)?);
+    leader.stop(LIMIT).await?;
+    standby.stop(LIMIT).await?;
+    bench.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_majority_of_brokers_that_is_lost_costs_changes_of_hands_and_no_event() -> Result<()> {
+    let three = Three::take().await?;
+    let (bench, [leader, standby], mut history) = three.monitored("brokers-lost").await?;
+    let stays = any_of_them()?;
+    let others = move || (1..=BROKERS).filter(move |number| *number != stays);
+    under_a_stream(&bench, &mut history, async |history| {
+        told_on(history).await?;
+        let lost = Instant::now();
+        three.on(move |all| others().try_for_each(|number| all.end(number, Signal::KILL))).await?;
+        // The one that stays answers, so that it takes until the leader has waited long enough for a commit.
+        let each = || anyhow::Ok([gave_up(&leader.log)?, gave_up(&standby.log)?]);
+        let given = until(GIVEN_UP, "the shard is given up", async || Ok(Some(each()?).filter(|all| *all != [0, 0])));
+        println!("broker {stays} stays: given up {:?} times after {:?}", given.await?, lost.elapsed());
+        let back = Instant::now();
+        three.on(move |all| others().try_for_each(|number| all.start_again(number))).await?;
+        three.are_whole().await?;
+        told_on(history).await?;
+        println!("told on {:?} after the first began to come back, given up {:?} times", back.elapsed(), each()?);
+        Ok(())
+    })
+    .await?;
     leader.stop(LIMIT).await?;
     standby.stop(LIMIT).await?;
     bench.close().await
