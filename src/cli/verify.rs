@@ -1,6 +1,10 @@
 //! `verify`: reads, judges, prints. The report goes to standard output, progress and errors to standard error.
 
-use std::{fmt::Write as _, io::Write as _, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
 
 use clap::{ArgAction, Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,7 +13,10 @@ use rdkafka::{
     message::{BorrowedMessage, Headers as _},
 };
 
-use super::{EXIT_CONFIG, EXIT_FAILED, chain};
+use super::{
+    EXIT_CONFIG, EXIT_FAILED, chain,
+    screen::{Ink, Paint, ScreenArgs},
+};
 use crate::{
     config::{self, Kafka, KafkaArgs},
     lifecycle::{event::EventType, tracked::Tracked},
@@ -50,6 +57,7 @@ Exit codes: 0 all is well, 1 something is wrong or could not be read, 2 configur
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people
+    #[value(aliases = ["table", "pretty"])]
     Text,
     /// One JSON object
     Json,
@@ -71,6 +79,9 @@ pub struct VerifyArgs {
     /// How the report looks
     #[arg(long, value_name = "FORM", default_value = "text")]
     output: Output,
+    /// How it is shown
+    #[command(flatten)]
+    screen: ScreenArgs,
 }
 
 /// What to verify.
@@ -79,12 +90,14 @@ pub struct Verify {
     kafka: Kafka,
     changelog: bool,
     output: Output,
+    paint: Paint,
 }
 
 /// Reads the settings.
 pub(super) fn parse(given: &clap::ArgMatches, variables: config::Variables<'_>) -> Result<Verify, config::Error> {
     let (args, kafka) = config::load_with_kafka::<VerifyArgs>(given, variables, |args| &args.kafka)?;
-    Ok(Verify { kafka, changelog: !args.no_changelog, output: args.output })
+    let paint = Paint::of(&args.screen, variables, std::io::stdout().is_terminal());
+    Ok(Verify { kafka, changelog: !args.no_changelog, output: args.output, paint })
 }
 
 /// Does it. Call it outside an async runtime.
@@ -105,7 +118,7 @@ pub fn run(verify: &Verify) -> ExitCode {
         }
     };
     let said = match verify.output {
-        Output::Text => text(&report),
+        Output::Text => text(&report, verify.paint),
         Output::Json => serde_json::to_string_pretty(&report).expect("a report is texts and numbers") + "\n",
     };
     // A reader that has gone away wanted no more of it; the exit code still says what was found.
@@ -175,7 +188,7 @@ fn with_progress(extent: Extent, topic: &str, each: impl FnMut(&BorrowedMessage<
     read
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &Report, paint: Paint) -> String {
     let mut text = String::new();
     let mut line = |args: std::fmt::Arguments<'_>| {
         // Writing to a String cannot fail.
@@ -212,14 +225,17 @@ fn text(report: &Report) -> String {
                 finding.pod_uid.escape_debug()
             ));
         }
-        line(format_args!("  {}: {}", finding.fault, finding.what.escape_debug()));
+        let fault = paint.with(Ink::Red, &finding.fault.to_string());
+        line(format_args!("  {fault}: {}", finding.what.escape_debug()));
     }
     let all: u64 = report.faults.values().sum();
     if all > SHOWN_MAX as u64 {
         line(format_args!("\n... and {} more: --output json has them", all - SHOWN_MAX as u64));
     }
     let counts: Vec<String> = report.faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
-    let verdict = if report.is_clean() { "all is well" } else { "the promise is broken" };
+    let (ink, verdict) =
+        if report.is_clean() { (Ink::Green, "all is well") } else { (Ink::Red, "the promise is broken") };
+    let verdict = paint.with(ink, verdict);
     line(format_args!("\n{}: {verdict}", counts.join(", ")));
     text
 }

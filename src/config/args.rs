@@ -283,6 +283,7 @@ pub struct ReshardArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ResultKind {
     /// For people
+    #[value(aliases = ["table", "pretty"])]
     Text,
     /// One JSON object
     Json,

@@ -97,6 +97,9 @@ async fn what_a_journal_told_is_clean() {
     assert!(said.contains("15 events of 5 pods in 5 executions; 0 pods have no end yet"), "{said}");
     assert!(said.contains("lost 0, doubled 0, out of order 0, schema 0: all is well"), "{said}");
     assert_eq!(errors, "", "no bar where there is no terminal");
+    assert!(!said.contains('\x1b'), "and no colours");
+    let (_, said, _) = verify(&settings, &pattern, &["--color", "always"]);
+    assert!(said.contains("\x1b[32mall is well\x1b[0m"), "{said}");
     let (code, said, _) = verify(&settings, &pattern, &["--output", "json"]);
     let report: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((code, &report["events"], &report["faults"]["lost"]), (Some(0), &15.into(), &0.into()), "{report}");
@@ -153,6 +156,10 @@ async fn each_planted_fault_is_named_with_its_place() {
         assert!(said.contains(expected), "{expected} is not in\n{said}");
     }
     assert!(said.contains("execution 5, pod 00000000-0000-0000-0000-000000000005"), "{said}");
+    let (_, coloured, _) = verify(&settings, &topic, &["--color", "always", "--output", "table"]);
+    for expected in ["\x1b[31mlost\x1b[0m: sequence 2 of 3", "\x1b[31mthe promise is broken\x1b[0m"] {
+        assert!(coloured.contains(expected), "{expected} is not in\n{coloured}");
+    }
     let (code, alone, _) = verify(&settings, &topic, &["--no-changelog"]);
     assert!(code == Some(1) && alone.contains("not compared with the changelog"), "{alone}");
     assert!(!alone.contains("which the changelog says"), "{alone}");

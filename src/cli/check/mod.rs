@@ -60,6 +60,7 @@ Exit codes: 0 all is well, 1 a check failed, 2 a flag that cannot be read.";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// One line a check, for people
+    #[value(aliases = ["text", "pretty"])]
     Table,
     /// One JSON object
     Json,

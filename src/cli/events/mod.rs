@@ -55,6 +55,7 @@ Exit codes: 0 read to the end, or asked to stop, 1 could not be read, 2 configur
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// One line an event, for people
+    #[value(aliases = ["text", "table"])]
     Pretty,
     /// One JSON object a line, as it stands on the topic
     Json,
