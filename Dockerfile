@@ -12,8 +12,8 @@ FROM ${BUILDER} AS builder
 # release, or a profile of Cargo.toml that builds faster.
 ARG PROFILE=release
 # librdkafka is compiled here and linked statically; OpenSSL and zlib are Debian's.
-RUN { command -v cmake && pkg-config --exists libssl libcrypto zlib; } >/dev/null 2>&1 \
-    || { apt-get update && apt-get install --yes --no-install-recommends cmake libssl-dev pkg-config zlib1g-dev; }
+RUN { command -v make && pkg-config --exists libssl libcrypto zlib; } >/dev/null 2>&1 \
+    || { apt-get update && apt-get install --yes --no-install-recommends make libssl-dev pkg-config zlib1g-dev; }
 WORKDIR /src
 COPY . .
 # Outside of /src, so that a cache can be mounted there.

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Parser;
 use rdkafka::{
     ClientConfig, Message,
@@ -28,6 +28,9 @@ struct Arguments {
     /// Bootstrap servers, HOST:PORT.
     #[arg(long)]
     kafka: String,
+    /// Any librdkafka property, NAME=VALUE: TLS, a password; repeatable.
+    #[arg(long)]
+    kafka_config: Vec<String>,
     #[arg(long, default_value = "pod-monitor.events")]
     events_topic: String,
     #[arg(long, default_value = "result-processor")]
@@ -38,9 +41,14 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    let Arguments { kafka, events_topic, group, results } = Arguments::parse();
+    let Arguments { kafka, kafka_config, events_topic, group, results } = Arguments::parse();
     let (mut results, mut done) = open(&results)?;
-    let consumer: BaseConsumer = ClientConfig::new()
+    let mut config = ClientConfig::new();
+    for property in &kafka_config {
+        let (name, value) = property.split_once('=').with_context(|| format!("{property}: write NAME=VALUE"))?;
+        config.set(name, value);
+    }
+    let consumer: BaseConsumer = config
         .set("bootstrap.servers", kafka)
         .set("group.id", &group)
         // Begun anew after a death it has its partitions back at once. A second process needs another name.

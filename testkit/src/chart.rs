@@ -22,7 +22,8 @@ const README_HEAD: &str = "# Chart pod-monitor
 Written by `cargo xtask chart` from `values.yaml`: change that. What the parts are for, and how to install, upgrade and remove: [deploy/README.md](../../README.md).
 
 ```console
-helm install pod-monitor deploy/helm/pod-monitor --namespace pod-monitor --create-namespace --wait \\
+kubectl create namespace executions
+helm upgrade --install pod-monitor deploy/helm/pod-monitor --namespace pod-monitor --create-namespace --wait \\
   --set image.repository=<your registry>/pod-monitor --set config.create-topics=true \\
   --set config.selector=app=executor --set 'config.namespace={executions}' --set config.kafka=kafka.kafka.svc:9092
 helm test pod-monitor --namespace pod-monitor

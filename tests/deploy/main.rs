@@ -8,6 +8,7 @@ mod alerts;
 mod chart;
 mod explained;
 mod finalizer;
+mod newcomer;
 mod release;
 mod reshard;
 mod rules;

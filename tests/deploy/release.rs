@@ -17,7 +17,7 @@ use testkit::{
 
 use crate::{
     chart::{OPERATOR, POLICY, REQUIRED, chart, run, template},
-    support::{kubectl, stack},
+    support::{kubectl, pod_monitor_namespace, stack},
 };
 
 /// Executions that may begin while the release is upgraded.
@@ -235,6 +235,7 @@ async fn upgrade_meanwhile(release: &Release, arguments: &[&str]) -> Vec<Truth> 
 /// What the API server makes of objects that the installations above do not use.
 #[test]
 fn every_form_of_the_chart_is_taken_by_the_api_server_without_a_warning() {
+    let _alone = pod_monitor_namespace();
     operator_kinds();
     let ha = format!("--values={}", chart().join("values-ha.yaml").display());
     let name = format!("helm-dry-{}", std::process::id());
@@ -265,5 +266,5 @@ fn every_form_of_the_chart_is_taken_by_the_api_server_without_a_warning() {
         let rendered = template(&[&REQUIRED[..], form].concat()).unwrap();
         apply(&format!("{name}-{number}"), &rendered, &["--dry-run=server"]);
     }
-    kubectl(stack().endpoints(), &["delete", "namespace", "--wait=false", "pod-monitor", &name]).unwrap();
+    kubectl(stack().endpoints(), &["delete", "namespace", "pod-monitor", &name]).unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -35,6 +35,13 @@ pub(crate) fn image() -> &'static Path {
 fn prepared() -> &'static (Stack, Built) {
     static PREPARED: OnceLock<(Stack, Built)> = OnceLock::new();
     PREPARED.get_or_init(|| monitor_image::on_stack(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap())
+}
+
+/// The namespace `pod-monitor`, to be had by one test at a time.
+pub(crate) fn pod_monitor_namespace() -> MutexGuard<'static, ()> {
+    static TAKEN: Mutex<()> = Mutex::new(());
+    // Whoever is next makes what it needs, and takes all of it away.
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs kubectl; its standard output and standard error. Fails when it does, with both.

@@ -25,6 +25,7 @@ pub mod crds;
 mod files;
 pub mod helm;
 pub mod image;
+pub mod kafka_image;
 pub mod modules;
 mod namespace;
 mod node;
@@ -206,6 +207,14 @@ impl Stack {
     /// Loads an image archive, such as [`image::pack`] makes, for pods with `imagePullPolicy` other than `Always`.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
         boot::load_image(&self.artifacts, &self.namespace, archive)
+    }
+
+    /// Gives an image of the stack a further name (`docker.io/library/busybox:1.37`), as if it had been pulled by that.
+    pub fn name_image(&self, loaded: &str, name: &str) -> Result<()> {
+        let ctr = component::ctr(&self.artifacts);
+        let tag = ["images", "tag", "--force", loaded, name];
+        let arguments: Vec<&str> = ctr.iter().map(String::as_str).chain(tag).collect();
+        self.run_inside(&arguments).map(drop)
     }
 
     /// Adds a second node; seconds. It ends with the stack, or by [`Node::remove`].

@@ -11,7 +11,6 @@ use super::process::checked;
 /// What must be installed, and what for.
 const PACKAGES: &[(&str, &str)] = &[
     ("busybox-static", "the test image's shell"),
-    ("cmake", "librdkafka"),
     ("conntrack", "the kubelet, kube-proxy"),
     ("containernetworking-plugins", "pod networks"),
     ("default-jre-headless", "Kafka"),
