@@ -381,6 +381,27 @@ mod tests {
         task.await.expect("no panic").expect("a clean end");
     }
 
+    #[tokio::test]
+    async fn a_page_that_says_too_much_makes_room_like_others() {
+        let (address, stop, task) = serve(&Health::default()).await;
+        let mut page = tokio::net::TcpStream::connect(address).await.expect("the server listens");
+        // One byte too many: the server does not read on while it answers, so that it only ever writes.
+        page.write_all(b"GET /api/live HTTP/1.1\r\nhost: x\r\n\r\nX").await.expect("the server reads");
+        assert_eq!(page.read_u8().await.expect("an answer"), b'H');
+        let (mut others, mut heard) = (Vec::new(), Vec::new());
+        let ends = async { while page.read_buf(&mut heard).await.is_ok_and(|read| read > 0) {} };
+        let come = async {
+            // It moves now and then, with news and with beats, and the quietest is another then: some rounds of all places.
+            for _ in 0..4 * super::super::clients::EACH_MAX {
+                others.push(half_a_request(address, [127, 0, 0, 1]).await);
+            }
+        };
+        let both = tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(ends, come) }).await;
+        both.expect("it makes room");
+        stop.cancel();
+        task.await.expect("no panic").expect("a clean end");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_says_nothing_is_let_go_and_an_open_page_is_not() {
         let (address, stop, task) = serve(&Health::default()).await;

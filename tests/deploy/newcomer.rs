@@ -56,9 +56,12 @@ fn manifest() -> PathBuf {
     let at = format!("kind: Service\n{}spec:\n", between(&text, "kind: Service\n", "spec:\n"));
     let here = text.replacen(&at, &format!("{at}  clusterIP: {KAFKA_ADDRESS}\n"), 1).replace(KAFKA_NAME, KAFKA_ADDRESS);
     assert_ne!(here, text);
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-throwaway-{}.yaml", std::process::id()));
-    fs::write(&file, here).unwrap();
-    file
+    fs::write(manifest_file(), here).unwrap();
+    manifest_file()
+}
+
+fn manifest_file() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafka-throwaway.yaml")
 }
 
 fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
@@ -79,7 +82,7 @@ fn shell(line: &str) -> Command {
     shell
 }
 
-/// Takes away what the block makes, also when it fails.
+/// Takes away what the block makes, also when it fails, or when a run before it was killed.
 struct Made;
 
 impl Drop for Made {
@@ -90,6 +93,8 @@ impl Drop for Made {
         if let Err(error) = uninstalled.and(deleted.map(|said| (said.output, said.warnings))) {
             eprintln!("not taken away: {error:#}");
         }
+        // Not there before it was written.
+        let _ = fs::remove_file(manifest_file());
     }
 }
 
@@ -102,6 +107,21 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Runs a command; what it warned of. When it fails, with what the cluster knows of the pods.
+fn typed(line: &str) -> String {
+    let told = run(&mut shell(line)).map(|(_, warned)| warned);
+    told.unwrap_or_else(|error| {
+        let mut story = format!("{line}: {error:#}\n");
+        for (namespace, logs) in [("kafka-throwaway", "deployment/kafka"), ("pod-monitor", "deployment/pod-monitor")] {
+            for what in [["describe", "pods"], ["logs", logs]] {
+                let said = kubectl_blocking(stack().endpoints(), &[&what[..], &["--namespace", namespace]].concat());
+                story += &said.map_or_else(|error| format!("{error:#}\n"), |said| said.output);
+            }
+        }
+        panic!("{story}")
+    })
 }
 
 /// What the command prints up to the line with these words.
@@ -128,7 +148,8 @@ fn the_readme_leads_from_a_cluster_without_kafka_to_the_events_of_a_first_execut
     kafka_image::load(stack).unwrap();
     stack.name_image("localhost/pod-monitor:dev", "localhost/pod-monitor:0.1.0").unwrap();
     stack.name_image("localhost/busybox:1", "docker.io/library/busybox:1.37").unwrap();
-    let (manifest, _made, begun) = (manifest().display().to_string(), Made, Instant::now());
+    drop(Made);
+    let (_made, manifest, begun) = (Made, manifest().display().to_string(), Instant::now());
 
     let mut commands = commands();
     let last = commands.pop().unwrap();
@@ -137,34 +158,28 @@ fn the_readme_leads_from_a_cluster_without_kafka_to_the_events_of_a_first_execut
     }
     assert!(commands.iter().any(|line| line.contains(MANIFEST)), "{commands:?}");
     for line in &commands {
-        let here = line.replace(MANIFEST, &manifest);
-        let (_, warned) = run(&mut shell(&here.replace(KAFKA_NAME, KAFKA_ADDRESS))).unwrap_or_else(|error| {
-            let story = kubectl_blocking(stack.endpoints(), &["describe", "pods", "--namespace", "kafka-throwaway"]);
-            let logs = ["logs", "deployment/kafka", "--namespace", "kafka-throwaway"];
-            panic!("{line}: {error:#}\n{story:?}\n{:?}", kubectl_blocking(stack.endpoints(), &logs))
-        });
+        let warned = typed(&line.replace(MANIFEST, &manifest).replace(KAFKA_NAME, KAFKA_ADDRESS));
         assert_eq!(warned, "", "{line}");
     }
     let printed = printed_until(&last, "execution_completed");
     eprintln!("from nothing to the end of an execution in {:.0} s:\n{printed}", begun.elapsed().as_secs_f64());
-    for event in ["pod_scheduled", "execution_running", "hello"] {
+    for event in ["pod_scheduled", "execution_running", "stdout hello"] {
         assert!(printed.contains(event), "{event} in\n{printed}");
     }
-    fs::remove_file(manifest).unwrap();
 
     assert!(readme().contains(ANEW));
     for line in [
         "kubectl -n kafka-throwaway delete pod --selector app=kafka",
-        "kubectl -n kafka-throwaway wait deployment/kafka --for=condition=Available --timeout=60s",
+        "kubectl -n kafka-throwaway wait deployment/kafka --for=condition=Available --timeout=180s",
         ANEW,
-        "kubectl -n pod-monitor rollout status deployment/pod-monitor --timeout=60s",
+        "kubectl -n pod-monitor rollout status deployment/pod-monitor --timeout=180s",
     ] {
-        run(&mut shell(line)).unwrap_or_else(|error| panic!("{line}: {error:#}"));
+        typed(line);
     }
     // One that is on its way out would end the last command with it.
     let pods = || run(&mut shell("kubectl -n pod-monitor get pods --output name"));
     let only_new = || Ok((pods()?.0.lines().count() == 3).then_some(()));
     readiness::until("the old replicas are gone", LIMIT, only_new).unwrap();
     let printed = printed_until(&last, "execution_completed");
-    assert!(printed.contains("hello"), "told again: {printed}");
+    assert!(printed.contains("stdout hello"), "told again: {printed}");
 }

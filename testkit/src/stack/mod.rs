@@ -42,6 +42,7 @@ mod warm;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -227,6 +228,9 @@ impl Stack {
     /// Starts kube-proxy, if it does not run: from then on Services are reached by their addresses, from pods of all
     /// nodes. Without it, only the API server's is. Fails when the stack runs no pods.
     pub fn start_proxy(&self) -> Result<()> {
+        // Two of it would be one too many, and who finds it running relies on it.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         anyhow::ensure!(self.endpoints.profile == Profile::Full, "a stack of this profile runs no pods");
         let started = Service::load(&self.endpoints.run_dir, Component::KubeProxy)?;
         if started.is_some_and(|service| service.process.is_alive()) {

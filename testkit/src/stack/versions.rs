@@ -85,7 +85,10 @@ mod tests {
     #[test]
     fn the_readme_names_what_the_tests_run_on() {
         let readme = include_str!("../../../README.md");
-        assert!(readme.contains(&format!("tested on Kubernetes {KUBERNETES} and Apache Kafka {KAFKA} (KRaft)")));
+        assert!(
+            readme
+                .contains(&format!("tested on Kubernetes {KUBERNETES}, Apache Kafka {KAFKA} (KRaft) and Helm {HELM}"))
+        );
         let chart = include_str!("../../../deploy/helm/pod-monitor/Chart.yaml");
         let oldest = chart.split("kubeVersion: \">=").nth(1).and_then(|rest| rest.split(".0-0").next());
         assert!(readme.contains(&format!("The chart takes Kubernetes {} and later", oldest.expect("kubeVersion"))));
